@@ -1,0 +1,86 @@
+"""The compiled build. Everything else is in pyproject.toml.
+
+HEADRACE_NO_EXTENSIONS=1        build without the compiler: pure Python, slower, the same behaviour
+HEADRACE_REQUIRE_EXTENSIONS=1   fail where the extensions cannot be compiled, instead of falling back to pure Python
+HEADRACE_DEBUG=1                compile for a debugger (-O0 -g3, C assertions on)
+HEADRACE_ANNOTATE=1             write Cython's annotated HTML beside the sources
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+SOURCE = Path("src")
+COMPILED = (
+    "headrace/_core/cprims.pyx",
+    "headrace/_core/buffer.py",
+    "headrace/_transport/stepper.py",
+    "headrace/_transport/operation.py",
+    "headrace/_transport/sender.py",
+    "headrace/_transport/protocol.py",
+    "headrace/streams/reader.py",
+    "headrace/streams/writer.py",
+    "headrace/streams/protocol.py",
+)
+
+
+def switch(name: str) -> bool:
+    """Return whether the environment variable *name* is set to anything but an empty string or 0."""
+    return os.environ.get(name, "") not in ("", "0")
+
+
+NONE = switch("HEADRACE_NO_EXTENSIONS")
+REQUIRED = switch("HEADRACE_REQUIRE_EXTENSIONS")
+DEBUG = switch("HEADRACE_DEBUG")
+
+
+class BuildOrFallBack(build_ext):
+    """build_ext that goes on without the extensions, and says so in one line, unless they are required."""
+
+    def run(self) -> None:
+        try:
+            super().run()
+        except Exception as error:
+            if REQUIRED:
+                raise
+            self.extensions.clear()
+            print(f"headrace: not compiled, the pure-Python build is installed: {error}", file=sys.stderr)
+
+
+def extensions() -> list[Extension]:
+    """Return the extension modules, translated by Cython."""
+    from Cython.Build import cythonize
+
+    flags = ["-O0", "-g3", "-UNDEBUG"] if DEBUG else ["-O2"]
+    modules = [
+        Extension(
+            path.rpartition(".")[0].replace("/", "."), [str(SOURCE / path)], extra_compile_args=[*flags, "-Wno-unreachable-code"]
+        )
+        for path in COMPILED
+    ]
+    return cythonize(
+        modules,
+        build_dir="build/cython",
+        include_path=[str(SOURCE)],
+        annotate=switch("HEADRACE_ANNOTATE"),
+        compiler_directives={
+            "language_level": 3,
+            "annotation_typing": False,
+            "binding": True,
+            "boundscheck": False,
+            "wraparound": False,
+            "initializedcheck": False,
+            "nonecheck": False,
+            "auto_pickle": False,
+            "embedsignature": False,
+        },
+    )
+
+
+if NONE and REQUIRED:
+    raise SystemExit("HEADRACE_NO_EXTENSIONS and HEADRACE_REQUIRE_EXTENSIONS contradict each other: set one of them")
+
+setup(ext_modules=[] if NONE else extensions(), cmdclass={"build_ext": BuildOrFallBack})

@@ -1,0 +1,8 @@
+cpdef bytes piece(bytes data, Py_ssize_t start, Py_ssize_t size)
+cpdef bytes front(bytearray data, Py_ssize_t size)
+cpdef Py_ssize_t find(bytes data, bytes needle, Py_ssize_t start, Py_ssize_t end) noexcept
+cpdef bytes allocate(Py_ssize_t size)
+cpdef void put(bytes storage, Py_ssize_t at, bytes data, Py_ssize_t start, Py_ssize_t size) noexcept
+cpdef void put_front(bytes storage, Py_ssize_t at, bytearray data, Py_ssize_t size) noexcept
+cpdef Py_ssize_t references(bytearray data) noexcept
+cpdef bint enter(object context, object callback, object argument) except -1

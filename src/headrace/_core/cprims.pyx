@@ -1,0 +1,93 @@
+# cython: language_level=3
+"""The C leaf: the few things that neither Python nor Cython's pure mode says well.
+
+Every function here has a twin of the same name and meaning in `cprims_py.py`, and one test runs both. Nothing else in
+headrace touches memory by pointer.
+"""
+
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.string cimport memchr, memcpy
+
+cdef extern from *:
+    """
+    #ifndef _GNU_SOURCE
+    #define _GNU_SOURCE
+    #endif
+    #include <string.h>
+    #if defined(__linux__) || defined(__APPLE__) || defined(__FreeBSD__)
+    #define headrace_memmem memmem
+    extern void *memmem(const void *, size_t, const void *, size_t);
+    #else
+    static void *headrace_memmem(const void *hay, size_t n, const void *needle, size_t m) {
+        const char *at = (const char *)hay, *last = at + (n - m);
+        if (m > n) return NULL;
+        for (; at <= last; at++)
+            if (*at == *(const char *)needle && memcmp(at, needle, m) == 0) return (void *)at;
+        return NULL;
+    }
+    #endif
+    """
+    void *headrace_memmem(const void *, size_t, const void *, size_t) nogil
+    Py_ssize_t Py_REFCNT(object)
+    int PyContext_Enter(object context)  # declared here so that -1 is ours to handle, not an exception
+    int PyContext_Exit(object context) except -1
+    void PyErr_Clear()
+
+
+cpdef bytes piece(bytes data, Py_ssize_t start, Py_ssize_t size):
+    """Return *size* bytes of *data* from *start*: one allocation, one copy."""
+    return PyBytes_FromStringAndSize(PyBytes_AS_STRING(data) + start, size)
+
+
+cpdef bytes front(bytearray data, Py_ssize_t size):
+    """Return a copy of the first *size* bytes of *data*."""
+    return PyBytes_FromStringAndSize(PyByteArray_AS_STRING(data), size)
+
+
+cpdef Py_ssize_t find(bytes data, bytes needle, Py_ssize_t start, Py_ssize_t end) noexcept:
+    """Return where *needle* (not empty) lies wholly within data[start:end], or -1."""
+    cdef const char *base = PyBytes_AS_STRING(data)
+    cdef Py_ssize_t width = PyBytes_GET_SIZE(needle)
+    cdef const void *hit
+    if end - start < width:
+        return -1
+    if width == 1:
+        hit = memchr(base + start, PyBytes_AS_STRING(needle)[0], end - start)
+    else:
+        hit = headrace_memmem(base + start, end - start, PyBytes_AS_STRING(needle), width)
+    if hit == NULL:
+        return -1
+    return <const char *>hit - base
+
+
+cpdef bytes allocate(Py_ssize_t size):
+    """Return *size* bytes whose content is undefined; only their owner, and nobody else yet, may write them."""
+    return PyBytes_FromStringAndSize(NULL, size)
+
+
+cpdef void put(bytes storage, Py_ssize_t at, bytes data, Py_ssize_t start, Py_ssize_t size) noexcept:
+    """Copy data[start:start + size] to storage[at:]; *storage* comes from allocate() and nobody else has seen it."""
+    memcpy(PyBytes_AS_STRING(storage) + at, PyBytes_AS_STRING(data) + start, size)
+
+
+cpdef void put_front(bytes storage, Py_ssize_t at, bytearray data, Py_ssize_t size) noexcept:
+    """Copy the first *size* bytes of *data* to storage[at:], under the same condition as put()."""
+    memcpy(PyBytes_AS_STRING(storage) + at, PyByteArray_AS_STRING(data), size)
+
+
+cpdef Py_ssize_t references(bytearray data) noexcept:
+    """Return how many references to *data* there are, those of this very call included (so compare, never trust the number)."""
+    return Py_REFCNT(data)
+
+
+cpdef bint enter(object context, object callback, object argument) except -1:
+    """Call callback(argument) in *context* and return True, or return False where *context* is entered already."""
+    if PyContext_Enter(context) < 0:
+        PyErr_Clear()
+        return False
+    try:
+        callback(argument)
+    finally:
+        PyContext_Exit(context)
+    return True

@@ -1,0 +1,63 @@
+"""The pure-Python twin of `cprims.pyx`: the same functions, for a build without the compiler.
+
+Where the C leaf writes into a bytes object that nobody has seen yet, this one uses a bytearray; `piece()` turns it into
+bytes when it leaves, and `is_bytes()` tells the two apart.
+"""
+
+import sys
+from collections.abc import Callable
+from contextvars import Context
+
+Storage = bytes | bytearray
+
+
+def piece(data: Storage, start: int, size: int) -> bytes:
+    """Return *size* bytes of *data* from *start*."""
+    return bytes(memoryview(data)[start : start + size])
+
+
+def front(data: bytearray, size: int) -> bytes:
+    """Return a copy of the first *size* bytes of *data*."""
+    return bytes(memoryview(data)[:size])
+
+
+def find(data: Storage, needle: bytes, start: int, end: int) -> int:
+    """Return where *needle* (not empty) lies wholly within data[start:end], or -1."""
+    return data.find(needle, start, end)
+
+
+def allocate(size: int) -> bytearray:
+    """Return *size* bytes whose content is undefined; only their owner, and nobody else yet, may write them."""
+    return bytearray(size)
+
+
+def put(storage: bytearray, at: int, data: Storage, start: int, size: int) -> None:
+    """Copy data[start:start + size] to storage[at:]; *storage* comes from allocate() and nobody else has seen it."""
+    storage[at : at + size] = memoryview(data)[start : start + size]
+
+
+def put_front(storage: bytearray, at: int, data: bytearray, size: int) -> None:
+    """Copy the first *size* bytes of *data* to storage[at:], under the same condition as put()."""
+    storage[at : at + size] = memoryview(data)[:size]
+
+
+def references(data: bytearray) -> int:
+    """Return how many references to *data* there are, those of this very call included (so compare, never trust the number)."""
+    return sys.getrefcount(data)
+
+
+def enter(context: Context, callback: Callable[[object], object], argument: object) -> bool:
+    """Call callback(argument) in *context* and return True, or return False where *context* is entered already."""
+    entered = False
+
+    def call() -> None:
+        nonlocal entered
+        entered = True
+        callback(argument)
+
+    try:
+        context.run(call)
+    except RuntimeError:
+        if entered:
+            raise
+    return entered

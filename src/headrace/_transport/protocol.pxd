@@ -1,0 +1,51 @@
+from headrace._transport.operation cimport Operation, Source
+from headrace._transport.sender cimport Sender
+
+cdef class Receiver(Source):
+    # Nobody has overridden feed_data, feed_eof or set_exception, by a subclass or on the instance.
+    cdef bint _h_plain
+
+    cdef Operation _h_feed(self, bytes data)
+    cdef Operation _h_feed_front(self, bytearray scratch, Py_ssize_t size)
+    cdef void _h_lose(self, object error) except *
+
+cdef class FlowControl(Source):
+    cdef public bint _paused
+    cdef public bint _connection_lost
+    # Operations that wait for resume_writing(), or None.
+    cdef public object _drain_waiters
+    # The writer's sender, once there is a connection.
+    cdef Sender _h_sender
+    # What connection_lost() was told.
+    cdef object _h_error
+
+    cdef void _h_wake_drains(self) except *
+    cdef void _h_add_drain(self, Operation operation) except *
+    cdef void _h_remove_drain(self, Operation operation) except *
+    cdef object _h_check_drain(self)
+
+cdef class StreamProtocol(FlowControl):
+    # How much the transport may receive at a time, and the view of the shared buffer that says so.
+    cdef public Py_ssize_t _h_receive_bytes
+    cdef object _h_view
+    cdef object _h_close_waiter
+    cdef object _h_transport
+    # The Server that counts this connection, or None.
+    cdef public object _h_server
+    cdef bint _h_lost
+    # Made by headrace: nobody else has the transport, and receives are bounded.
+    cdef public bint _h_private
+    cdef public object _strong_reader
+    cdef public object _stream_reader_wr
+    cdef public object _source_traceback
+    cdef public object _task
+    cdef public object _client_connected_cb
+    cdef public bint _over_ssl
+
+    cdef void _h_settle_close_waiter(self) except *
+
+cdef void wake_drain(Operation operation) except *
+cdef bint takes_fast(Receiver reader) except -1
+cdef Operation feed(Receiver reader, bytes data)
+cdef Operation feed_front(Receiver reader, bytearray scratch, Py_ssize_t size)
+cdef void lose(Receiver reader, object error) except *

@@ -1,0 +1,284 @@
+"""The portable way: a protocol over whatever transport the running loop makes.
+
+``StreamProtocol`` is what a loop's transport talks to. It hands arriving bytes to a Receiver (the reader), steps the task that
+waits for them, and answers for flow control. It is compiled and knows nothing of asyncio's base classes; the classes
+that users see, and subclass, are put together in ``streams/protocol.py``. Attributes of ours begin with ``_h_``, because
+subclasses own every other name (aiosmtpd has its ``_reader``, ``transport``, ``loop``); the rest are asyncio's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from weakref import ref
+
+try:
+    import cython
+except ModuleNotFoundError:
+    from headrace._core import _uncompiled as cython
+
+if cython.compiled:
+    from cython.cimports.headrace._transport.operation import (
+        DRAIN_HELPER,
+        PENDING,
+        Operation,
+        Source,
+        start,
+    )
+    from cython.cimports.headrace._transport.sender import Sender
+    from cython.cimports.headrace._transport.stepper import stepper_of
+else:
+    from headrace._transport.operation import DRAIN_HELPER, PENDING, Operation, Source, start
+    from headrace._transport.sender import Sender
+    from headrace._transport.stepper import stepper_of
+
+from asyncio.log import logger
+
+
+class Receiver(Source):
+    """What a protocol delivers to. Each method returns the operation that it satisfied, or None."""
+
+    def _h_feed(self, data: bytes) -> Operation | None:
+        """Take *data*, whole."""
+        raise NotImplementedError
+
+    def _h_feed_front(self, scratch: bytearray, size: int) -> Operation | None:
+        """Take a copy of the first *size* bytes of *scratch*."""
+        raise NotImplementedError
+
+    def _h_lose(self, error: BaseException) -> None:
+        """The connection broke: what is buffered is still good, then *error*."""
+        raise NotImplementedError
+
+
+class FlowControl(Source):
+    """Whether writing is paused, and who waits for it; one operation a waiter, so any number may wait at once."""
+
+    def __init__(self, loop: object = None) -> None:
+        if loop is None:
+            loop = asyncio.get_event_loop()
+        self._loop = loop
+        self._h_stepper = stepper_of(loop)
+        self._paused = False
+        self._connection_lost = False
+        self._drain_waiters = None
+        self._h_sender = None
+        self._h_error = None
+
+    def pause_writing(self) -> None:
+        """The transport's buffer went over its high-water mark: drain() waits from now on."""
+        self._paused = True
+        if self._loop.get_debug():
+            logger.debug("%r pauses writing", self)
+
+    def resume_writing(self) -> None:
+        """The transport's buffer fell to its low-water mark: drain() goes on."""
+        self._paused = False
+        if self._loop.get_debug():
+            logger.debug("%r resumes writing", self)
+        self._h_wake_drains()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Every drain() raises from now on: *exc*, or ConnectionResetError where the end was ours."""
+        self._connection_lost = True
+        self._h_error = exc
+        self._h_wake_drains()
+
+    def _h_wake_drains(self) -> None:
+        # Never a step: the transport is in the middle of its own work (asyncio would lose the connection twice).
+        waiters = self._drain_waiters
+        if waiters:
+            self._drain_waiters = None
+            for operation in waiters:
+                wake_drain(operation)
+
+    def _h_add_drain(self, operation: Operation) -> None:
+        if self._drain_waiters is None:
+            self._drain_waiters = deque()
+        self._drain_waiters.append(operation)
+
+    def _h_remove_drain(self, operation: Operation) -> None:
+        if self._drain_waiters is not None and operation in self._drain_waiters:
+            self._drain_waiters.remove(operation)
+
+    def _h_check_drain(self) -> object:
+        """Return None where writing may go on, PENDING where it is paused."""
+        if self._connection_lost:
+            raise self._h_error or ConnectionResetError("Connection lost")
+        return PENDING if self._paused else None
+
+    def _drain_helper(self) -> Operation:
+        return start(self, DRAIN_HELPER, 0, None)
+
+    def _h_attempt(self, operation: Operation) -> object:
+        return self._h_check_drain()
+
+    def _h_wait(self, operation: Operation) -> None:
+        self._h_add_drain(operation)
+
+    def _h_detach(self, operation: Operation) -> None:
+        self._h_remove_drain(operation)
+
+    def _get_close_waiter(self, stream: object) -> object:
+        raise NotImplementedError
+
+
+def wake_drain(operation: Operation) -> None:
+    """Wake one waiter of drain(); typed, since the deque is not."""
+    operation.wake_later()
+
+
+class StreamProtocol(FlowControl):
+    """See the module's documentation. The reader is held weakly, as in asyncio: a writer keeps its reader, nobody else does."""
+
+    def __init__(self, stream_reader: object, client_connected_cb: object = None, loop: object = None) -> None:
+        FlowControl.__init__(self, loop)
+        self._h_receive_bytes = 0
+        self._h_view = None
+        self._h_close_waiter = None
+        self._h_transport = None
+        self._h_server = None
+        self._h_lost = False
+        self._h_private = False
+        self._strong_reader = None
+        self._stream_reader_wr = None
+        self._source_traceback = None
+        if stream_reader is not None:
+            self._stream_reader_wr = ref(stream_reader)
+            self._source_traceback = stream_reader._source_traceback
+            if client_connected_cb is not None:
+                # Nobody else holds the reader of a server's connection until there is a connection.
+                self._strong_reader = stream_reader
+        self._task = None
+        self._client_connected_cb = client_connected_cb
+        self._over_ssl = False
+
+    @property
+    def _stream_reader(self) -> object:
+        return None if self._stream_reader_wr is None else self._stream_reader_wr()
+
+    @property
+    def _transport(self) -> object:
+        sender = self._h_sender
+        if sender is not None and sender.transport is self._h_transport:
+            return sender.expose()
+        return self._h_transport
+
+    @_transport.setter
+    def _transport(self, transport: object) -> None:
+        self._h_transport = transport
+
+    def _replace_transport(self, transport: object) -> None:
+        self._h_transport = transport
+        self._over_ssl = transport.get_extra_info("sslcontext") is not None
+
+    # ---- arriving bytes
+
+    def data_received(self, data: bytes) -> None:
+        """Deliver *data* to the reader, and step the task that waited for it; without a reader they are dropped."""
+        reader = None if self._stream_reader_wr is None else self._stream_reader_wr()
+        if reader is None:
+            return
+        if isinstance(reader, Receiver) and takes_fast(reader):
+            operation = feed(reader, data if type(data) is bytes else bytes(data))
+            if operation is not None:
+                operation.wake_now()
+        else:
+            reader.feed_data(data)
+
+    def get_buffer(self, sizehint: int) -> object:
+        """Return the loop's shared receive buffer, as much of it as the reader's limit allows at a time."""
+        if self._h_view is None:
+            self._h_view = memoryview(self._h_stepper.receive_buffer())[: self._h_receive_bytes]
+        return self._h_view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Deliver the first *nbytes* of the receive buffer, as data_received() does."""
+        reader = None if self._stream_reader_wr is None else self._stream_reader_wr()
+        if reader is None:
+            return
+        if isinstance(reader, Receiver) and takes_fast(reader):
+            operation = feed_front(reader, self._h_stepper.receive_buffer(), nbytes)
+            if operation is not None:
+                operation.wake_now()
+        else:
+            reader.feed_data(bytes(self._h_view[:nbytes]))
+
+    def eof_received(self) -> bool:
+        """Tell the reader; return whether the transport shall stay open for writing (TLS cannot)."""
+        reader = self._stream_reader
+        if reader is not None:
+            reader.feed_eof()
+        return not self._over_ssl
+
+    # ---- the end
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Tell the reader, the writer and everybody who waits for the close."""
+        reader = self._stream_reader
+        if reader is not None:
+            if exc is None:
+                reader.feed_eof()
+            elif isinstance(reader, Receiver) and takes_fast(reader):
+                lose(reader, exc)
+            else:
+                reader.set_exception(exc)
+        self._h_lost = True
+        self._h_error = exc
+        self._h_settle_close_waiter()
+        FlowControl.connection_lost(self, exc)
+        if self._h_sender is not None:
+            self._h_sender.lost()
+            self._h_sender = None
+        if self._h_server is not None:
+            self._h_server._h_detach(self._h_transport)
+            self._h_server = None
+        self._stream_reader_wr = None
+        self._task = None
+        self._h_transport = None
+        self._h_view = None
+
+    @property
+    def _closed(self) -> object:
+        """The future of asyncio's protocol, made when somebody asks for it."""
+        if self._h_close_waiter is None:
+            self._h_close_waiter = self._loop.create_future()
+            if self._h_lost:
+                self._h_settle_close_waiter()
+        return self._h_close_waiter
+
+    def _h_settle_close_waiter(self) -> None:
+        waiter = self._h_close_waiter
+        if waiter is not None and not waiter.done():
+            if self._h_error is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(self._h_error)
+                # Whoever waits is told; where nobody does, that is no error.
+                waiter.exception()
+
+    def _get_close_waiter(self, stream: object) -> object:
+        return self._closed
+
+
+# Calls through these three are typed where attributes of an unknown reader are not.
+
+
+def takes_fast(reader: Receiver) -> bool:
+    """Tell whether nobody has overridden what we would bypass."""
+    return reader._h_plain
+
+
+def feed(reader: Receiver, data: bytes) -> Operation | None:
+    """See Receiver._h_feed()."""
+    return reader._h_feed(data)
+
+
+def feed_front(reader: Receiver, scratch: bytearray, size: int) -> Operation | None:
+    """See Receiver._h_feed_front()."""
+    return reader._h_feed_front(scratch, size)
+
+
+def lose(reader: Receiver, error: BaseException) -> None:
+    """See Receiver._h_lose()."""
+    reader._h_lose(error)

@@ -1,0 +1,26 @@
+cdef int BUDGET
+cdef object _CTask
+cdef object _current_tasks
+cdef object _get_running_loop
+
+cdef class Stepper:
+    cdef object __weakref__
+    cdef readonly object loop
+    # A task is being stepped, so what it writes is gathered.
+    cdef readonly bint stepping
+    # How many more operations may complete at once before the loop gets a turn.
+    cdef readonly int left
+    # When the last step began, in seconds of the monotonic clock.
+    cdef double began
+    # The senders that hold something written in this step.
+    cdef list dirty
+    cdef bytearray scratch
+    cdef bint is_base
+
+    cdef void renew(self) noexcept
+    cdef bint may_step(self, object callback) except -1
+    cdef bint step(self, object callback, object context, object operation) except -1
+    cdef void _flush(self) except *
+    cdef bytearray receive_buffer(self)
+
+cpdef Stepper stepper_of(object loop)

@@ -1,0 +1,131 @@
+"""Stepper: one event loop's share of what makes a wait cheap.
+
+In asyncio a task that waits is resumed a turn of the loop after its data arrived. The Stepper resumes it there and then, from the
+callback in which the loop hands us the data ("a step"), and what the task writes in its step leaves together at the
+step's end. That is only right under conditions, all of them checked in may_step(): each one, when missing, was seen
+to hang, to lose a wake or to run user code in the wrong place. Where they do not hold, the wake goes to ``call_soon``, as in asyncio.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import _get_running_loop
+from asyncio.base_events import BaseEventLoop
+from time import monotonic
+
+try:
+    import cython
+except ModuleNotFoundError:
+    from headrace._core import _uncompiled as cython
+
+if cython.compiled:
+    from cython.cimports.headrace._core.cprims import enter
+else:
+    from headrace._core.cprims_py import enter
+
+try:
+    from _asyncio import Task as _CTask  # not asyncio.Task, which others replace (nest_asyncio)
+except ImportError:  # an interpreter without the C accelerator never steps
+    _CTask = ()
+
+try:
+    from asyncio.tasks import _current_tasks
+except ImportError:  # gone in 3.14; the public function does
+    _current_tasks = None
+
+# How many operations may complete at once, without a wait, before the loop gets a turn. tokio's budget is 128 too
+# (tokio/src/task/coop). A write costs more than a read: see sender.COST_SHIFT.
+BUDGET = 128
+
+# The receive buffer that all connections of a loop share; asyncio's and uvloop's transports receive as much at a time.
+SCRATCH_BYTES = 256 * 1024
+
+
+class Stepper:
+    """Steps tasks of one loop, gathers what they write, and keeps the count that makes the impatient wait their turn."""
+
+    def __init__(self, loop: object) -> None:
+        self.loop = loop
+        self.stepping = False
+        self.left = BUDGET
+        self.began = 0.0
+        self.dirty = []
+        self.scratch = None
+        self.is_base = isinstance(loop, BaseEventLoop)
+
+    def renew(self) -> None:
+        """Begin a new budget: a task has waited, so the loop has had its turn."""
+        self.left = BUDGET
+
+    def may_step(self, callback: object) -> bool:
+        """Tell whether *callback*, the wake-up of a waiting task, may be called right now."""
+        # Not inside another step: its writes gather, and steps inside steps would nest without end.
+        if self.stepping:
+            return False
+        # On the loop's own thread, while it runs.
+        if _get_running_loop() is not self.loop:
+            return False
+        # Only tasks whose wake-up enters the task at once and nothing else: the C ones.
+        if not isinstance(getattr(callback, "__self__", None), _CTask):
+            return False
+        # No task is in a step: data_received() can be called by hand, from anywhere.
+        if _current_tasks is not None:
+            if _current_tasks.get(self.loop) is not None:
+                return False
+        elif asyncio.current_task(self.loop) is not None:
+            return False
+        # In debug mode the loop times its callbacks, and would blame ours for a slow task.
+        return not (self.loop._debug if self.is_base else self.loop.get_debug())
+
+    def step(self, callback: object, context: object, operation: object) -> bool:
+        """Call callback(operation) in *context*, then send what it wrote; False where the context could not be entered."""
+        self.stepping = True
+        self.began = monotonic()
+        self.left = BUDGET
+        try:
+            return enter(context, callback, operation)
+        except BaseException as error:
+            # SystemExit or KeyboardInterrupt, which a task lets through. Some loops swallow what a protocol raises.
+            self.loop.call_soon(_raise, error)
+            return True
+        finally:
+            self.stepping = False
+            if self.dirty:
+                self._flush()
+
+    def _flush(self) -> None:
+        dirty = self.dirty
+        self.dirty = []
+        for sender in dirty:
+            try:
+                sender.flush()
+            except Exception as error:
+                self.loop.call_exception_handler(
+                    {
+                        "message": "headrace: sending what a handler wrote failed",
+                        "exception": error,
+                        "transport": sender.transport,
+                    }
+                )
+
+    def receive_buffer(self) -> bytearray:
+        """Return the buffer that the loop's connections receive into, one at a time: its bytes are owned before user code runs."""
+        if self.scratch is None:
+            self.scratch = bytearray(SCRATCH_BYTES)
+        return self.scratch
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+_KEY = "_headrace_stepper"
+
+
+def stepper_of(loop: object) -> Stepper:
+    """Return the one Stepper of *loop*: an attribute of the loop, so that it lives and dies with it."""
+    attributes = loop.__dict__
+    stepper = attributes.get(_KEY)
+    if stepper is None:
+        stepper = attributes[_KEY] = Stepper(loop)
+    return stepper

@@ -1,0 +1,74 @@
+"""start_tls over a transport of the loop, with the bytes that came too early.
+
+``loop.start_tls()`` does the work. What it cannot do is begin with bytes that have already been read: a client may send
+its ClientHello together with whatever made the server upgrade. They are put into the loop's own TLS protocol right
+after it was connected, and before the transport reads anything more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import types
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any
+
+
+async def upgrade(
+    loop: asyncio.AbstractEventLoop,
+    transport: asyncio.Transport,
+    protocol: asyncio.BaseProtocol,
+    sslcontext: ssl.SSLContext,
+    early: bytes,
+    **options: Any,
+) -> asyncio.Transport:
+    """Return the TLS transport over *transport*, after the handshake; *early* are its first received bytes.
+
+    Raises what loop.start_tls() raises; *transport* is then closed or closing.
+    """
+    handshake = loop.start_tls(transport, protocol, sslcontext, **options)
+    if not early:
+        upgraded = await handshake
+    else:
+        upgraded = await _after_first_step(handshake, lambda: loop.call_soon(_receive, transport, early))
+    if upgraded is None:  # the connection was lost just as the handshake ended
+        raise ConnectionResetError("Connection lost during the TLS handshake")
+    return upgraded
+
+
+@types.coroutine
+def _after_first_step(
+    coroutine: Coroutine[Any, Any, Any], then: Callable[[], object]
+) -> Generator[Any, Any, Any]:
+    """Await *coroutine*, and call then() when it has run up to its first wait.
+
+    In that step start_tls() schedules connection_made() and resume_reading() of its protocol. What then() schedules runs right
+    behind these, in the same turn of the loop, so no byte of the socket can come between.
+    """
+    try:
+        waited_for = coroutine.send(None)
+        then()
+        while True:
+            try:
+                value = yield waited_for
+            except BaseException as error:
+                waited_for = coroutine.throw(error)
+            else:
+                waited_for = coroutine.send(value)
+    except StopIteration as stop:
+        return stop.value
+
+
+def _receive(transport: asyncio.Transport, data: bytes) -> None:
+    """Give *data* to the transport's protocol as if it had just been received."""
+    protocol = transport.get_protocol()
+    while data and not transport.is_closing():
+        if isinstance(protocol, asyncio.BufferedProtocol) or hasattr(protocol, "get_buffer"):
+            buffer = protocol.get_buffer(len(data))
+            size = min(len(buffer), len(data))
+            buffer[:size] = data[:size]
+            protocol.buffer_updated(size)
+        else:
+            size = len(data)
+            protocol.data_received(data)
+        data = data[size:]

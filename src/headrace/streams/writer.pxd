@@ -1,0 +1,21 @@
+from headrace._transport.operation cimport Operation, Source
+from headrace._transport.protocol cimport FlowControl
+from headrace._transport.sender cimport Sender
+from headrace.streams.reader cimport Reader
+
+cdef class Writer(Source):
+    cdef Sender _h_sender
+    cdef object _h_protocol
+    # The protocol, where its flow control is ours, else None.
+    cdef FlowControl _h_flow
+    cdef object _h_any_reader
+    # The reader, where it is ours, else None.
+    cdef Reader _h_reader
+
+    cdef void _h_link(self, object protocol, object reader) except *
+    cdef object _h_attempt(self, Operation operation)
+    cdef void _h_check_reader(self) except *
+    cdef void _h_wait(self, Operation operation) except *
+    cdef void _h_detach(self, Operation operation) except *
+
+cdef bint is_flow_ours(object protocol) except -1

@@ -1,0 +1,283 @@
+"""StreamWriter: asyncio's writer over a Sender.
+
+``Writer`` does the work and is compiled; ``StreamWriter`` adds asyncio's class, for ``isinstance``, and the methods that are not on the
+data path. Writes go through the Sender, which gathers them where nobody can tell the difference.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import warnings
+
+try:
+    import cython
+except ModuleNotFoundError:
+    from headrace._core import _uncompiled as cython
+
+if cython.compiled:
+    from cython.cimports.headrace._transport.operation import DRAIN, PENDING, TURN, Operation, Source, start
+    from cython.cimports.headrace._transport.protocol import FlowControl
+    from cython.cimports.headrace._transport.sender import Sender, as_bytes
+    from cython.cimports.headrace._transport.stepper import stepper_of
+    from cython.cimports.headrace.streams.reader import Reader
+else:
+    from headrace._transport.operation import DRAIN, PENDING, TURN, Operation, Source, start
+    from headrace._transport.protocol import FlowControl
+    from headrace._transport.sender import Sender, as_bytes
+    from headrace._transport.stepper import stepper_of
+    from headrace.streams.reader import Reader
+
+from headrace._core.coroutines import mark_coroutine_functions
+from headrace._core.stock import StockStreamReader, StockStreamWriter
+from headrace._transport.upgrade import upgrade
+from headrace.errors import UpgradeError
+
+
+class Writer(Source):
+    """The writer without asyncio's class behind it. See StreamWriter for the rest."""
+
+    def __init__(self, transport: object, protocol: object, reader: object, loop: object) -> None:
+        if reader is not None and not isinstance(reader, StockStreamReader):
+            raise AssertionError(f"reader must be a StreamReader or None, not {type(reader).__name__!r}")
+        self._loop = loop
+        self._h_stepper = stepper_of(loop)
+        self._h_link(protocol, reader)
+        sender = None if self._h_flow is None else self._h_flow._h_sender
+        if sender is None or sender.transport is not transport:
+            # Whoever makes a writer has the transport already.
+            sender = Sender(transport, self._h_stepper, True)
+            if self._h_flow is not None and self._h_flow._h_sender is None:
+                self._h_flow._h_sender = sender
+        self._h_sender = sender
+        if self._h_reader is not None and self._h_reader._h_sender is None:
+            self._h_reader._h_sender = sender
+
+    def _h_link(self, protocol: object, reader: object) -> None:
+        self._h_protocol = protocol
+        self._h_any_reader = reader
+        self._h_reader = reader if isinstance(reader, Reader) else None
+        # Only a protocol whose flow control is ours is asked directly.
+        self._h_flow = None
+        if isinstance(protocol, FlowControl) and is_flow_ours(protocol):
+            self._h_flow = protocol
+
+    # ---- asyncio's private names
+
+    @property
+    def _transport(self) -> object:
+        return self._h_sender.expose()
+
+    @_transport.setter
+    def _transport(self, transport: object) -> None:
+        self._h_sender.rebind(transport)
+        self._h_sender.expose()
+
+    @property
+    def _protocol(self) -> object:
+        return self._h_protocol
+
+    @_protocol.setter
+    def _protocol(self, protocol: object) -> None:
+        self._h_link(protocol, self._h_any_reader)
+
+    @property
+    def _reader(self) -> object:
+        return self._h_any_reader
+
+    @_reader.setter
+    def _reader(self, reader: object) -> None:
+        self._h_link(self._h_protocol, reader)
+
+    def __repr__(self) -> str:
+        info = [type(self).__name__, f"transport={self._h_sender.transport!r}"]
+        if self._h_any_reader is not None:
+            info.append(f"reader={self._h_any_reader!r}")
+        return "<{}>".format(" ".join(info))
+
+    # ---- writing
+
+    @property
+    def transport(self) -> object:
+        """The underlying asyncio transport. What was written leaves first, and nothing is gathered from then on."""
+        return self._h_sender.expose()
+
+    def write(self, data: object) -> None:
+        """Send *data* (bytes, bytearray or memoryview), or keep it until it can be sent; drain() waits while too much is kept.
+
+        Inside a handler that headrace woke, writes leave together at the next drain(), 64 KiB, close, or when the
+        handler waits; otherwise at once. A mutable buffer may be changed right after the call: it is copied.
+
+        Raises: TypeError where *data* is none of these; RuntimeError after write_eof().
+        What is written after close(), or after the connection is lost, is dropped: drain() says so.
+        """
+        self._h_sender.write(data)
+
+    def writelines(self, data: object) -> None:
+        """Send all of *data*, an iterable of bytes-like objects, as one write(); empty ones are allowed."""
+        self._h_sender.write(b"".join([as_bytes(each) for each in data]))
+
+    def write_eof(self) -> object:
+        """Close the writing half after what was written; reading goes on.
+
+        Raises: NotImplementedError where the transport cannot: ask can_write_eof().
+        """
+        return self._h_sender.write_eof()
+
+    def can_write_eof(self) -> bool:
+        """Return whether the transport supports write_eof(); TLS over a loop's own transport does not."""
+        return self._h_sender.transport.can_write_eof()
+
+    def close(self) -> object:
+        """Send what was written, then close; wait_closed() waits for it. Closing twice is allowed."""
+        return self._h_sender.close()
+
+    def is_closing(self) -> bool:
+        """Return whether the stream is closed or being closed, by whichever side."""
+        return self._h_sender.is_closing()
+
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        """Return what the transport knows under *name* ('peername', 'sockname', 'socket', 'sslcontext', …), or *default*."""
+        return self._h_sender.transport.get_extra_info(name, default)
+
+    def drain(self) -> Operation:
+        if self._h_flow is None:
+            return self._h_drain_foreign()
+        return start(self, DRAIN, 0, None)
+
+    async def _h_drain_foreign(self) -> None:
+        """drain() over a protocol whose flow control is not ours (asyncio's subprocess pipes, a subclass's own)."""
+        self._h_sender.flush()
+        self._h_check_reader()
+        if self._h_sender.is_closing():
+            await asyncio.sleep(0)
+        await self._h_protocol._drain_helper()
+
+    # ---- the work of a drain
+
+    def _h_attempt(self, operation: Operation) -> object:
+        sender = self._h_sender
+        reader = self._h_reader
+        sender.settle(reader is not None and reader._h_bytes.length() > 0)
+        self._h_check_reader()
+        if sender.unchecked or sender.exposed:
+            sender.unchecked = False
+            if operation.amount == 0 and sender.is_closing():
+                # One turn, in which connection_lost() comes and tells why.
+                operation.amount = 1
+                return TURN
+        elif sender.closing and operation.amount == 0:
+            operation.amount = 1
+            return TURN
+        return self._h_flow._h_check_drain()
+
+    def _h_check_reader(self) -> None:
+        """Raise what is wrong with the connection, as asyncio does, from the reader's exception()."""
+        reader = self._h_reader
+        if reader is not None and reader._h_plain_reads:
+            if reader._exception is not None:
+                raise reader._exception
+        elif self._h_any_reader is not None:
+            error = self._h_any_reader.exception()
+            if error is not None:
+                raise error
+
+    def _h_wait(self, operation: Operation) -> None:
+        self._h_flow._h_add_drain(operation)
+
+    def _h_detach(self, operation: Operation) -> None:
+        self._h_flow._h_remove_drain(operation)
+
+    # ---- off the data path
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is closed; close() has to come first.
+
+        Raises: what broke the connection, if that is how it ended (ConnectionResetError, ssl.SSLError, …).
+        Cancellation: safe, and private: it does not disturb others who wait, as it does in asyncio.
+        """
+        await asyncio.shield(self._h_protocol._get_close_waiter(self))
+
+    async def start_tls(
+        self,
+        sslcontext: ssl.SSLContext,
+        *,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> None:
+        """Upgrade the connection to TLS; both ends of the stream go on over it.
+
+        The server's side is the one that a callback was given for. Bytes that have been received and not read are the
+        client's first handshake message on a server and go into the handshake; on a client they can only have been injected, and
+        are an error. What was written before leaves before the handshake, in plain text; what is written during it, after.
+
+        Args: *server_hostname*, the name to verify, needed on a client whose context checks names; the timeouts are in
+        seconds, None for 60 (handshake) and 30 (shutdown), as in asyncio.
+        Raises: UpgradeError where plain bytes are left on a client; ssl.SSLError, ConnectionError or TimeoutError where the
+        handshake fails.
+        Cancellation: the connection is closed, as after any failure.
+        """
+        protocol = self._h_protocol
+        server_side = protocol._client_connected_cb is not None
+        await self.drain()
+        sender = self._h_sender
+        reader = self._h_reader
+        transport = sender.expose()
+        early = b"" if reader is None else reader._h_bytes.take(reader._h_bytes.length())
+        if early and not server_side:
+            transport.abort()
+            raise UpgradeError(len(early))
+        if reader is not None:
+            reader._paused = False
+        sender.hold()
+        try:
+            upgraded = await upgrade(
+                self._loop,
+                transport,
+                protocol,
+                sslcontext,
+                early,
+                server_side=server_side,
+                server_hostname=server_hostname,
+                ssl_handshake_timeout=ssl_handshake_timeout,
+                ssl_shutdown_timeout=ssl_shutdown_timeout,
+            )
+        except BaseException:
+            sender.drop()
+            transport.close()
+            raise
+        sender.rebind(upgraded)
+        sender.exposed = False
+        if reader is not None:
+            reader._h_transport = upgraded
+        protocol._replace_transport(upgraded)
+        sender.release()
+
+    def _h_finalize(self) -> None:
+        """Close what nobody can close any more, and say so."""
+        sender = self._h_sender
+        if sender is None or sender.is_closing():
+            return
+        if self._loop.is_closed():
+            warnings.warn("loop is closed", ResourceWarning)
+        else:
+            self.close()
+            warnings.warn(f"unclosed {self!r}", ResourceWarning)
+
+
+def is_flow_ours(protocol: object) -> bool:
+    """Tell whether *protocol* waits for resume_writing() as we do: nobody has put another _drain_helper in its place."""
+    return getattr(type(protocol), "_drain_helper", None) is FlowControl._drain_helper and "_drain_helper" not in getattr(
+        protocol, "__dict__", ()
+    )
+
+
+class StreamWriter(Writer, StockStreamWriter):
+    """Writes to a byte stream: what open_connection() returns and start_server() hands to its callback."""
+
+    def __del__(self) -> None:
+        self._h_finalize()
+
+
+mark_coroutine_functions(StreamWriter, ("drain", "start_tls", "wait_closed"))
