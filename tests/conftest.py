@@ -1,0 +1,130 @@
+"""What every test shares: which streams, on which loop, and the checks that follow each test.
+
+``streams`` is asyncio's own streams first, then headrace's, so that a behaviour test shows that the behaviour is asyncio's before it shows that it is
+ours. ``run`` runs a coroutine on every kind of loop. A test fails when the loop's exception handler was called without being expected, when a
+descriptor is left open, or on any warning (see pyproject.toml).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import sys
+import types
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+
+import headrace
+from headrace._core.stock import StockStreamReader, StockStreamWriter
+
+try:
+    import uvloop
+except ImportError:  # the loop is optional, and so are its tests
+    uvloop = None
+
+LOOP_KINDS = ["asyncio", "debug", *(["eager"] if sys.version_info >= (3, 12) else []), *(["uvloop"] if uvloop else [])]
+TIMEOUT_S = 20.0
+
+STOCK = types.SimpleNamespace(
+    name="stock",
+    StreamReader=StockStreamReader,
+    StreamWriter=StockStreamWriter,
+    StreamReaderProtocol=asyncio.streams.StreamReaderProtocol,
+    FlowControlMixin=asyncio.streams.FlowControlMixin,
+    open_connection=asyncio.open_connection,
+    start_server=asyncio.start_server,
+    open_unix_connection=asyncio.open_unix_connection,
+    start_unix_server=asyncio.start_unix_server,
+)
+OURS = types.SimpleNamespace(**{name: getattr(headrace, name, None) for name in vars(STOCK)})
+OURS.name = "headrace"
+
+
+def new_loop(kind: str) -> asyncio.AbstractEventLoop:
+    """Return a new loop of *kind*, one of LOOP_KINDS."""
+    if kind == "uvloop":
+        return uvloop.new_event_loop()
+    loop = asyncio.SelectorEventLoop()
+    if kind == "debug":
+        loop.set_debug(True)
+    elif kind == "eager":
+        loop.set_task_factory(asyncio.eager_task_factory)
+    return loop
+
+
+class Run:
+    """Runs coroutines on one kind of loop, a fresh loop each; ``errors`` collects what the loop's exception handler was told."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.errors: list[dict[str, Any]] = []
+        self.errors_expected = False
+
+    def __call__(self, main: Callable[[], Awaitable[Any]] | Awaitable[Any], timeout_s: float = TIMEOUT_S) -> Any:
+        async def bounded() -> Any:
+            loop = asyncio.get_running_loop()
+            loop.set_exception_handler(lambda _, context: self.errors.append(context))
+            async with asyncio.timeout(timeout_s):
+                return await (main() if callable(main) else main)
+
+        with asyncio.Runner(loop_factory=lambda: new_loop(self.kind), debug=True if self.kind == "debug" else None) as runner:
+            return runner.run(bounded())
+
+    def expect_errors(self) -> list[dict[str, Any]]:
+        """Say that this test provokes calls of the exception handler; return the list they go to."""
+        self.errors_expected = True
+        return self.errors
+
+
+@pytest.fixture(params=LOOP_KINDS)
+def loop_kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _libuv_opens_its_signal_pipe() -> None:
+    """libuv opens one pipe for the life of the process with its first loop: no leak of the test that happens to be first."""
+    if uvloop is not None:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(asyncio.sleep(0))
+
+
+@pytest.fixture
+def run(loop_kind: str) -> Iterator[Run]:
+    runner = Run(loop_kind)
+    before = open_descriptors()
+    yield runner
+    gc.collect()
+    left = open_descriptors() - before
+    assert not left, f"descriptors left open: {left}"
+    if not runner.errors_expected:
+        assert runner.errors == []
+
+
+@pytest.fixture(params=["stock", "headrace"])
+def streams(request: pytest.FixtureRequest) -> types.SimpleNamespace:
+    """asyncio's streams, then ours. A test marked ``defect("gh-…")`` shows a defect of asyncio's: there it may fail."""
+    stock = request.param == "stock"
+    if stock and (marker := request.node.get_closest_marker("defect")):
+        request.applymarker(pytest.mark.xfail(reason=f"defect of asyncio: {marker.args[0]}", strict=False))
+    return STOCK if stock else OURS
+
+
+@pytest.fixture
+def ours() -> types.SimpleNamespace:
+    """headrace's streams, for what asyncio does not have."""
+    return OURS
+
+
+def open_descriptors() -> set[str]:
+    """Return what this process has open, as 'number -> target'."""
+    found = set()
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            found.add(f"{number} -> {os.readlink(f'/proc/self/fd/{number}')}")
+        except OSError:  # the descriptor of the listing itself
+            continue
+    return found
