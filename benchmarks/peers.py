@@ -1,0 +1,82 @@
+"""The peers: whose server is measured, and which loads it cannot serve."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .loads import Load
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One server: *streams* on *loop*, importable when all *packages* are."""
+
+    name: str
+    about: str
+    loop: str  # asyncio, uvloop, trio, anyio, C
+    streams: str  # a module with start_server, "protocol", or the loop's own
+    packages: tuple[str, ...] = ()
+
+    def reason_to_skip(self, load: Load) -> str | None:
+        """Why this pair makes no sense, or None when it does."""
+        reads_units = load.shape in ("line", "frame")
+        if self.loop == "C" and load.tls:
+            return "the C server is plain TCP: the limit, not a TLS stack"
+        if self.loop == "C" and reads_units:
+            return "the C server only echoes: it would answer without finding any unit"
+        if self.streams == "protocol" and reads_units:
+            return (
+                "a callback protocol has no reads: the splitting would be ours, not its"
+            )
+        if self.loop == "trio" and reads_units:
+            return "trio's streams read neither lines nor exact sizes"
+        return None
+
+
+_ALL = (
+    Peer("C", "an epoll echo server in C: the limit", "C", "C"),
+    Peer("asyncio", "asyncio streams, asyncio's loop", "asyncio", "asyncio"),
+    Peer("uvloop", "asyncio streams, uvloop", "uvloop", "asyncio", ("uvloop",)),
+    Peer(
+        "protocol-asyncio", "callback protocol, asyncio's loop", "asyncio", "protocol"
+    ),
+    Peer(
+        "protocol-uvloop",
+        "callback protocol, uvloop",
+        "uvloop",
+        "protocol",
+        ("uvloop",),
+    ),
+    Peer(
+        "aiofastnet-asyncio",
+        "aiofastnet's start_server, asyncio's loop",
+        "asyncio",
+        "aiofastnet",
+        ("aiofastnet",),
+    ),
+    Peer(
+        "aiofastnet-uvloop",
+        "aiofastnet's start_server, uvloop",
+        "uvloop",
+        "aiofastnet",
+        ("aiofastnet", "uvloop"),
+    ),
+    Peer("trio", "trio's streams", "trio", "trio", ("trio",)),
+    Peer("anyio", "anyio's streams, asyncio backend", "anyio", "anyio", ("anyio",)),
+    Peer(
+        "headrace-asyncio",
+        "headrace, asyncio's loop",
+        "asyncio",
+        "headrace",
+        ("headrace",),
+    ),
+    Peer(
+        "headrace-uvloop",
+        "headrace, uvloop",
+        "uvloop",
+        "headrace",
+        ("headrace", "uvloop"),
+    ),
+)
+
+PEERS: dict[str, Peer] = {peer.name: peer for peer in _ALL}
