@@ -19,6 +19,7 @@ COMPILED = (
     "headrace/_core/buffer.py",
     "headrace/_transport/stepper.py",
     "headrace/_transport/operation.py",
+    "headrace/_transport/opslots.pyx",
     "headrace/_transport/sender.py",
     "headrace/_transport/protocol.py",
     "headrace/streams/reader.py",

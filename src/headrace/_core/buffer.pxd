@@ -1,3 +1,8 @@
+cimport cython
+
+cdef Py_ssize_t SPARE_BYTES
+
+@cython.final
 cdef class ReadBuffer:
     # The unread bytes are head[pos:end]; owned says that head is ours to write behind end.
     cdef bytes head
@@ -11,23 +16,31 @@ cdef class ReadBuffer:
     cdef Py_ssize_t scanned_one
     cdef list scanned
 
-    cpdef void append(self, bytes data) except *
-    cpdef void append_front(self, bytearray scratch, Py_ssize_t size) except *
-    cpdef void reserve(self, Py_ssize_t total) except *
-    cdef void _make_room(self, Py_ssize_t size) except *
-    cdef void _move(self, bytes storage) except *
+    @cython.locals(size=Py_ssize_t)
+    cpdef object append(self, bytes data)
+    cpdef object append_front(self, bytearray scratch, Py_ssize_t size)
+    cpdef object reserve(self, Py_ssize_t total)
+    @cython.locals(unread=Py_ssize_t)
+    cdef object _make_room(self, Py_ssize_t size)
+    @cython.locals(unread=Py_ssize_t)
+    cdef object _move(self, bytes storage)
     cpdef Py_ssize_t length(self) except -1
+    @cython.locals(start=Py_ssize_t, head=bytes, data=bytes)
     cpdef bytes take(self, Py_ssize_t size)
-    cpdef void skip(self, Py_ssize_t size) except *
+    cpdef object skip(self, Py_ssize_t size)
     cdef void _clear(self) noexcept
-    cpdef void spare(self) except *
+    @cython.locals(size=Py_ssize_t)
+    cpdef object spare(self)
+    @cython.locals(start=Py_ssize_t, hit=Py_ssize_t)
     cpdef Py_ssize_t find_one(self, bytes separator) except -2
+    @cython.locals(best_start=Py_ssize_t, best_end=Py_ssize_t, until=Py_ssize_t, start=Py_ssize_t, hit=Py_ssize_t, i=Py_ssize_t, separator=bytes)
     cpdef tuple find_first(self, tuple separators)
-    cdef void _rebase(self, Py_ssize_t shift) except *
+    cdef object _rebase(self, Py_ssize_t shift)
     cpdef bytearray expose(self)
-    cpdef void replace(self, bytearray live) except *
+    cpdef object replace(self, bytearray live)
     cdef bint _conceal(self) except -1
 
+@cython.locals(best_start=Py_ssize_t, best_end=Py_ssize_t, hit=Py_ssize_t)
 cpdef tuple find_first_in(bytearray data, tuple separators)
 cdef Py_ssize_t _holders(ReadBuffer buffer) except -1
 cdef Py_ssize_t _ALONE

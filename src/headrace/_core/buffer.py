@@ -99,7 +99,7 @@ class ReadBuffer:
 
     def _make_room(self, size: int) -> None:
         """Make head an owned storage with *size* free bytes at its end."""
-        unread: cython.Py_ssize_t = self.end - self.pos
+        unread = self.end - self.pos
         if self.owned and self.end + size <= len(self.head):
             return
         # Twice what is unread, so that a trickle of small pieces costs O(1) a byte; no more than is needed for a large one.
@@ -107,7 +107,7 @@ class ReadBuffer:
 
     def _move(self, storage: bytes) -> None:
         """Move the unread bytes to the front of *storage* and make it the head."""
-        unread: cython.Py_ssize_t = self.end - self.pos
+        unread = self.end - self.pos
         put(storage, 0, self.head, self.pos, unread)
         self._rebase(self.pos)
         self.head = storage
@@ -131,7 +131,7 @@ class ReadBuffer:
             return data
         if size == self.end - self.pos:
             head = self.head
-            start: cython.Py_ssize_t = self.pos
+            start = self.pos
             self._clear()
             if start == 0 and len(head) == size:
                 return head if cython.compiled else bytes(head)
@@ -159,7 +159,7 @@ class ReadBuffer:
 
     def spare(self) -> None:
         """Give back memory that only a few bytes pin; called when a reader begins to wait."""
-        size: cython.Py_ssize_t = self.end - self.pos
+        size = self.end - self.pos
         if size == 0:
             if self.head:
                 self._clear()
@@ -179,8 +179,8 @@ class ReadBuffer:
             if self.separators != separator:
                 self.scanned_one = 0
             self.separators = separator
-        start: cython.Py_ssize_t = max(self.scanned_one, self.pos)
-        hit: cython.Py_ssize_t = find(self.head, separator, start, self.end)
+        start = max(self.scanned_one, self.pos)
+        hit = find(self.head, separator, start, self.end)
         if hit >= 0:
             self.scanned_one = hit
             return hit - self.pos
@@ -201,12 +201,8 @@ class ReadBuffer:
             self.separators = separators
             self.scanned = [0] * len(separators)
             self.scanned_one = 0
-        best_start: cython.Py_ssize_t = -1
-        best_end: cython.Py_ssize_t = -1
-        until: cython.Py_ssize_t
-        start: cython.Py_ssize_t
-        hit: cython.Py_ssize_t
-        i: cython.Py_ssize_t
+        best_start = -1
+        best_end = -1
         for i in range(len(separators)):
             separator = separators[i]
             until = self.end if best_end < 0 else best_end - 1
@@ -256,10 +252,10 @@ class ReadBuffer:
 
 def find_first_in(data: bytearray, separators: tuple) -> tuple:
     """Return what ReadBuffer.find_first() does, of a plain bytearray and without memory."""
-    best_start: cython.Py_ssize_t = -1
-    best_end: cython.Py_ssize_t = -1
+    best_start = -1
+    best_end = -1
     for separator in separators:
-        hit: cython.Py_ssize_t = data.find(separator) if best_end < 0 else data.find(separator, 0, best_end - 1)
+        hit = data.find(separator) if best_end < 0 else data.find(separator, 0, best_end - 1)
         if hit >= 0:
             best_start = hit
             best_end = hit + len(separator)

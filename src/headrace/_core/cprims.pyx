@@ -6,8 +6,10 @@ headrace touches memory by pointer.
 """
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
+from cpython.object cimport PyObject
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.string cimport memchr, memcpy
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 cdef extern from *:
     """
@@ -33,6 +35,8 @@ cdef extern from *:
     int PyContext_Enter(object context)  # declared here so that -1 is ours to handle, not an exception
     int PyContext_Exit(object context) except -1
     void PyErr_Clear()
+    bint PyCFunction_Check(object)
+    PyObject *PyCFunction_GET_SELF(object)
 
 
 cpdef bytes piece(bytes data, Py_ssize_t start, Py_ssize_t size):
@@ -79,6 +83,21 @@ cpdef void put_front(bytes storage, Py_ssize_t at, bytearray data, Py_ssize_t si
 cpdef Py_ssize_t references(bytearray data) noexcept:
     """Return how many references to *data* there are, those of this very call included (so compare, never trust the number)."""
     return Py_REFCNT(data)
+
+
+cpdef double seconds() noexcept:
+    """Return the monotonic clock, in seconds."""
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return now.tv_sec + now.tv_nsec * 1e-9
+
+
+cpdef object bound_to(object callback):
+    """Return what the C function *callback* is bound to, or None where it is anything else."""
+    if not PyCFunction_Check(callback):
+        return None
+    cdef PyObject *target = PyCFunction_GET_SELF(callback)
+    return None if target == NULL else <object>target
 
 
 cpdef bint enter(object context, object callback, object argument) except -1:

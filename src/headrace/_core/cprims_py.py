@@ -5,6 +5,8 @@ bytes when it leaves, and `is_bytes()` tells the two apart.
 """
 
 import sys
+import time
+import types
 from collections.abc import Callable
 from contextvars import Context
 
@@ -44,6 +46,16 @@ def put_front(storage: bytearray, at: int, data: bytearray, size: int) -> None:
 def references(data: bytearray) -> int:
     """Return how many references to *data* there are, those of this very call included (so compare, never trust the number)."""
     return sys.getrefcount(data)
+
+
+def seconds() -> float:
+    """Return the monotonic clock, in seconds."""
+    return time.monotonic()
+
+
+def bound_to(callback: object) -> object:
+    """Return what the C function *callback* is bound to, or None where it is anything else."""
+    return callback.__self__ if isinstance(callback, types.BuiltinFunctionType) else None
 
 
 def enter(context: Context, callback: Callable[[object], object], argument: object) -> bool:

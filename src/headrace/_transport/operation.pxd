@@ -27,10 +27,9 @@ cdef class Source:
     cdef Stepper _h_stepper
 
     cdef object _h_attempt(self, Operation operation)
-    cdef void _h_wait(self, Operation operation) except *
-    cdef void _h_detach(self, Operation operation) except *
+    cdef object _h_wait(self, Operation operation)
+    cdef object _h_detach(self, Operation operation)
 
-@cython.freelist(64)
 @cython.final
 cdef class Operation:
     cdef Source source
@@ -46,13 +45,15 @@ cdef class Operation:
     cdef object context
     cdef list others
 
+    @cython.locals(state=int)
     cdef object _advance(self)
-    cdef void _end(self) except *
+    cdef object _end(self)
     cdef object _cancelled_error(self)
-    cdef void wake_later(self) except *
-    cdef void wake_now(self) except *
-    cdef void _schedule(self) except *
-    cdef void _warn_never_awaited(self) except *
+    cdef object wake_later(self)
+    cdef object wake_now(self)
+    cdef object _schedule(self)
 
 @cython.locals(operation=Operation)
 cdef Operation start(Source source, int kind, Py_ssize_t amount, object argument)
+cdef str name_of(Operation operation, str name)
+cpdef object warn_never_awaited(int kind)

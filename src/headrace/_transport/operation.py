@@ -84,7 +84,7 @@ class Operation:
 
     def _advance(self) -> object:
         """Go one step: return the result, or PENDING (yield self) or TURN (yield None)."""
-        state: cython.int = self.state
+        state = self.state
         if state == NEW:
             if self.source._h_stepper.left <= 0:
                 self.source._h_stepper.renew()
@@ -158,14 +158,6 @@ class Operation:
         self.callback = None
         self.context = None
         self.state = DONE
-
-    def __getattr__(self, name: str) -> str:
-        # What a coroutine has; as properties they would collide with the class's own names.
-        if name == "__qualname__":
-            return NAMES[self.kind]
-        if name == "__name__":
-            return NAMES[self.kind].rpartition(".")[2]
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @property
     def cr_running(self) -> bool:
@@ -298,13 +290,6 @@ class Operation:
     def _cancelled_error(self) -> CancelledError:
         return CancelledError() if self.argument is None else CancelledError(self.argument)
 
-    def _warn_never_awaited(self) -> None:
-        warnings.warn(f"operation {NAMES[self.kind]!r} was never awaited", RuntimeWarning, stacklevel=2)
-
-    def __del__(self) -> None:
-        if self.state == NEW:
-            self._warn_never_awaited()
-
 
 STATES = ("new", "paused", "waiting", "woken", "cancelled", "done")
 
@@ -322,3 +307,30 @@ def start(source: Source, kind: int, amount: int, argument: object) -> Operation
     operation.context = None
     operation.others = None
     return operation
+
+
+def name_of(operation: Operation, name: str) -> str:
+    """Return the ``__name__`` or ``__qualname__`` that a coroutine would have. (In the class they would be the class's own.)"""
+    qualified = NAMES[operation.kind]
+    return qualified if name == "__qualname__" else qualified.rpartition(".")[2]
+
+
+def warn_never_awaited(kind: int) -> None:
+    """Warn of an operation that is freed without having been started, as Python does of a coroutine."""
+    warnings.warn(f"operation {NAMES[kind]!r} was never awaited", RuntimeWarning, stacklevel=2)
+
+
+if not cython.compiled:
+    # Compiled, the type's own deallocation does it: a finalizer would cost every operation. See opslots.pyx.
+
+    def _finalize(operation: Operation) -> None:
+        if operation.state == NEW:
+            warn_never_awaited(operation.kind)
+
+    def _name(operation: Operation, name: str) -> str:
+        if name in ("__name__", "__qualname__"):
+            return name_of(operation, name)
+        raise AttributeError(f"{type(operation).__name__!r} object has no attribute {name!r}")
+
+    Operation.__del__ = _finalize
+    Operation.__getattr__ = _name

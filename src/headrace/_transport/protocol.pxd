@@ -7,7 +7,7 @@ cdef class Receiver(Source):
 
     cdef Operation _h_feed(self, bytes data)
     cdef Operation _h_feed_front(self, bytearray scratch, Py_ssize_t size)
-    cdef void _h_lose(self, object error) except *
+    cdef object _h_lose(self, object error)
 
 cdef class FlowControl(Source):
     cdef public bint _paused
@@ -19,9 +19,9 @@ cdef class FlowControl(Source):
     # What connection_lost() was told.
     cdef object _h_error
 
-    cdef void _h_wake_drains(self) except *
-    cdef void _h_add_drain(self, Operation operation) except *
-    cdef void _h_remove_drain(self, Operation operation) except *
+    cdef object _h_wake_drains(self)
+    cdef object _h_add_drain(self, Operation operation)
+    cdef object _h_remove_drain(self, Operation operation)
     cdef object _h_check_drain(self)
 
 cdef class StreamProtocol(FlowControl):
@@ -42,10 +42,10 @@ cdef class StreamProtocol(FlowControl):
     cdef public object _client_connected_cb
     cdef public bint _over_ssl
 
-    cdef void _h_settle_close_waiter(self) except *
+    cdef object _h_settle_close_waiter(self)
 
-cdef void wake_drain(Operation operation) except *
+cdef object wake_drain(Operation operation)
 cdef bint takes_fast(Receiver reader) except -1
 cdef Operation feed(Receiver reader, bytes data)
 cdef Operation feed_front(Receiver reader, bytearray scratch, Py_ssize_t size)
-cdef void lose(Receiver reader, object error) except *
+cdef object lose(Receiver reader, object error)

@@ -34,6 +34,11 @@ else:
 
 from asyncio.log import logger
 
+if cython.compiled:
+    from headrace._transport import opslots
+
+    opslots.install()
+
 
 class Receiver(Source):
     """What a protocol delivers to. Each method returns the operation that it satisfied, or None."""
@@ -212,6 +217,11 @@ class StreamProtocol(FlowControl):
         return not self._over_ssl
 
     # ---- the end
+
+    def _h_close(self) -> None:
+        """Close as the writer does: what was written leaves first, what is written later is dropped."""
+        if self._h_sender is not None:
+            self._h_sender.close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Tell the reader, the writer and everybody who waits for the close."""

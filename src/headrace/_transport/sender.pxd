@@ -1,12 +1,19 @@
-from headrace._transport.stepper cimport Stepper
+cimport cython
 
-cdef class Sender:
+from headrace._transport.stepper cimport Gathering, Stepper
+
+cdef Py_ssize_t GATHER_BYTES
+cdef double BATCH_SECONDS
+cdef int COST_SHIFT
+
+cdef class Sender(Gathering):
     cdef readonly object transport
     cdef Stepper stepper
     # Somebody else has the transport, so nothing is gathered any more.
     cdef bint exposed
-    # What was gathered: bytes objects, and the sum of their sizes.
-    cdef list pending
+    # What was gathered: the first piece, all pieces where there are several, and the sum of their sizes.
+    cdef bytes pending
+    cdef list more
     cdef readonly Py_ssize_t size
     # When settle() last sent something though input was unread, in seconds of the monotonic clock.
     cdef double flushed
@@ -19,18 +26,22 @@ cdef class Sender:
     # Something was sent since drain() last asked the transport whether it is closing.
     cdef bint unchecked
 
-    cpdef void write(self, object data) except *
-    cdef void _send(self, bytes data) except *
-    cpdef void flush(self) except *
-    cdef void settle(self, bint unread) except *
+    @cython.locals(chunk=bytes, size=Py_ssize_t)
+    cpdef object write(self, object data)
+    cdef object _keep(self, bytes chunk, Py_ssize_t size)
+    cdef object _send(self, bytes data)
+    @cython.locals(pending=bytes, more=list)
+    cdef object flush(self)
+    @cython.locals(now=double)
+    cdef object settle(self, bint unread)
     cdef object expose(self)
-    cdef void rebind(self, object transport) except *
-    cpdef void hold(self) except *
-    cpdef void release(self) except *
+    cdef object rebind(self, object transport)
+    cpdef object hold(self)
+    cpdef object release(self)
     cdef object write_eof(self)
     cdef object close(self)
     cdef bint is_closing(self) except -1
-    cdef void lost(self) except *
-    cdef void drop(self) except *
+    cdef object lost(self)
+    cdef object drop(self)
 
 cdef bytes as_bytes(object data)

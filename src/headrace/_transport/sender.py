@@ -10,12 +10,17 @@ A Sender refers to the transport and never to the writer, so that a dropped writ
 
 from __future__ import annotations
 
-from time import monotonic
-
 try:
     import cython
 except ModuleNotFoundError:
     from headrace._core import _uncompiled as cython
+
+if cython.compiled:
+    from cython.cimports.headrace._core.cprims import seconds
+    from cython.cimports.headrace._transport.stepper import Gathering
+else:
+    from headrace._core.cprims_py import seconds
+    from headrace._transport.stepper import Gathering
 
 # Enough for one full send() on most systems, and small beside the 64 KiB high-water mark of a transport. Not measured.
 GATHER_BYTES = 65536
@@ -25,14 +30,15 @@ BATCH_SECONDS = 200e-6
 COST_SHIFT = 12
 
 
-class Sender:
+class Sender(Gathering):
     """The outgoing half of one connection over a transport of the loop."""
 
     def __init__(self, transport: object, stepper: object, exposed: bool) -> None:
         self.transport = transport
         self.stepper = stepper
         self.exposed = exposed
-        self.pending = []
+        self.pending = None
+        self.more = None
         self.size = 0
         self.flushed = 0.0
         self.held = False
@@ -42,30 +48,37 @@ class Sender:
 
     def write(self, data: object) -> None:
         """Send *data* or keep it to be sent; a mutable buffer is copied, whatever its item size."""
-        if type(data) is not bytes:
-            data = as_bytes(data)
+        chunk = data if type(data) is bytes else as_bytes(data)
         if self.ended:
             raise RuntimeError("Cannot call write() after write_eof()")
-        size: cython.Py_ssize_t = len(data)
+        size = len(chunk)
         if size == 0 or self.closing:
             return
         self.stepper.left -= size >> COST_SHIFT
         if self.held:
-            self.pending.append(data)
-            self.size += size
+            self._keep(chunk, size)
         elif self.stepper.stepping and not self.exposed:
-            if self.size == 0:
-                self.stepper.dirty.append(self)
             if size >= GATHER_BYTES:
                 self.flush()
-                self._send(data)
+                self._send(chunk)
                 return
-            self.pending.append(data)
-            self.size += size
+            if self.size == 0:
+                self.stepper.gather(self)
+            self._keep(chunk, size)
             if self.size >= GATHER_BYTES:
                 self.flush()
         else:
-            self._send(data)
+            self._send(chunk)
+
+    def _keep(self, chunk: bytes, size: int) -> None:
+        # Most of what is gathered is one piece: no list for that.
+        if self.size == 0:
+            self.pending = chunk
+        elif self.more is None:
+            self.more = [self.pending, chunk]
+        else:
+            self.more.append(chunk)
+        self.size += size
 
     def _send(self, data: bytes) -> None:
         self.unchecked = True
@@ -76,16 +89,16 @@ class Sender:
         if self.size == 0 or self.held:
             return
         pending = self.pending
-        self.pending = []
-        self.size = 0
-        self._send(pending[0] if len(pending) == 1 else b"".join(pending))
+        more = self.more
+        self.drop()
+        self._send(pending if more is None else b"".join(more))
 
     def settle(self, unread: bool) -> None:
         """Do drain()'s part: hand over what was gathered unless more input is *unread*, and then not for long."""
         if self.size == 0:
             return
         if unread and self.stepper.stepping:
-            now: cython.double = monotonic()
+            now = seconds()
             # The batch began with the step, or with the last flush in it.
             if now - max(self.flushed, self.stepper.began) < BATCH_SECONDS:
                 return
@@ -128,6 +141,7 @@ class Sender:
             return None
         self.flush()
         self.closing = True
+        self.held = False
         self.drop()
         return self.transport.close()
 
@@ -138,13 +152,14 @@ class Sender:
     def lost(self) -> None:
         """The connection is gone: what is written from now on is dropped."""
         self.closing = True
+        self.held = False
         self.drop()
 
     def drop(self) -> None:
         """Forget what was not sent."""
-        self.pending = []
+        self.pending = None
+        self.more = None
         self.size = 0
-        self.held = False
 
 
 def as_bytes(data: object) -> bytes:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from asyncio import _get_running_loop
 from asyncio.base_events import BaseEventLoop
-from time import monotonic
 
 try:
     import cython
@@ -19,9 +18,9 @@ except ModuleNotFoundError:
     from headrace._core import _uncompiled as cython
 
 if cython.compiled:
-    from cython.cimports.headrace._core.cprims import enter
+    from cython.cimports.headrace._core.cprims import bound_to, enter, seconds
 else:
-    from headrace._core.cprims_py import enter
+    from headrace._core.cprims_py import bound_to, enter, seconds
 
 try:
     from _asyncio import Task as _CTask  # not asyncio.Task, which others replace (nest_asyncio)
@@ -41,6 +40,14 @@ BUDGET = 128
 SCRATCH_BYTES = 256 * 1024
 
 
+class Gathering:
+    """Something that gathers what is written in a step: a Sender."""
+
+    def flush(self) -> None:
+        """Send what was gathered."""
+        raise NotImplementedError
+
+
 class Stepper:
     """Steps tasks of one loop, gathers what they write, and keeps the count that makes the impatient wait their turn."""
 
@@ -49,7 +56,8 @@ class Stepper:
         self.stepping = False
         self.left = BUDGET
         self.began = 0.0
-        self.dirty = []
+        self.dirty = None
+        self.more_dirty = None
         self.scratch = None
         self.is_base = isinstance(loop, BaseEventLoop)
 
@@ -66,7 +74,8 @@ class Stepper:
         if _get_running_loop() is not self.loop:
             return False
         # Only tasks whose wake-up enters the task at once and nothing else: the C ones.
-        if not isinstance(getattr(callback, "__self__", None), _CTask):
+        task = bound_to(callback)
+        if type(task) is not _CTask and not isinstance(task, _CTask):
             return False
         # No task is in a step: data_received() can be called by hand, from anywhere.
         if _current_tasks is not None:
@@ -80,7 +89,7 @@ class Stepper:
     def step(self, callback: object, context: object, operation: object) -> bool:
         """Call callback(operation) in *context*, then send what it wrote; False where the context could not be entered."""
         self.stepping = True
-        self.began = monotonic()
+        self.began = seconds()
         self.left = BUDGET
         try:
             return enter(context, callback, operation)
@@ -89,24 +98,39 @@ class Stepper:
             self.loop.call_soon(_raise, error)
             return True
         finally:
-            self.stepping = False
-            if self.dirty:
+            # Still part of the step: a transport in memory may deliver from inside its write(), and the other side's step
+            # would flush in its turn, and so on down to a RecursionError.
+            while self.dirty is not None:
                 self._flush()
+            self.stepping = False
+
+    def gather(self, sender: Gathering) -> None:
+        """Flush *sender* at the end of the step that goes on."""
+        # Nearly every step writes to one connection: no list for that.
+        if self.dirty is None or self.dirty is sender:
+            self.dirty = sender
+        elif self.more_dirty is None:
+            self.more_dirty = [sender]
+        else:
+            self.more_dirty.append(sender)
 
     def _flush(self) -> None:
-        dirty = self.dirty
-        self.dirty = []
-        for sender in dirty:
-            try:
-                sender.flush()
-            except Exception as error:
-                self.loop.call_exception_handler(
-                    {
-                        "message": "headrace: sending what a handler wrote failed",
-                        "exception": error,
-                        "transport": sender.transport,
-                    }
-                )
+        first = self.dirty
+        more = self.more_dirty
+        self.dirty = None
+        self.more_dirty = None
+        self._flush_one(first)
+        if more is not None:
+            for sender in more:
+                self._flush_one(sender)
+
+    def _flush_one(self, sender: Gathering) -> None:
+        try:
+            sender.flush()
+        except Exception as error:
+            self.loop.call_exception_handler(
+                {"message": "headrace: sending what a handler wrote failed", "exception": error, "sender": sender}
+            )
 
     def receive_buffer(self) -> bytearray:
         """Return the buffer that the loop's connections receive into, one at a time: its bytes are owned before user code runs."""

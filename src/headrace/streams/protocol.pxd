@@ -3,7 +3,7 @@ from headrace._transport.sender cimport Sender
 from headrace.streams.reader cimport Reader
 
 cdef class ConnectingProtocol(StreamProtocol):
-    cdef void _h_call_back(self, object reader, object transport) except *
-    cdef void _h_report(self, object error, object transport) except *
+    cdef object _h_call_back(self, object reader, object transport)
+    cdef object _h_report(self, object error, object transport)
 
-cdef void share_sender(Reader reader, Sender sender) except *
+cdef object share_sender(Reader reader, Sender sender)

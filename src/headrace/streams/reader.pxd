@@ -1,7 +1,13 @@
+cimport cython
+
 from headrace._core.buffer cimport ReadBuffer
 from headrace._transport.operation cimport Operation
 from headrace._transport.protocol cimport Receiver
 from headrace._transport.sender cimport Sender
+
+cdef Py_ssize_t DEFAULT_LIMIT
+cdef Py_ssize_t RESERVE_BYTES
+cdef bytes _NEWLINE
 
 cdef class Reader(Receiver):
     cdef public Py_ssize_t _limit
@@ -20,30 +26,38 @@ cdef class Reader(Receiver):
     # Nobody has overridden readuntil, readline or exception.
     cdef bint _h_plain_reads
 
-    cdef void _h_notice_overrides(self) except *
+    cdef object _h_notice_overrides(self)
     cdef Operation _h_feed(self, bytes data)
     cdef Operation _h_feed_front(self, bytearray scratch, Py_ssize_t size)
+    @cython.locals(operation=Operation)
     cdef Operation _h_after_feed(self)
-    cdef void _h_maybe_pause(self) except *
-    cdef void _h_resume(self) except *
-    cdef void _h_lose(self, object error) except *
-    cdef void _h_wake_later(self) except *
+    cdef object _h_maybe_pause(self)
+    cdef object _h_resume(self)
+    cdef object _h_lose(self, object error)
+    cdef object _h_wake_later(self)
+    @cython.locals(kind=int)
     cdef object _h_attempt(self, Operation operation)
-    cdef void _h_check(self) except *
+    cdef object _h_check(self)
+    @cython.locals(size=Py_ssize_t)
     cdef object _h_read(self, Py_ssize_t limit)
     cdef object _h_read_all(self)
+    @cython.locals(size=Py_ssize_t)
     cdef object _h_readexactly(self, Py_ssize_t wanted)
+    @cython.locals(size=Py_ssize_t, before=Py_ssize_t)
     cdef object _h_readline(self)
     cdef object _h_line_overrun(self, str message, Py_ssize_t consumed)
-    cdef void _h_drop_overrun(self, Py_ssize_t consumed) except *
+    @cython.locals(size=Py_ssize_t)
+    cdef object _h_drop_overrun(self, Py_ssize_t consumed)
+    @cython.locals(size=Py_ssize_t, before=Py_ssize_t, after=Py_ssize_t, searched=Py_ssize_t)
     cdef object _h_readuntil(self, Operation operation)
     cdef object _h_wait_once(self, Operation operation)
     cdef bytes _h_take(self, Py_ssize_t size)
     cdef object _h_pending(self)
-    cdef void _h_wait(self, Operation operation) except *
-    cdef void _h_detach(self, Operation operation) except *
+    cdef object _h_wait(self, Operation operation)
+    cdef object _h_detach(self, Operation operation)
 
-cdef void wake(Operation operation) except *
+cdef object wake(Operation operation)
+@cython.locals(kind=int, size=Py_ssize_t, found=bint)
 cdef bint is_ready(Reader reader, Operation operation) except -1
-cdef void prepare_separators(Operation operation) except *
+cdef object prepare_separators(Operation operation)
 cdef bytes as_separator(object separator)

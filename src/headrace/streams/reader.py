@@ -312,7 +312,7 @@ class Reader(Receiver):
     # ---- the work of an operation
 
     def _h_attempt(self, operation: Operation) -> object:
-        kind: cython.int = operation.kind
+        kind = operation.kind
         if kind == READ:
             return self._h_read(operation.amount)
         if kind == READEXACTLY:
@@ -339,7 +339,7 @@ class Reader(Receiver):
         self._h_check()
         if limit == 0:
             return b""
-        size: cython.Py_ssize_t = self._h_bytes.length()
+        size = self._h_bytes.length()
         if size == 0:
             if self._eof:
                 return b""
@@ -358,7 +358,7 @@ class Reader(Receiver):
         self._h_check()
         if wanted == 0:
             return b""
-        size: cython.Py_ssize_t = self._h_bytes.length()
+        size = self._h_bytes.length()
         if size >= wanted:
             return self._h_take(wanted)
         if self._eof:
@@ -370,12 +370,12 @@ class Reader(Receiver):
 
     def _h_readline(self) -> object:
         self._h_check()
-        before: cython.Py_ssize_t = self._h_bytes.find_one(_NEWLINE)
+        before = self._h_bytes.find_one(_NEWLINE)
         if before >= 0:
             if before <= self._limit:
                 return self._h_take(before + 1)
             self._h_line_overrun(overrun_message(True, before, self._limit), before)
-        size: cython.Py_ssize_t = self._h_bytes.length()
+        size = self._h_bytes.length()
         if size > self._limit:
             self._h_line_overrun(overrun_message(False, size, self._limit), size)
         if self._eof:
@@ -392,7 +392,7 @@ class Reader(Receiver):
 
     def _h_drop_overrun(self, consumed: int) -> None:
         """Do what readline() does with a line that is too long: remove it, or everything where its end has not come."""
-        size: cython.Py_ssize_t = self._h_bytes.length()
+        size = self._h_bytes.length()
         if consumed < size and self._h_bytes.find_one(_NEWLINE) == consumed:
             self._h_bytes.skip(consumed + 1)
         else:
@@ -403,8 +403,6 @@ class Reader(Receiver):
         if type(operation.argument) is not bytes or operation.amount == 0:
             prepare_separators(operation)
         self._h_check()
-        before: cython.Py_ssize_t
-        after: cython.Py_ssize_t
         if type(operation.argument) is bytes:
             before = self._h_bytes.find_one(operation.argument)
             after = before + operation.amount
@@ -414,8 +412,8 @@ class Reader(Receiver):
             if before > self._limit:
                 raise asyncio.LimitOverrunError(overrun_message(True, before, self._limit), before)
             return self._h_take(after)
-        size: cython.Py_ssize_t = self._h_bytes.length()
-        searched: cython.Py_ssize_t = size + 1 - operation.amount
+        size = self._h_bytes.length()
+        searched = size + 1 - operation.amount
         if searched > self._limit:
             raise asyncio.LimitOverrunError(overrun_message(False, searched, self._limit), searched)
         if self._eof:
@@ -470,15 +468,15 @@ def wake(operation: Operation) -> None:
 
 def is_ready(reader: Reader, operation: Operation) -> bool:
     """Tell whether *operation* can be satisfied now, or can only fail; it is not woken before."""
-    kind: cython.int = operation.kind
-    size: cython.Py_ssize_t = reader._h_bytes.length()
+    kind = operation.kind
+    size = reader._h_bytes.length()
     if kind == READEXACTLY:
         return size >= operation.amount
     if kind == READLINE or kind == NEXT_LINE:
         return reader._h_bytes.find_one(_NEWLINE) >= 0 or size > reader._limit
     if kind == READUNTIL:
         if type(operation.argument) is bytes:
-            found: cython.bint = reader._h_bytes.find_one(operation.argument) >= 0
+            found = reader._h_bytes.find_one(operation.argument) >= 0
         else:
             found = reader._h_bytes.find_first(operation.argument)[0] >= 0
         return found or size + 1 - operation.amount > reader._limit

@@ -12,10 +12,10 @@ cdef class Writer(Source):
     # The reader, where it is ours, else None.
     cdef Reader _h_reader
 
-    cdef void _h_link(self, object protocol, object reader) except *
+    cdef object _h_link(self, object protocol, object reader)
     cdef object _h_attempt(self, Operation operation)
-    cdef void _h_check_reader(self) except *
-    cdef void _h_wait(self, Operation operation) except *
-    cdef void _h_detach(self, Operation operation) except *
+    cdef object _h_check_reader(self)
+    cdef object _h_wait(self, Operation operation)
+    cdef object _h_detach(self, Operation operation)
 
 cdef bint is_flow_ours(object protocol) except -1

@@ -244,7 +244,7 @@ class Writer(Source):
                 ssl_shutdown_timeout=ssl_shutdown_timeout,
             )
         except BaseException:
-            sender.drop()
+            sender.lost()
             transport.close()
             raise
         sender.rebind(upgraded)

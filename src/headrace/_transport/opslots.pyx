@@ -1,0 +1,161 @@
+# cython: language_level=3
+"""The type slots of Operation that Cython would fill at a price: how an interpreter resumes an awaitable, and its end.
+
+In Cython a ``__next__`` that returns a value raises StopIteration, with a traceback: that alone costs more than a read
+from the buffer. Here the slots of Operation are C functions. 3.11 resumes through ``am_send``, which returns the value as it is;
+3.12 and later through ``tp_iternext``, which has to set a StopIteration: an exception object is kept for that and used again.
+"""
+
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF
+
+from headrace._transport.operation cimport NEW, PENDING, TURN, Operation, name_of, warn_never_awaited
+
+cdef extern from *:
+    """
+    /* A StopIteration that holds on to more than this after it was consumed would be felt. */
+    #define HEADRACE_KEEP_BYTES 65536
+
+    static PyObject *headrace_stop = NULL;
+
+    /* Set StopIteration(value) as the current exception. */
+    static void headrace_set_stop(PyObject *value) {
+    #if PY_VERSION_HEX >= 0x030C0000
+        PyObject *stop = headrace_stop;
+        if (PyBytes_CheckExact(value) && PyBytes_GET_SIZE(value) <= HEADRACE_KEEP_BYTES) {
+            if (stop != NULL && Py_REFCNT(stop) == 1 && ((PyBaseExceptionObject *)stop)->traceback == NULL
+                && ((PyBaseExceptionObject *)stop)->context == NULL) {
+                PyObject *old = ((PyStopIterationObject *)stop)->value;
+                Py_INCREF(value);
+                ((PyStopIterationObject *)stop)->value = value;
+                Py_XDECREF(old);
+            } else {
+                /* Made without args, which would keep the first value for ever. */
+                stop = PyObject_CallNoArgs(PyExc_StopIteration);
+                if (stop == NULL) return;
+                Py_INCREF(value);
+                Py_XSETREF(((PyStopIterationObject *)stop)->value, value);
+                Py_XSETREF(headrace_stop, stop);
+            }
+            Py_INCREF(stop);
+            PyErr_SetRaisedException(stop);
+            return;
+        }
+    #endif
+        PyErr_SetObject(PyExc_StopIteration, value);
+    }
+
+    /* Freed operations, to be used again: one is made for every call of a stream's method. */
+    #define HEADRACE_FREE_OPERATIONS 64
+    static PyObject *headrace_free[HEADRACE_FREE_OPERATIONS];
+    static int headrace_free_count = 0;
+
+    static PyObject *headrace_allocate(PyTypeObject *type, Py_ssize_t items) {
+        PyObject *self;
+        if (headrace_free_count == 0) return PyType_GenericAlloc(type, items);
+        self = headrace_free[--headrace_free_count];
+        memset((char *)self + sizeof(PyObject), 0, (size_t)type->tp_basicsize - sizeof(PyObject));
+        PyObject_Init(self, type);
+        PyObject_GC_Track(self);
+        return self;
+    }
+
+    static void headrace_release(void *self) {
+        if (headrace_free_count < HEADRACE_FREE_OPERATIONS) headrace_free[headrace_free_count++] = (PyObject *)self;
+        else PyObject_GC_Del(self);
+    }
+    """
+    void headrace_set_stop(object value)
+    PyObject *headrace_allocate(Type *, Py_ssize_t)
+    void headrace_release(void *)
+    void PyType_Modified(Type *)
+
+    ctypedef enum PySendResult:
+        PYGEN_RETURN
+        PYGEN_ERROR
+        PYGEN_NEXT
+
+    void PyErr_Fetch(PyObject **, PyObject **, PyObject **)
+    void PyErr_Restore(PyObject *, PyObject *, PyObject *)
+
+    ctypedef void (*destructor)(PyObject *)
+    ctypedef PyObject *(*iternextfunc)(PyObject *)
+    ctypedef PySendResult (*sendfunc)(PyObject *, PyObject *, PyObject **)
+
+    ctypedef struct PyAsyncMethods:
+        sendfunc am_send
+
+    ctypedef struct Type "PyTypeObject":
+        PyObject *tp_dict
+        destructor tp_dealloc
+        PyObject *(*tp_alloc)(Type *, Py_ssize_t)
+        void (*tp_free)(void *)
+        iternextfunc tp_iternext
+        PyAsyncMethods *tp_as_async
+
+
+cdef PyObject *resume(PyObject *self) except? NULL:
+    """tp_iternext: yield the operation itself, or None for a turn of the loop, or end with a StopIteration."""
+    result = (<Operation>self)._advance()
+    if result is PENDING:
+        Py_INCREF(<object>self)
+        return self
+    if result is TURN:
+        Py_INCREF(None)
+        return <PyObject *>None
+    if result is not None:
+        headrace_set_stop(result)
+    return NULL
+
+
+cdef PySendResult send(PyObject *self, PyObject *value, PyObject **result) except? PYGEN_ERROR:
+    """am_send: the same, with the value returned beside the kind of result."""
+    result[0] = NULL
+    outcome = (<Operation>self)._advance()
+    if outcome is PENDING:
+        outcome = <object>self
+    elif outcome is TURN:
+        outcome = None
+    else:
+        Py_INCREF(outcome)
+        result[0] = <PyObject *>outcome
+        return PYGEN_RETURN
+    Py_INCREF(outcome)
+    result[0] = <PyObject *>outcome
+    return PYGEN_NEXT
+
+
+cdef destructor deallocate_as_before
+
+
+cdef void deallocate(PyObject *self) noexcept:
+    """tp_dealloc: warn of an operation that nobody ever started. (A finalizer would cost every operation more than its work.)"""
+    cdef PyObject *kind
+    cdef PyObject *value
+    cdef PyObject *traceback
+    if (<Operation>self).state == NEW:
+        PyErr_Fetch(&kind, &value, &traceback)
+        warn((<Operation>self).kind)
+        PyErr_Restore(kind, value, traceback)
+    deallocate_as_before(self)
+
+
+cdef void warn(int kind) noexcept:
+    # Where warnings are errors, this one is reported as ignored, like every error in a deallocation.
+    warn_never_awaited(kind)
+
+
+def install() -> None:
+    """Put the functions into Operation's slots; ``__next__`` and ``send`` called from Python stay as they are."""
+    global deallocate_as_before
+    deallocate_as_before = (<Type *>Operation).tp_dealloc
+    (<Type *>Operation).tp_dealloc = <destructor>deallocate
+    (<Type *>Operation).tp_alloc = headrace_allocate
+    (<Type *>Operation).tp_free = headrace_release
+    # A __getattr__ would slow down every attribute; these two cannot be written in the class, where they would name the class.
+    names = <dict>(<Type *>Operation).tp_dict
+    names["__name__"] = property(lambda operation: name_of(operation, "__name__"))
+    names["__qualname__"] = property(lambda operation: name_of(operation, "__qualname__"))
+    PyType_Modified(<Type *>Operation)
+    (<Type *>Operation).tp_iternext = <iternextfunc>resume
+    (<Type *>Operation).tp_as_async.am_send = <sendfunc>send
