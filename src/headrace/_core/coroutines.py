@@ -1,6 +1,7 @@
-"""Telling asyncio, inspect and mock that a method which returns an awaitable operation counts as a coroutine function."""
+"""What inspect, asyncio and mock cannot see in compiled classes: which methods are awaited, and what a constructor takes."""
 
 import inspect
+import sys
 from asyncio import coroutines
 
 
@@ -11,6 +12,21 @@ def mark_coroutine_functions(cls: type, names: tuple[str, ...]) -> None:
     """
     for name in names:
         function = getattr(cls, name)
-        function._is_coroutine = coroutines._is_coroutine
-        if hasattr(inspect, "markcoroutinefunction"):
+        function._is_coroutine = coroutines._is_coroutine  # type: ignore[attr-defined]  # private, and looked for
+        if sys.version_info >= (3, 12):
             inspect.markcoroutinefunction(function)
+
+
+class SignatureOf:
+    """``__signature__`` of a class whose compiled ``__init__`` shows none: that of *like*; a subclass with its own is read as usual."""
+
+    def __init__(self, like: type) -> None:
+        self.signature = inspect.signature(like)
+
+    def __get__(self, instance: object, owner: type) -> inspect.Signature:
+        for cls in owner.__mro__:
+            if "__signature__" in vars(cls):
+                return self.signature
+            if "__init__" in vars(cls):
+                break
+        raise AttributeError("__signature__")

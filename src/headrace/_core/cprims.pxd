@@ -4,7 +4,8 @@ cpdef Py_ssize_t find(bytes data, bytes needle, Py_ssize_t start, Py_ssize_t end
 cpdef bytes allocate(Py_ssize_t size)
 cpdef void put(bytes storage, Py_ssize_t at, bytes data, Py_ssize_t start, Py_ssize_t size) noexcept
 cpdef void put_front(bytes storage, Py_ssize_t at, bytearray data, Py_ssize_t size) noexcept
-cpdef Py_ssize_t references(bytearray data) noexcept
+cpdef Py_ssize_t references(object data) noexcept
 cpdef double seconds() noexcept
 cpdef object bound_to(object callback)
+cpdef object set_attribute(object target, str name, object value)
 cpdef bint enter(object context, object callback, object argument) except -1

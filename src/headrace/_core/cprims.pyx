@@ -35,6 +35,7 @@ cdef extern from *:
     int PyContext_Enter(object context)  # declared here so that -1 is ours to handle, not an exception
     int PyContext_Exit(object context) except -1
     void PyErr_Clear()
+    int PyObject_GenericSetAttr(object, object, object) except -1
     bint PyCFunction_Check(object)
     PyObject *PyCFunction_GET_SELF(object)
 
@@ -80,7 +81,7 @@ cpdef void put_front(bytes storage, Py_ssize_t at, bytearray data, Py_ssize_t si
     memcpy(PyBytes_AS_STRING(storage) + at, PyByteArray_AS_STRING(data), size)
 
 
-cpdef Py_ssize_t references(bytearray data) noexcept:
+cpdef Py_ssize_t references(object data) noexcept:
     """Return how many references to *data* there are, those of this very call included (so compare, never trust the number)."""
     return Py_REFCNT(data)
 
@@ -98,6 +99,11 @@ cpdef object bound_to(object callback):
         return None
     cdef PyObject *target = PyCFunction_GET_SELF(callback)
     return None if target == NULL else <object>target
+
+
+cpdef object set_attribute(object target, str name, object value):
+    """Do what object.__setattr__() does; that one refuses the types of an extension before Python 3.12."""
+    PyObject_GenericSetAttr(target, name, value)
 
 
 cpdef bint enter(object context, object callback, object argument) except -1:

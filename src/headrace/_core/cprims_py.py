@@ -43,7 +43,7 @@ def put_front(storage: bytearray, at: int, data: bytearray, size: int) -> None:
     storage[at : at + size] = memoryview(data)[:size]
 
 
-def references(data: bytearray) -> int:
+def references(data: object) -> int:
     """Return how many references to *data* there are, those of this very call included (so compare, never trust the number)."""
     return sys.getrefcount(data)
 
@@ -56,6 +56,11 @@ def seconds() -> float:
 def bound_to(callback: object) -> object:
     """Return what the C function *callback* is bound to, or None where it is anything else."""
     return callback.__self__ if isinstance(callback, types.BuiltinFunctionType) else None
+
+
+def set_attribute(target: object, name: str, value: object) -> None:
+    """Do what object.__setattr__() does; that one refuses the types of an extension before Python 3.12."""
+    object.__setattr__(target, name, value)
 
 
 def enter(context: Context, callback: Callable[[object], object], argument: object) -> bool:

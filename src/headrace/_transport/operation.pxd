@@ -22,6 +22,9 @@ cdef int DRAIN_HELPER
 cdef object PENDING
 cdef object TURN
 
+cdef object _spare
+cdef Py_ssize_t _ALONE
+
 cdef class Source:
     cdef public object _loop
     cdef Stepper _h_stepper
@@ -45,7 +48,7 @@ cdef class Operation:
     cdef object context
     cdef list others
 
-    @cython.locals(state=int)
+    @cython.locals(state=int, source=Source)
     cdef object _advance(self)
     cdef object _end(self)
     cdef object _cancelled_error(self)

@@ -18,12 +18,18 @@ that awaits, so a cancelled or timed-out wait has taken nothing.
 from __future__ import annotations
 
 import warnings
-from asyncio import CancelledError, InvalidStateError
+from asyncio import CancelledError, InvalidStateError, _get_running_loop
+from typing import Any
 
 try:
     import cython
 except ModuleNotFoundError:
     from headrace._core import _uncompiled as cython
+
+if cython.compiled:
+    from cython.cimports.headrace._core.cprims import references
+else:
+    from headrace._core.cprims_py import references
 
 NEW = 0
 PAUSED = 1
@@ -80,10 +86,12 @@ class Operation:
     """See the module's documentation. Made by start(); belongs to the thread of its loop."""
 
     def __init__(self, *_: object) -> None:
+        self.state = DONE  # nobody has to await what was never made
         raise TypeError("operations are made by the methods of a stream")
 
     def _advance(self) -> object:
         """Go one step: return the result, or PENDING (yield self) or TURN (yield None)."""
+        global _spare
         state = self.state
         if state == NEW:
             if self.source._h_stepper.left <= 0:
@@ -94,21 +102,28 @@ class Operation:
         elif state == WOKEN or state == PAUSED:
             self.source._h_stepper.renew()
         elif state == CANCELLED:
-            self.state = DONE
-            raise self._cancelled_error()
+            error = self._cancelled_error()
+            self._end()
+            raise error
         elif state == WAITING:
             raise RuntimeError(f"{NAMES[self.kind]} is being awaited already")
         else:
             raise RuntimeError("cannot reuse already awaited operation")
-        # DONE for the time of the attempt: whatever it raises ends the operation.
+        # Over, and free of what it refers to, unless the attempt says otherwise: whatever it raises ends the operation.
+        source = self.source
+        self.source = None
         self.state = DONE
-        result = self.source._h_attempt(self)
+        result = source._h_attempt(self)
         if result is PENDING:
-            self.source._h_wait(self)
+            source._h_wait(self)
+            self.source = source
             self.blocking = True
             self.state = WAITING
         elif result is TURN:
+            self.source = source
             self.state = PAUSED
+        elif cython.compiled:
+            _spare = self
         return result
 
     # ---- a coroutine to the world
@@ -153,10 +168,12 @@ class Operation:
         self._end()
 
     def _end(self) -> None:
-        if self.state == WAITING:
-            self.source._h_detach(self)
+        source = self.source
+        if self.state == WAITING and source is not None:  # None where the collector of cycles came first
+            source._h_detach(self)
         self.callback = None
         self.context = None
+        self.source = None
         self.state = DONE
 
     @property
@@ -194,13 +211,14 @@ class Operation:
         self.blocking = value
 
     def get_loop(self) -> object:
-        """Return the event loop of the stream."""
-        return self.source._loop
+        """Return the event loop of the stream; once the operation is over, and has let go of the stream, the running one."""
+        source = self.source
+        return _get_running_loop() if source is None else source._loop
 
     def add_done_callback(self, callback: object, *, context: object = None) -> None:
         """Call callback(operation) once the operation is worth resuming; a task does this, and nobody else need."""
         if self.state != WAITING:
-            self.source._loop.call_soon(callback, self, context=context)
+            self.get_loop().call_soon(callback, self, context=context)
         elif self.callback is None:
             self.callback = callback
             self.context = context
@@ -269,7 +287,7 @@ class Operation:
             context = self.context
             self.callback = None
             self.context = None
-            if not self.source._h_stepper.step(callback, context, self):
+            if not self.source._h_stepper.step(callback, context):
                 self.source._loop.call_soon(callback, self, context=context)
         self._schedule()
 
@@ -294,19 +312,31 @@ class Operation:
 STATES = ("new", "paused", "waiting", "woken", "cancelled", "done")
 
 
-def start(source: Source, kind: int, amount: int, argument: object) -> Operation:
-    """Return a new operation of *source*; nothing happens until it is awaited."""
-    operation = Operation.__new__(Operation)
+def start(source: Source, kind: int, amount: int, argument: object) -> Any:
+    """Return a new Operation of *source*; nothing happens until it is awaited. (Any: each caller knows what it will return.)"""
+    global _spare
+    operation = _spare
+    if operation is not None and references(operation) <= _ALONE:
+        # Kept, it would not be freed when it is dropped, and nobody would hear that it was never awaited.
+        _spare = None
+    else:
+        operation = Operation.__new__(Operation)
+        operation.blocking = False
+        operation.callback = None
+        operation.context = None
+        operation.others = None
     operation.source = source
     operation.kind = kind
     operation.amount = amount
     operation.argument = argument
     operation.state = NEW
-    operation.blocking = False
-    operation.callback = None
-    operation.context = None
-    operation.others = None
     return operation
+
+
+# The operation that was over last. Nobody else refers to most of them when the next one is wanted: one object then serves a
+# whole handler. (Uncompiled, counting references would cost more than it saves.)
+_spare: Operation | None = None
+_ALONE = 2
 
 
 def name_of(operation: Operation, name: str) -> str:

@@ -16,7 +16,9 @@ cdef extern from *:
     /* A StopIteration that holds on to more than this after it was consumed would be felt. */
     #define HEADRACE_KEEP_BYTES 65536
 
+    #if PY_VERSION_HEX >= 0x030C0000
     static PyObject *headrace_stop = NULL;
+    #endif
 
     /* Set StopIteration(value) as the current exception. */
     static void headrace_set_stop(PyObject *value) {

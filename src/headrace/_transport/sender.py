@@ -137,13 +137,9 @@ class Sender(Gathering):
 
     def close(self) -> object:
         """Close after sending what is left; a second close does nothing (asyncio's TLS transport does not survive it)."""
-        if self.closing:
-            return None
         self.flush()
-        self.closing = True
-        self.held = False
-        self.drop()
-        return self.transport.close()
+        self.lost()
+        return None if self.transport.is_closing() else self.transport.close()
 
     def is_closing(self) -> bool:
         """Return whether the connection is closed or being closed, by whomever."""

@@ -14,6 +14,7 @@ cdef class Stepper:
     cdef readonly object loop
     # A task is being stepped, so what it writes is gathered.
     cdef readonly bint stepping
+    cdef object woken
     # How many more operations may complete at once before the loop gets a turn.
     cdef readonly int left
     # When the last step began, in seconds of the monotonic clock.
@@ -26,7 +27,7 @@ cdef class Stepper:
 
     cdef void renew(self) noexcept
     cdef bint may_step(self, object callback) except -1
-    cdef bint step(self, object callback, object context, object operation) except -1
+    cdef bint step(self, object callback, object context) except -1
     cdef object gather(self, Gathering sender)
     @cython.locals(first=Gathering, more=list, sender=Gathering)
     cdef object _flush(self)

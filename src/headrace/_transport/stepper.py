@@ -54,6 +54,8 @@ class Stepper:
     def __init__(self, loop: object) -> None:
         self.loop = loop
         self.stepping = False
+        # What a task is told has finished. A C task asks its own kind of future without a method call by name.
+        self.woken = None
         self.left = BUDGET
         self.began = 0.0
         self.dirty = None
@@ -86,13 +88,16 @@ class Stepper:
         # In debug mode the loop times its callbacks, and would blame ours for a slow task.
         return not (self.loop._debug if self.is_base else self.loop.get_debug())
 
-    def step(self, callback: object, context: object, operation: object) -> bool:
-        """Call callback(operation) in *context*, then send what it wrote; False where the context could not be entered."""
+    def step(self, callback: object, context: object) -> bool:
+        """Call *callback* in *context*, then send what it wrote; False where the context could not be entered."""
+        if self.woken is None:
+            self.woken = self.loop.create_future()
+            self.woken.set_result(None)
         self.stepping = True
         self.began = seconds()
         self.left = BUDGET
         try:
-            return enter(context, callback, operation)
+            return enter(context, callback, self.woken)
         except BaseException as error:
             # SystemExit or KeyboardInterrupt, which a task lets through. Some loops swallow what a protocol raises.
             self.loop.call_soon(_raise, error)
@@ -126,11 +131,15 @@ class Stepper:
 
     def _flush_one(self, sender: Gathering) -> None:
         try:
-            sender.flush()
-        except Exception as error:
-            self.loop.call_exception_handler(
-                {"message": "headrace: sending what a handler wrote failed", "exception": error, "sender": sender}
-            )
+            try:
+                sender.flush()
+            except Exception as error:
+                self.loop.call_exception_handler(
+                    {"message": "headrace: sending what a handler wrote failed", "exception": error, "sender": sender}
+                )
+        except BaseException as error:
+            # Ctrl-C in the transport's write(), or a handler that exits: the step has to end, and the others to be sent.
+            self.loop.call_soon(_raise, error)
 
     def receive_buffer(self) -> bytearray:
         """Return the buffer that the loop's connections receive into, one at a time: its bytes are owned before user code runs."""

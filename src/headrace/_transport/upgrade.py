@@ -61,10 +61,10 @@ def _after_first_step(
 
 def _receive(transport: asyncio.Transport, data: bytes) -> None:
     """Give *data* to the transport's protocol as if it had just been received."""
-    protocol = transport.get_protocol()
+    protocol: Any = transport.get_protocol()
     while data and not transport.is_closing():
         if isinstance(protocol, asyncio.BufferedProtocol) or hasattr(protocol, "get_buffer"):
-            buffer = protocol.get_buffer(len(data))
+            buffer: Any = protocol.get_buffer(len(data))
             size = min(len(buffer), len(data))
             buffer[:size] = data[:size]
             protocol.buffer_updated(size)
