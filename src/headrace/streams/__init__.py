@@ -1,0 +1,1 @@
+"""asyncio's surface: reader, writer, protocol, connecting and listening."""

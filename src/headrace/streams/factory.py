@@ -1,12 +1,45 @@
-from headrace._transport.choose import buffered
-from .reader import StreamReader
-from .protocol import BufferedStreamProtocol, StreamReaderProtocol
+"""The reader and the protocol of a new connection, in the form that its loop is served best by."""
 
-MAX = 256*1024
-def make(loop, limit, callback=None):
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from headrace._transport.choose import choose
+from headrace.streams.protocol import BufferedStreamProtocol, StreamReaderProtocol
+from headrace.streams.reader import StreamReader
+from headrace.streams.writer import StreamWriter
+
+# asyncio's default, which its documentation prints as None.
+DEFAULT_LIMIT = 65536
+# What asyncio's own transports receive at a time; a larger limit gains nothing from more.
+MAX_RECEIVE_BYTES = 256 * 1024
+# Small enough for any limit, large enough that a tiny limit does not cost a system call for every few bytes. Not measured.
+MIN_RECEIVE_BYTES = 1024
+
+ClientConnected = Callable[[StreamReader, StreamWriter], Awaitable[None] | None]
+
+
+def checked_limit(limit: int | None) -> int:
+    """Return *limit* in bytes, the default for None. Raises: ValueError where it is not positive."""
+    if limit is None:
+        return DEFAULT_LIMIT
+    if limit <= 0:
+        raise ValueError("Limit cannot be <= 0")
+    return limit
+
+
+def make(
+    loop: asyncio.AbstractEventLoop, limit: int, callback: ClientConnected | None = None
+) -> tuple[StreamReader, StreamReaderProtocol | BufferedStreamProtocol]:
+    """Return a reader with the buffer limit *limit* (bytes) and the protocol that feeds it; a server's calls *callback*.
+
+    A transport may receive up to twice the limit at a time, so that a reader holds at most 2 * limit and one receive.
+    """
     reader = StreamReader(limit, loop)
-    cls = BufferedStreamProtocol if buffered(loop, reader._limit) else StreamReaderProtocol
-    protocol = cls(reader, callback, loop)
+    form = BufferedStreamProtocol if choose(loop, limit).form == "buffered" else StreamReaderProtocol
+    protocol = form(reader, callback, loop)
+    # Nobody else has the transport of a connection that we make ourselves.
     protocol._h_private = True
-    protocol._h_receive_bytes = min(max(2*reader._limit, 1024), MAX)
+    protocol._h_receive_bytes = min(max(2 * limit, MIN_RECEIVE_BYTES), MAX_RECEIVE_BYTES)
     return reader, protocol

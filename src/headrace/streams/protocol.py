@@ -23,6 +23,7 @@ else:
     from headrace._transport.sender import Sender
     from headrace.streams.reader import Reader
 
+from headrace._core.coroutines import SignatureOf
 from headrace.streams.writer import StreamWriter
 
 
@@ -91,12 +92,16 @@ class FlowControlMixin(FlowControl, asyncio.Protocol):
     A subclass that overrides one of them calls it too.
     """
 
+    __signature__ = SignatureOf(asyncio.streams.FlowControlMixin)
+
 
 class StreamReaderProtocol(ConnectingProtocol, FlowControlMixin):
     """Adapts a transport of the loop to a StreamReader and, on a server, calls *client_connected_cb*(reader, writer).
 
     Args: *stream_reader* may be None; it is held weakly. *loop* defaults to the current event loop.
     """
+
+    __signature__ = SignatureOf(asyncio.streams.StreamReaderProtocol)
 
 
 class BufferedStreamProtocol(ConnectingProtocol, asyncio.BufferedProtocol):

@@ -21,6 +21,8 @@ cdef class Reader(Receiver):
     # The operation that waits, or whatever somebody assigned to _waiter.
     cdef object _h_waiter
     cdef object _h_transport
+    # The context in which the transport was set, for what the transport schedules later.
+    cdef object _h_context
     # The writer's sender, which must know when somebody takes the transport from here.
     cdef Sender _h_sender
     # Nobody has overridden readuntil, readline or exception.
@@ -32,6 +34,7 @@ cdef class Reader(Receiver):
     @cython.locals(operation=Operation)
     cdef Operation _h_after_feed(self)
     cdef object _h_maybe_pause(self)
+    cdef object _h_pause_once(self, Operation waiter)
     cdef object _h_resume(self)
     cdef object _h_lose(self, object error)
     cdef object _h_wake_later(self)
@@ -59,5 +62,9 @@ cdef class Reader(Receiver):
 cdef object wake(Operation operation)
 @cython.locals(kind=int, size=Py_ssize_t, found=bint)
 cdef bint is_ready(Reader reader, Operation operation) except -1
+cdef bint is_greedy(Reader reader, Operation operation) except -1
+cdef object _last_given
+cdef tuple _last_prepared
+@cython.locals(separators=tuple)
 cdef object prepare_separators(Operation operation)
 cdef bytes as_separator(object separator)

@@ -10,6 +10,9 @@ from __future__ import annotations
 import asyncio
 import sys
 from asyncio.format_helpers import extract_stack
+from collections.abc import Coroutine
+from contextvars import copy_context
+from typing import Any
 
 try:
     import cython
@@ -18,6 +21,7 @@ except ModuleNotFoundError:
 
 if cython.compiled:
     from cython.cimports.headrace._core.buffer import ReadBuffer
+    from cython.cimports.headrace._core.cprims import set_attribute
     from cython.cimports.headrace._transport.operation import (
         NEXT_LINE,
         PENDING,
@@ -35,6 +39,7 @@ if cython.compiled:
     from cython.cimports.headrace._transport.stepper import stepper_of
 else:
     from headrace._core.buffer import ReadBuffer
+    from headrace._core.cprims_py import set_attribute
     from headrace._transport.operation import (
         NEXT_LINE,
         PENDING,
@@ -51,7 +56,7 @@ else:
     from headrace._transport.sender import Sender
     from headrace._transport.stepper import stepper_of
 
-from headrace._core.coroutines import mark_coroutine_functions
+from headrace._core.coroutines import SignatureOf, mark_coroutine_functions
 from headrace._core.stock import StockStreamReader
 
 # asyncio's default, and what limit=None means.
@@ -63,6 +68,8 @@ RESERVE_BYTES = 2**16
 
 _NEWLINE = b"\n"
 
+Separator = bytes | bytearray | memoryview
+
 # The methods that asyncio's own code calls on a reader, so that overriding them has an effect there.
 _INNER_FEEDS = ("feed_data", "feed_eof", "set_exception")
 _INNER_READS = ("readuntil", "readline", "exception")
@@ -71,7 +78,7 @@ _INNER_READS = ("readuntil", "readline", "exception")
 class Reader(Receiver):
     """The reader without asyncio's class behind it. See StreamReader for the public documentation."""
 
-    def __init__(self, limit: int | None = DEFAULT_LIMIT, loop: object = None) -> None:
+    def __init__(self, limit: int | None = DEFAULT_LIMIT, loop: Any = None) -> None:
         if limit is None:
             limit = DEFAULT_LIMIT
         if limit <= 0:
@@ -88,6 +95,7 @@ class Reader(Receiver):
         self._h_waiter = None
         self._h_transport = None
         self._h_sender = None
+        self._h_context = None
         self._paused = False
         self._source_traceback = None
         self._h_plain = True
@@ -108,7 +116,7 @@ class Reader(Receiver):
                 self._h_plain_reads = False
 
     def __setattr__(self, name: str, value: object) -> None:
-        object.__setattr__(self, name, value)
+        set_attribute(self, name, value)
         if name in _INNER_FEEDS:
             self._h_plain = False
         elif name in _INNER_READS:
@@ -150,7 +158,7 @@ class Reader(Receiver):
         if self._paused and self._h_bytes.length() <= self._limit:
             self._h_resume()
 
-    def _wait_for_data(self, func_name: str) -> Operation:
+    def _wait_for_data(self, func_name: str) -> Coroutine[Any, Any, None]:
         return start(self, WAIT_FOR_DATA, 0, func_name)
 
     def __repr__(self) -> str:
@@ -189,6 +197,7 @@ class Reader(Receiver):
         if self._h_transport is not None:
             raise AssertionError("Transport already set")
         self._h_transport = transport
+        self._h_context = copy_context()
 
     def feed_data(self, data: bytes) -> None:
         """Add *data* to the buffer and wake a waiting read, in the loop's next turn, if it can now be satisfied."""
@@ -231,6 +240,8 @@ class Reader(Receiver):
                 return waiter
             else:
                 # It wants more than the limit, which is its right: no pause, or it would wait for ever.
+                if is_greedy(self, waiter):
+                    self._h_pause_once(waiter)
                 return None
         self._h_maybe_pause()
         return None
@@ -246,9 +257,22 @@ class Reader(Receiver):
         else:
             self._paused = True
 
+    def _h_pause_once(self, waiter: Operation) -> None:
+        """Give a sender that floods read(-1) one pause: other connections get their turn, and asyncio's own tests look for it."""
+        self._h_maybe_pause()
+        if self._paused:
+            waiter.amount = 0
+            self._h_waiter = None
+            waiter.wake_later()
+
     def _h_resume(self) -> None:
         self._paused = False
-        self._h_transport.resume_reading()
+        if self._h_context is None:
+            self._h_transport.resume_reading()
+        else:
+            # The loop runs later receives in the context of this call, which must not be that of whoever happens to read.
+            # A copy, since a transport may deliver at once, and that may end here again.
+            self._h_context.copy().run(self._h_transport.resume_reading)
 
     def _h_lose(self, error: BaseException) -> None:
         self._exception = error
@@ -271,16 +295,36 @@ class Reader(Receiver):
 
     # ---- reading
 
-    def read(self, n: int = -1) -> Operation:
+    def read(self, n: int = -1) -> Coroutine[Any, Any, bytes]:
+        """Return up to *n* bytes as soon as there are any; all up to the end of input where *n* is negative; b"" at the end.
+
+        Raises: what broke the connection, once what arrived before it has been read. Cancellation: safe, also of read(-1).
+        """
         return start(self, READ_ALL if n < 0 else READ, n, None)
 
-    def readexactly(self, n: int) -> Operation:
+    def readexactly(self, n: int) -> Coroutine[Any, Any, bytes]:
+        """Return exactly *n* bytes; *n* may be above the limit.
+
+        Raises: ValueError where *n* is negative; IncompleteReadError at the end of input, whose ``partial`` has what was left;
+        what broke the connection. Cancellation: safe.
+        """
         return start(self, READEXACTLY, n, None)
 
-    def readuntil(self, separator: object = _NEWLINE) -> Operation:
+    def readuntil(self, separator: Separator | tuple[Separator, ...] = _NEWLINE) -> Coroutine[Any, Any, bytes]:
+        """Return the bytes up to and with *separator*, or with whichever of a tuple of separators ends first.
+
+        Raises: ValueError for an empty separator or tuple; IncompleteReadError at the end of input, whose ``partial`` has what was
+        left; LimitOverrunError where more than the limit stands before the separator: all of it stays, and ``consumed`` bytes
+        can be read to get past it; what broke the connection. Cancellation: safe, and the search goes on where it stopped.
+        """
         return start(self, READUNTIL, 0, separator)
 
-    def readline(self) -> Operation:
+    def readline(self) -> Coroutine[Any, Any, bytes]:
+        """Return one line with its newline; at the end of input what is left, which may be b"".
+
+        Raises: ValueError where a line is longer than the limit: it is dropped, up to its newline if that has come;
+        what broke the connection. Cancellation: safe.
+        """
         if not self._h_plain_reads:
             return self._h_readline_by_readuntil()
         return start(self, READLINE, 0, None)
@@ -288,7 +332,7 @@ class Reader(Receiver):
     def __aiter__(self) -> Reader:
         return self
 
-    def __anext__(self) -> Operation:
+    def __anext__(self) -> Coroutine[Any, Any, bytes]:
         if not self._h_plain_reads:
             return self._h_next_by_readline()
         return start(self, NEXT_LINE, 0, None)
@@ -483,18 +527,32 @@ def is_ready(reader: Reader, operation: Operation) -> bool:
     return kind != READ_ALL
 
 
+def is_greedy(reader: Reader, operation: Operation) -> bool:
+    """Tell whether *operation* reads to EOF, has more than twice the limit already, and was never paused for it."""
+    return operation.kind == READ_ALL and operation.amount != 0 and reader._h_bytes.length() > 2 * reader._limit
+
+
 def prepare_separators(operation: Operation) -> None:
     """Check readuntil()'s argument, and set the operation's argument and amount (the longest one's length) from it."""
-    separator = operation.argument
-    if not isinstance(separator, tuple):
-        operation.argument = as_separator(separator)
+    global _last_given, _last_prepared
+    given = operation.argument
+    if not isinstance(given, tuple):
+        operation.argument = as_separator(given)
         operation.amount = len(operation.argument)
         return
-    if not separator:
-        raise ValueError("Separator should contain at least one element")
-    separators = tuple(sorted([as_separator(each) for each in separator], key=len))
+    if given is not _last_given:
+        if not given:
+            raise ValueError("Separator should contain at least one element")
+        _last_prepared = tuple(sorted([as_separator(each) for each in given], key=len))
+        # Nearly every program has one tuple, a constant. One with a mutable element may differ the next time.
+        _last_given = given if all([type(each) is bytes for each in given]) else None
+    separators = _last_prepared
     operation.amount = len(separators[len(separators) - 1])
     operation.argument = separators[0] if len(separators) == 1 else separators
+
+
+_last_given: tuple[object, ...] | None = None
+_last_prepared: tuple[bytes, ...] = ()
 
 
 def as_separator(separator: object) -> bytes:
@@ -519,6 +577,8 @@ class StreamReader(Reader, StockStreamReader):
     Every read keeps what it has not returned: cancelling one, or letting it time out, loses no byte, and the next read goes on
     where it stood. At most one read may wait at a time; a second one raises RuntimeError.
     """
+
+    __signature__ = SignatureOf(StockStreamReader)
 
 
 mark_coroutine_functions(StreamReader, ("read", "readline", "readexactly", "readuntil", "_wait_for_data"))

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 import warnings
+from collections.abc import Coroutine, Iterable
+from typing import Any
 
 try:
     import cython
@@ -28,7 +30,7 @@ else:
     from headrace._transport.stepper import stepper_of
     from headrace.streams.reader import Reader
 
-from headrace._core.coroutines import mark_coroutine_functions
+from headrace._core.coroutines import SignatureOf, mark_coroutine_functions
 from headrace._core.stock import StockStreamReader, StockStreamWriter
 from headrace._transport.upgrade import upgrade
 from headrace.errors import UpgradeError
@@ -37,7 +39,7 @@ from headrace.errors import UpgradeError
 class Writer(Source):
     """The writer without asyncio's class behind it. See StreamWriter for the rest."""
 
-    def __init__(self, transport: object, protocol: object, reader: object, loop: object) -> None:
+    def __init__(self, transport: Any, protocol: Any, reader: Any, loop: Any) -> None:
         if reader is not None and not isinstance(reader, StockStreamReader):
             raise AssertionError(f"reader must be a StreamReader or None, not {type(reader).__name__!r}")
         self._loop = loop
@@ -98,11 +100,11 @@ class Writer(Source):
     # ---- writing
 
     @property
-    def transport(self) -> object:
+    def transport(self) -> asyncio.WriteTransport:
         """The underlying asyncio transport. What was written leaves first, and nothing is gathered from then on."""
         return self._h_sender.expose()
 
-    def write(self, data: object) -> None:
+    def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send *data* (bytes, bytearray or memoryview), or keep it until it can be sent; drain() waits while too much is kept.
 
         Inside a handler that headrace woke, writes leave together at the next drain(), 64 KiB, close, or when the
@@ -113,11 +115,11 @@ class Writer(Source):
         """
         self._h_sender.write(data)
 
-    def writelines(self, data: object) -> None:
+    def writelines(self, data: Iterable[bytes | bytearray | memoryview]) -> None:
         """Send all of *data*, an iterable of bytes-like objects, as one write(); empty ones are allowed."""
         self._h_sender.write(b"".join([as_bytes(each) for each in data]))
 
-    def write_eof(self) -> object:
+    def write_eof(self) -> None:
         """Close the writing half after what was written; reading goes on.
 
         Raises: NotImplementedError where the transport cannot: ask can_write_eof().
@@ -128,7 +130,7 @@ class Writer(Source):
         """Return whether the transport supports write_eof(); TLS over a loop's own transport does not."""
         return self._h_sender.transport.can_write_eof()
 
-    def close(self) -> object:
+    def close(self) -> None:
         """Send what was written, then close; wait_closed() waits for it. Closing twice is allowed."""
         return self._h_sender.close()
 
@@ -136,11 +138,15 @@ class Writer(Source):
         """Return whether the stream is closed or being closed, by whichever side."""
         return self._h_sender.is_closing()
 
-    def get_extra_info(self, name: str, default: object = None) -> object:
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Return what the transport knows under *name* ('peername', 'sockname', 'socket', 'sslcontext', …), or *default*."""
         return self._h_sender.transport.get_extra_info(name, default)
 
-    def drain(self) -> Operation:
+    def drain(self) -> Coroutine[Any, Any, None]:
+        """Wait until the peer has taken enough for more to be written; do not wait while little is kept.
+
+        Raises: what broke the connection, as the reader has it, or ConnectionResetError. Cancellation: safe; nothing is unsent by it.
+        """
         if self._h_flow is None:
             return self._h_drain_foreign()
         return start(self, DRAIN, 0, None)
@@ -214,12 +220,16 @@ class Writer(Source):
 
         Args: *server_hostname*, the name to verify, needed on a client whose context checks names; the timeouts are in
         seconds, None for 60 (handshake) and 30 (shutdown), as in asyncio.
-        Raises: UpgradeError where plain bytes are left on a client; ssl.SSLError, ConnectionError or TimeoutError where the
+        Raises: ValueError where *server_hostname* is missing (the stream goes on as it was); UpgradeError where plain bytes are
+        left on a client; ssl.SSLError, ConnectionError or TimeoutError where the
         handshake fails.
         Cancellation: the connection is closed, as after any failure.
         """
         protocol = self._h_protocol
         server_side = protocol._client_connected_cb is not None
+        if not server_side and sslcontext.check_hostname and not server_hostname:
+            # The loop would find out in a callback, and leave this waiting until the handshake times out.
+            raise ValueError("start_tls() on a client needs server_hostname: its context checks names")
         await self.drain()
         sender = self._h_sender
         reader = self._h_reader
@@ -243,9 +253,11 @@ class Writer(Source):
                 ssl_handshake_timeout=ssl_handshake_timeout,
                 ssl_shutdown_timeout=ssl_shutdown_timeout,
             )
-        except BaseException:
+        except BaseException as error:
             sender.lost()
             transport.close()
+            # In two turns the transport is closed. What it belongs to now, the TLS layer, may keep that to itself.
+            self._loop.call_soon(self._loop.call_soon, _tell_of_the_end, protocol, self, error)
             raise
         sender.rebind(upgraded)
         sender.exposed = False
@@ -266,6 +278,12 @@ class Writer(Source):
             warnings.warn(f"unclosed {self!r}", ResourceWarning)
 
 
+def _tell_of_the_end(protocol: object, writer: Writer, error: BaseException) -> None:
+    """Tell *protocol*, unless it knows already, that its connection ended in a handshake that failed."""
+    if not protocol._get_close_waiter(writer).done():
+        protocol.connection_lost(error if isinstance(error, OSError) else None)
+
+
 def is_flow_ours(protocol: object) -> bool:
     """Tell whether *protocol* waits for resume_writing() as we do: nobody has put another _drain_helper in its place."""
     return getattr(type(protocol), "_drain_helper", None) is FlowControl._drain_helper and "_drain_helper" not in getattr(
@@ -275,6 +293,8 @@ def is_flow_ours(protocol: object) -> bool:
 
 class StreamWriter(Writer, StockStreamWriter):
     """Writes to a byte stream: what open_connection() returns and start_server() hands to its callback."""
+
+    __signature__ = SignatureOf(StockStreamWriter)
 
     def __del__(self) -> None:
         self._h_finalize()

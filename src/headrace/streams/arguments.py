@@ -1,0 +1,36 @@
+"""What connecting and listening check before they ask the loop, so that every loop raises what asyncio raises."""
+
+from __future__ import annotations
+
+import socket
+import ssl as ssl_module
+from typing import Any
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """Return the *options* that are not None: a loop is asked only for what the caller asked for."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def check_timeouts(ssl: object, handshake: float | None, shutdown: float | None) -> None:
+    """Raise ValueError where a timeout of TLS is given without TLS."""
+    if ssl:
+        return
+    if handshake is not None:
+        raise ValueError("ssl_handshake_timeout is only meaningful with ssl")
+    if shutdown is not None:
+        raise ValueError("ssl_shutdown_timeout is only meaningful with ssl")
+
+
+def check_stream_socket(sock: socket.socket) -> None:
+    """Raise TypeError for a socket of the ssl module, ValueError for one that is not a byte stream."""
+    if isinstance(sock, ssl_module.SSLSocket):
+        raise TypeError("Socket cannot be of type SSLSocket")
+    if sock.type != socket.SOCK_STREAM:
+        raise ValueError(f"A Stream Socket was expected, got {sock!r}")
+
+
+def check_unix_socket(sock: socket.socket) -> None:
+    """Raise ValueError where *sock* is not a byte stream between processes of this machine."""
+    if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
+        raise ValueError(f"A UNIX Domain Stream Socket was expected, got {sock!r}")
