@@ -1,0 +1,131 @@
+"""``headrace doctor``: what is installed here, and how it runs, in words."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.metadata
+import importlib.util
+import json
+import platform
+import ssl
+import sys
+from pathlib import Path
+from typing import Any
+
+import headrace
+from headrace._transport.choose import choose
+from headrace.swap import installed
+
+# What asyncio's functions take when no limit is given (asyncio.streams._DEFAULT_LIMIT).
+DEFAULT_LIMIT = 64 * 1024
+
+
+def modules() -> dict[str, bool]:
+    """Return, by module name, whether each module that can be compiled is: those with a ``.pxd`` or ``.pyx`` beside them."""
+    root = Path(headrace.__file__).parent
+    stems = {path.relative_to(root).with_suffix("") for pattern in ("**/*.pxd", "**/*.pyx") for path in root.glob(pattern)}
+    found = {}
+    for stem in sorted(stems):
+        name = ".".join(("headrace", *stem.parts))
+        spec = importlib.util.find_spec(name)
+        found[name] = spec is not None and not str(spec.origin).endswith(".py")
+    return found
+
+
+def build() -> str:
+    """Return "compiled", "pure" or "mixed"."""
+    states = set(modules().values())
+    return "mixed" if len(states) > 1 else "compiled" if states == {True} else "pure"
+
+
+def _loops() -> dict[str, str | None]:
+    """Return the event loops headrace is tested on, with their version, or None where one is not installed."""
+    try:
+        uvloop_version: str | None = importlib.metadata.version("uvloop")
+    except importlib.metadata.PackageNotFoundError:
+        uvloop_version = None
+    return {"asyncio": platform.python_version(), "uvloop": uvloop_version}
+
+
+def _choices() -> dict[str, dict[str, Any]]:
+    """Return, by loop, which way a connection with the default limit takes there, and why."""
+    found = {}
+    for name, loop_version in _loops().items():
+        if loop_version is None:
+            continue
+        module = asyncio if name == "asyncio" else importlib.import_module(name)
+        loop = module.new_event_loop()
+        try:
+            choice = choose(loop, DEFAULT_LIMIT)
+            found[name] = {"way": str(choice.way), "form": str(choice.form), "reason": choice.reason}
+        finally:
+            loop.close()
+    return found
+
+
+def findings() -> dict[str, Any]:
+    """Return everything doctor says, as JSON can hold it."""
+    return {
+        "headrace": headrace.__version__,
+        "location": str(Path(headrace.__file__).parent),
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "executable": sys.executable,
+        "system": platform.platform(),
+        "build": build(),
+        "modules": modules(),
+        "loops": _loops(),
+        "openssl": ssl.OPENSSL_VERSION,
+        "connections": _choices(),
+        "installed": installed(),
+    }
+
+
+def _words(found: dict[str, Any]) -> str:
+    compiled = [name for name, is_compiled in found["modules"].items() if is_compiled]
+    pure = [name for name, is_compiled in found["modules"].items() if not is_compiled]
+    lines = [
+        f"headrace {found['headrace']}, in {found['location']}",
+        f"{found['python']} ({found['executable']}) on {found['system']}",
+        f"{found['openssl']}",
+        "",
+    ]
+    if found["build"] == "compiled":
+        lines.append(f"Build: compiled. All {len(compiled)} modules of the data path are machine code.")
+    elif found["build"] == "pure":
+        lines += [
+            f"Build: pure Python. None of the {len(pure)} modules of the data path is compiled: the same behaviour, several times slower.",
+            "  Why: there was no C compiler when it was installed, HEADRACE_NO_EXTENSIONS was set, or this is a source tree.",
+            "  What to do: install gcc (or clang) and the Python headers, then",
+            "    HEADRACE_REQUIRE_EXTENSIONS=1 pip install --force-reinstall --no-binary headrace headrace",
+            "  which fails with the compiler's own message where it still cannot be compiled.",
+        ]
+    else:
+        lines += [
+            "Build: mixed, which no installation makes. Old files lie among new ones: uninstall headrace and install it again.",
+            "  Pure: " + ", ".join(pure),
+        ]
+    lines += [f"  {'compiled' if is_compiled else 'pure    '}  {name}" for name, is_compiled in found["modules"].items()]
+    lines.append("")
+    if found["loops"]["uvloop"] is None:
+        lines.append("uvloop: not installed. headrace does not need it; pip install 'headrace[uvloop]' adds it.")
+    else:
+        lines.append(f"uvloop: {found['loops']['uvloop']}")
+    for name, choice in found["connections"].items():
+        lines.append(f"Connections on {name}'s loop take the {choice['way']} way, {choice['form']} form: {choice['reason']}")
+    lines.append("")
+    if found["installed"]:
+        lines.append("asyncio's stream names mean headrace's in this process (headrace.install()).")
+    else:
+        lines.append("asyncio's stream names are asyncio's own in this process: headrace.install() or `headrace run` swaps them.")
+    return "\n".join(lines)
+
+
+def doctor(*, as_json: bool = False, require_compiled: bool = False) -> int:
+    """Print the findings; return 1 if *require_compiled* and any module is pure Python, else 0."""
+    found = findings()
+    print(json.dumps(found, indent=2) if as_json else _words(found))
+    if require_compiled and found["build"] != "compiled":
+        print(f"headrace doctor: the build is {found['build']}, not compiled", file=sys.stderr)
+        return 1
+    return 0

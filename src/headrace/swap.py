@@ -1,0 +1,87 @@
+"""install() and uninstall(): asyncio's stream names mean headrace's, for programs that nobody wants to change.
+
+The names are replaced in the two modules where they are looked up at run time: ``asyncio`` and ``asyncio.streams``. asyncio's
+subprocess streams look theirs up in the second, and so do the functions of asyncio that somebody imported by name earlier
+(``from asyncio import open_connection``): they go on making streams, which are then headrace's. What stays asyncio's is a *class* that
+was imported by name before install().
+"""
+
+from __future__ import annotations
+
+import asyncio
+import asyncio.streams
+import threading
+import types
+
+from headrace.streams import connect, listen, protocol, reader, writer
+
+__all__ = ("install", "uninstall")
+
+# Unix sockets are not everywhere: asyncio then lacks the names, and so do we.
+_OURS: dict[str, object] = {
+    name: getattr(module, name)
+    for module, names in (
+        (reader, ("StreamReader",)),
+        (writer, ("StreamWriter",)),
+        (protocol, ("StreamReaderProtocol", "FlowControlMixin")),
+        (connect, ("open_connection", "open_unix_connection")),
+        (listen, ("start_server", "start_unix_server")),
+    )
+    for name in names
+    if hasattr(module, name)
+}
+
+_lock = threading.Lock()
+_count = 0
+_replaced: list[tuple[types.ModuleType, str, object]] = []
+
+
+class _Installed:
+    """What install() returns: leaving its ``with`` block takes back that one install()."""
+
+    def __enter__(self) -> None:
+        """Nothing is left to do: install() has done it."""
+
+    def __exit__(self, *exception: object) -> None:
+        uninstall()
+
+
+def install() -> _Installed:
+    """Make asyncio's stream names mean headrace's, in this process and for all threads.
+
+    Returns: a context manager that calls uninstall() at its end; it need not be used.
+
+    Calls are counted: only the first changes anything, and the names are asyncio's again after as many uninstall().
+    Streams that exist already stay what they are. Call it before the program imports what uses streams: a class that
+    was imported by name (``from asyncio import StreamReader``) before stays asyncio's there. Child processes start without it.
+    """
+    global _count
+    with _lock:
+        _count += 1
+        if _count == 1:
+            for module in (asyncio, asyncio.streams):
+                for name, ours in _OURS.items():
+                    if hasattr(module, name):
+                        _replaced.append((module, name, getattr(module, name)))
+                        setattr(module, name, ours)
+    return _Installed()
+
+
+def uninstall() -> None:
+    """Take back one install(); the last one puts back exactly what was there before the first.
+
+    Raises: RuntimeError where no install() is left to take back.
+    """
+    global _count
+    with _lock:
+        if _count == 0:
+            raise RuntimeError("headrace.uninstall() without headrace.install()")
+        _count -= 1
+        if _count == 0:
+            while _replaced:
+                setattr(*_replaced.pop())
+
+
+def installed() -> bool:
+    """Return whether asyncio's names are headrace's now."""
+    return _count > 0
