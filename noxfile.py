@@ -1,0 +1,185 @@
+"""What `make test` runs: lint, types, and the test suite on both builds on each Python that is found here.
+
+    nox                                     everything but the peers
+    nox -s "tests-3.13(compiled)"           one Python, one build
+    nox -s tests -- tests/test_swap.py      one file, everywhere
+    nox -s conformance                      CPython's own test suites against headrace
+
+The tests run against a wheel that is installed into the session's own environment; `src` is not on the path. Wheels are
+built once for each Python and build, and again only when a source has changed.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent
+MINORS = ("3.11", "3.12", "3.13")
+BUILDS = ("compiled", "pure")
+SWITCH = {"compiled": "HEADRACE_REQUIRE_EXTENSIONS", "pure": "HEADRACE_NO_EXTENSIONS"}
+WHEELS = ROOT / ".nox" / "wheels"
+SOURCES = ("src", "setup.py", "pyproject.toml", "README.md", "LICENSE")
+
+nox.options.default_venv_backend = "virtualenv"
+nox.options.reuse_venv = "yes"
+nox.options.error_on_missing_interpreters = False
+nox.options.sessions = ["lint", "types", "tests", "conformance"]
+
+
+def real(python: Path) -> tuple[tuple[int, ...], Path] | None:
+    """Return the version and the true path of the interpreter *python*, or None where it does not run.
+
+    pyenv has a shim for every Python it knows; some start another file, and some refuse.
+    """
+    code = "import sys; assert sys.implementation.name == 'cpython'; print(*sys.version_info[:3], sys._base_executable)"
+    try:
+        done = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if done.returncode != 0:
+        return None
+    *version, path = done.stdout.strip().split(" ", 3)
+    return tuple(map(int, version)), Path(path)
+
+
+def find_pythons() -> dict[str, Path]:
+    """Return the newest working interpreter of each minor version: of this one, those on the path, and those of pyenv."""
+    candidates = {Path(sys.executable)}
+    for minor in MINORS:
+        candidates |= {Path(directory) / f"python{minor}" for directory in os.get_exec_path()}
+    roots = [os.environ.get("PYENV_ROOT", ""), str(Path.home() / ".pyenv")]
+    if shutil.which("pyenv"):
+        roots.append(subprocess.run(["pyenv", "root"], capture_output=True, text=True, check=False).stdout.strip())
+    for root in filter(None, roots):
+        for minor in MINORS:
+            candidates |= set(Path(root).glob(f"versions/{minor}*/bin/python{minor}"))
+    found: dict[str, tuple[tuple[int, ...], Path]] = {}
+    for candidate in sorted(filter(Path.exists, candidates)):
+        interpreter = real(candidate)
+        if interpreter is None:
+            continue
+        minor = ".".join(map(str, interpreter[0][:2]))
+        # nox looks for the name with the version in it.
+        if minor in MINORS and interpreter > found.get(minor, ((), candidate)) and (interpreter[1].parent / f"python{minor}").exists():
+            found[minor] = interpreter
+    return {minor: found[minor][1] for minor in MINORS if minor in found}
+
+
+@functools.cache
+def pythons() -> dict[str, Path]:
+    """Return find_pythons(), and say once what is missing."""
+    found = find_pythons()
+    for minor in MINORS:
+        print(f"Python {minor}: {found.get(minor, 'not found, its tests are SKIPPED')}")
+    if not found:
+        raise SystemExit(f"none of Python {', '.join(MINORS)} was found: nothing can be tested")
+    return found
+
+
+# nox looks interpreters up on the path: put the ones that work in front.
+os.environ["PATH"] = os.pathsep.join([*dict.fromkeys(str(path.parent) for path in pythons().values()), os.environ["PATH"]])
+HERE = list(pythons())
+
+
+def group(session: nox.Session, *names: str) -> None:
+    """Install the dependency groups *names* of pyproject.toml."""
+    session.install(*nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), *names))
+
+
+@functools.cache
+def digest() -> str:
+    """Return a name for the state of everything that goes into a wheel."""
+    seen = hashlib.sha256()
+    for name in SOURCES:
+        path = ROOT / name
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file() and "__pycache__" not in file.parts and file.suffix != ".so":
+                seen.update(f"{file.relative_to(ROOT)}\0".encode() + file.read_bytes() + b"\0")
+    return seen.hexdigest()[:16]
+
+
+def wheel(session: nox.Session, build: str) -> Path:
+    """Return a wheel of *build* for the session's Python: built in a copy of the sources, so that nothing stale gets into it."""
+    directory = WHEELS / f"{session.python}-{build}"
+    stamp = directory / digest()
+    if not stamp.exists():
+        shutil.rmtree(directory, ignore_errors=True)
+        with tempfile.TemporaryDirectory() as copy:
+            ignore = shutil.ignore_patterns("__pycache__", "*.so", "*.egg-info")
+            for name in SOURCES:
+                if (ROOT / name).is_dir():
+                    shutil.copytree(ROOT / name, Path(copy) / name, ignore=ignore)
+                else:
+                    shutil.copy(ROOT / name, copy)
+            environment = {SWITCH[build]: "1", "DIST_EXTRA_CONFIG": str(Path(copy) / "parallel.cfg")}
+            (Path(copy) / "parallel.cfg").write_text(f"[build_ext]\nparallel = {os.cpu_count() or 1}\n")
+            session.run("python", "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(directory), copy, env=environment)
+        stamp.touch()
+    return next(directory.glob("*.whl"))
+
+
+def prepare(session: nox.Session, build: str, *groups: str) -> None:
+    """Install the wheel of *build* and what the tests need."""
+    built = wheel(session, build)
+    group(session, *groups)
+    session.install(str(built))
+    # The version number stays while the sources change: pip would keep what is installed.
+    session.install("--no-deps", "--force-reinstall", str(built))
+    session.env["HEADRACE_EXPECT_BUILD"] = build
+    session.env["PYTHONPATH"] = ""
+
+
+@nox.session(python=HERE[-1])
+def lint(session: nox.Session) -> None:
+    """The linter and the format check."""
+    group(session, "lint")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check", "src", "tests", "examples", "noxfile.py", "setup.py")
+
+
+@nox.session(python=HERE[-1])
+def types(session: nox.Session) -> None:
+    """mypy --strict and pyright on src."""
+    group(session, "types")
+    session.install("aiohappyeyeballs")
+    session.run("mypy")
+    session.run("pyright", env={"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"})
+
+
+@nox.session(python=HERE)
+@nox.parametrize("build", BUILDS, ids=BUILDS)
+def tests(session: nox.Session, build: str) -> None:
+    """The test suite."""
+    prepare(session, build, "test")
+    # A file is run by one process, so that what its tests share is made once.
+    parallel = ["-n", str(os.cpu_count() or 1), "--dist", "loadfile"]
+    session.run("python", "-m", "pytest", "-p", "no:cacheprovider", "-m", "not peers", *parallel, *session.posargs)
+
+
+@nox.session(python=HERE)
+@nox.parametrize("build", BUILDS, ids=BUILDS)
+def conformance(session: nox.Session, build: str) -> None:
+    """CPython's installed test suites, with asyncio's names meaning headrace's."""
+    if not (ROOT / "tests" / "conformance").is_dir():
+        session.skip("tests/conformance is not there")
+    has_suites = "import test.test_asyncio"
+    if session.run("python", "-c", has_suites, success_codes=[0, 1], silent=True, log=False) != "":
+        session.skip("this Python is installed without its test suites (Debian: libpython3-testsuite)")
+    prepare(session, build, "test")
+    session.run("python", "-m", "tests.conformance", *session.posargs)
+
+
+@nox.session(python=HERE[-1])
+def peers(session: nox.Session) -> None:
+    """The tests that need programs of the system: redis-server and the like."""
+    prepare(session, "compiled", "test", "peers")
+    session.run("python", "-m", "pytest", "-p", "no:cacheprovider", "-m", "peers", *session.posargs, success_codes=[0, 5])
