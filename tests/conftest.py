@@ -12,13 +12,16 @@ import gc
 import os
 import sys
 import types
+import warnings
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
+from certificates import tls  # noqa: F401 (a fixture)
 
 import headrace
 from headrace._core.stock import StockStreamReader, StockStreamWriter
+from headrace.cli import doctor
 
 try:
     import uvloop
@@ -41,6 +44,13 @@ STOCK = types.SimpleNamespace(
 )
 OURS = types.SimpleNamespace(**{name: getattr(headrace, name, None) for name in vars(STOCK)})
 OURS.name = "headrace"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse to test another build than the one that HEADRACE_EXPECT_BUILD (compiled or pure) names."""
+    expected = os.environ.get("HEADRACE_EXPECT_BUILD")
+    if expected and doctor.build() != expected:
+        raise pytest.UsageError(f"the {expected} build was to be tested, and {headrace.__file__} is {doctor.build()}")
 
 
 def new_loop(kind: str) -> asyncio.AbstractEventLoop:
@@ -92,8 +102,21 @@ def _libuv_opens_its_signal_pipe() -> None:
             runner.run(asyncio.sleep(0))
 
 
+def collect_leftovers() -> None:
+    """Collect what a failing test of asyncio's streams left behind, so that its warnings are not blamed on the next test."""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            gc.collect()
+    finally:
+        sys.unraisablehook = hook
+
+
 @pytest.fixture
-def run(loop_kind: str) -> Iterator[Run]:
+def run(loop_kind: str, request: pytest.FixtureRequest) -> Iterator[Run]:
+    if request.node.get_closest_marker("defect"):
+        collect_leftovers()
     runner = Run(loop_kind)
     before = open_descriptors()
     yield runner

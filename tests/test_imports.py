@@ -1,0 +1,110 @@
+"""The floors of the house: a module imports its own floor and those below, never one above."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parent.parent / "src" / "headrace"
+# The lowest first. The package's own __init__, here "", exports what is below it.
+FLOORS = (
+    ("errors",),
+    ("_core",),
+    ("_transport",),
+    ("streams",),
+    ("server", "framing", "stream", "relay", "swap"),
+    ("",),
+    ("testing", "cli", "__main__"),
+)
+
+
+def floor(module):
+    """Return the floor of *module*, a dotted name below headrace."""
+    head = module.split(".")[0]
+    floors = [number for number, names in enumerate(FLOORS) if head in names]
+    assert floors, f"{module!r} is on no floor"
+    return floors[0]
+
+
+def imported(tree, package):
+    """Yield what a module in *package* (a list of names below headrace) imports of headrace: (line, dotted name below it)."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            base = [*package[: len(package) - node.level + 1], *(node.module or "").split(".")]
+            parent = ".".join(["headrace", *filter(None, base)])
+            names = [f"{parent}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            name = name.removeprefix("cython.cimports.")
+            if name == "headrace" or name.startswith("headrace."):
+                yield node.lineno, name.removeprefix("headrace").removeprefix(".")
+
+
+def upward(source, module):
+    """Return what *source*, the text of *module* (dotted, below headrace), imports from floors above its own."""
+    package = module.split(".")[:-1]
+    found = []
+    for line, name in imported(ast.parse(source), package):
+        # ``from headrace import stream`` names a module, ``from headrace import StreamReader`` what the package exports.
+        head = name.split(".")[0]
+        known = any(head in names for names in FLOORS)
+        if floor(head if known else "") > floor(module):
+            found.append(f"line {line}: headrace.{name}")
+    return found
+
+
+MODULES = sorted(str(path.relative_to(SOURCE).with_suffix("")).replace("/", ".") for path in SOURCE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_import_goes_up(module):
+    """Every module imports only from its own floor and from those below; what Cython imports counts."""
+    path = SOURCE / (module.replace(".", "/") + ".py")
+    assert upward(path.read_text(), module.removesuffix("__init__")) == []
+
+
+def test_all_modules_are_found():
+    """The walk sees the modules of every floor that exists."""
+    assert {"errors", "_core.buffer", "_transport.protocol", "streams.reader"} <= set(MODULES)
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("_core.buffer", "from headrace._transport.operation import Operation"),
+        ("_core.buffer", "from cython.cimports.headrace._transport.operation import Operation"),
+        ("_core.buffer", "import headrace.streams.reader"),
+        ("_transport.protocol", "from ..streams import reader"),
+        ("_transport.protocol", "from ..streams.reader import Reader"),
+        ("streams.reader", "from headrace import StreamReader"),
+        ("streams.reader", "from headrace import stream"),
+        ("errors", "from headrace._core import buffer"),
+        ("", "from headrace.testing import memory"),
+        ("relay", "def function():\n    from headrace.testing import memory"),
+    ],
+)
+def test_an_import_that_goes_up_is_found(module, line):
+    """The check itself fails where it should, in whichever way the import is written."""
+    assert upward(line, module)
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("streams.reader", "from headrace._transport.operation import Operation"),
+        ("streams.reader", "from . import writer"),
+        ("_core.buffer", "from headrace.errors import UpgradeError"),
+        ("stream", "from headrace import relay"),
+        ("cli.doctor", "import headrace.streams"),
+        ("cli.doctor", "from headrace import open_connection"),
+        ("_core.buffer", "import asyncio"),
+    ],
+)
+def test_an_import_that_goes_down_is_allowed(module, line):
+    """The check itself leaves imports of the same floor and of those below alone."""
+    assert upward(line, module) == []

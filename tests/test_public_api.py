@@ -1,0 +1,120 @@
+"""What the package exports: its names, their signatures as asyncio's documentation prints them, and its version."""
+
+import ast
+import asyncio
+import inspect
+import socket
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import headrace
+
+ROOT = Path(__file__).parent.parent
+
+# The documentation of asyncio 3.13, word for word; all_errors is create_connection()'s and reaches it from open_connection().
+SIGNATURES = {
+    "open_connection": "host=None, port=None, *, limit=None, ssl=None, family=0, proto=0, flags=0, sock=None, local_addr=None, "
+    "server_hostname=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None, happy_eyeballs_delay=None, interleave=None, "
+    "all_errors=False",
+    "start_server": "client_connected_cb, host=None, port=None, *, limit=None, family=socket.AF_UNSPEC, flags=socket.AI_PASSIVE, "
+    "sock=None, backlog=100, ssl=None, reuse_address=None, reuse_port=None, keep_alive=None, ssl_handshake_timeout=None, "
+    "ssl_shutdown_timeout=None, start_serving=True",
+    "open_unix_connection": "path=None, *, limit=None, ssl=None, sock=None, server_hostname=None, ssl_handshake_timeout=None, "
+    "ssl_shutdown_timeout=None",
+    "start_unix_server": "client_connected_cb, path=None, *, limit=None, sock=None, backlog=100, ssl=None, "
+    "ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True, cleanup_socket=True",
+}
+METHODS = {
+    "StreamReader": {
+        "feed_eof": "",
+        "read": "n=-1",
+        "readline": "",
+        "readexactly": "n",
+        "readuntil": r"separator=b'\n'",
+        "at_eof": "",
+    },
+    "StreamWriter": {
+        "write": "data",
+        "writelines": "data",
+        "close": "",
+        "can_write_eof": "",
+        "write_eof": "",
+        "get_extra_info": "name, default=None",
+        "drain": "",
+        "start_tls": "sslcontext, *, server_hostname=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None",
+        "is_closing": "",
+        "wait_closed": "",
+    },
+    "Server": {
+        "get_loop": "",
+        "start_serving": "",
+        "serve_forever": "",
+        "is_serving": "",
+        "close": "",
+        "wait_closed": "",
+        "close_clients": "",
+        "abort_clients": "",
+    },
+}
+COROUTINES = {
+    *SIGNATURES,
+    *("read", "readline", "readexactly", "readuntil", "drain", "start_tls", "wait_closed", "start_serving", "serve_forever"),
+}
+
+
+def documented(text):
+    """Return the parameters of a signature in the documentation: (name, kind, default) each."""
+    namespace = {}
+    exec(f"def function({text}): pass", {"socket": socket}, namespace)
+    return shape(namespace["function"])
+
+
+def shape(function):
+    return [(each.name, each.kind, each.default) for each in inspect.signature(function).parameters.values()]
+
+
+def test_names():
+    """__all__ is a sorted tuple of names that exist, and the package defines no public name besides, but for its modules."""
+    assert isinstance(headrace.__all__, tuple)
+    assert list(headrace.__all__) == sorted(set(headrace.__all__))
+    public = {name for name, value in vars(headrace).items() if not name.startswith("_") and not inspect.ismodule(value)}
+    assert public == set(headrace.__all__)
+
+
+def test_names_of_asyncio():
+    """Every name that asyncio.streams exports is here under the same name, and its errors are the very same classes."""
+    assert set(asyncio.streams.__all__) <= set(headrace.__all__)
+    assert headrace.IncompleteReadError is asyncio.IncompleteReadError
+    assert headrace.LimitOverrunError is asyncio.LimitOverrunError
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_functions(name):
+    """Each function has the documented parameters, in order and with the documented defaults, and is a coroutine function."""
+    function = getattr(headrace, name)
+    assert shape(function) == documented(SIGNATURES[name])
+    assert inspect.iscoroutinefunction(function)
+
+
+@pytest.mark.parametrize(("owner", "name"), [(owner, name) for owner, methods in METHODS.items() for name in methods])
+def test_methods(owner, name):
+    """Each documented method has the documented parameters, and those that are awaited count as coroutine functions."""
+    method = getattr(getattr(headrace, owner), name)
+    assert shape(method)[1:] == documented(METHODS[owner][name])
+    is_coroutine = owner != "StreamReader" and name in COROUTINES or name.startswith("read")
+    assert asyncio.iscoroutinefunction(method) == is_coroutine
+
+
+def test_version():
+    """__version__ is the version of the distribution."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        assert headrace.__version__ == tomllib.load(file)["project"]["version"]
+
+
+def test_all_is_static():
+    """__all__ is written out, for tools that read the source and do not run it."""
+    tree = ast.parse((ROOT / "src/headrace/__init__.py").read_text())
+    values = [node.value for node in tree.body if isinstance(node, ast.Assign) and node.targets[0].id == "__all__"]
+    assert [ast.literal_eval(value) for value in values] == [headrace.__all__]
