@@ -1,0 +1,20 @@
+"""How Hypothesis runs the tests that it makes up: without deadlines, and so that a failure says how to run it again."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, settings
+
+
+def examples(count: int, steps: int = 50) -> settings:
+    """Return settings for *count* examples, of at most *steps* steps each where they are programs.
+
+    A busy machine is no failure. Nothing is kept between runs: what failed is printed, with the decorator that repeats it.
+    """
+    return settings(
+        max_examples=count,
+        stateful_step_count=steps,
+        deadline=None,
+        database=None,
+        print_blob=True,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
