@@ -17,11 +17,13 @@ SOURCE = Path("src")
 COMPILED = (
     "headrace/_core/cprims.pyx",
     "headrace/_core/buffer.py",
+    "headrace/_transport/future.pyx",
     "headrace/_transport/stepper.py",
     "headrace/_transport/operation.py",
     "headrace/_transport/opslots.pyx",
     "headrace/_transport/sender.py",
     "headrace/_transport/protocol.py",
+    "headrace/streams/intake.py",
     "headrace/streams/reader.py",
     "headrace/streams/writer.py",
     "headrace/streams/protocol.py",
@@ -74,7 +76,7 @@ def extensions() -> list[Extension]:
             "boundscheck": False,
             "wraparound": False,
             "initializedcheck": False,
-            "nonecheck": False,
+            "nonecheck": True,  # a subclass may forget super().__init__(): an error then, not a crash
             "auto_pickle": False,
             "embedsignature": False,
         },

@@ -2,8 +2,8 @@
 
 Invariants. The unread bytes are ``head[pos:end]``. *head* is either somebody's immutable bytes object, kept as it came
 (so that a read of the whole of it costs no copy), or, when *owned*, a storage of our own that nobody else has seen and
-that is filled up to *end*. An empty buffer holds no memory. Every byte is copied at most once on its way in and once
-on its way out, and a separator is never looked for twice in the same byte: *scanned* (one position for each separator)
+that is filled up to *end*. An empty buffer holds no memory. A byte is copied once on its way in (and, amortised, once more
+while the storage grows) and once on its way out, and a separator is never looked for twice in the same byte: *scanned* (one position for each separator)
 says how far the last search came, and survives appends, takes, cancelled reads and errors.
 
 ``expose()`` is the price of being a drop-in: programs reach for ``reader._buffer`` and change it in place, so it must
@@ -94,7 +94,7 @@ class ReadBuffer:
             return
         try:
             self._move(allocate(total))
-        except MemoryError:
+        except (MemoryError, OverflowError):  # OverflowError: more than any bytes object can have
             pass
 
     def _make_room(self, size: int) -> None:

@@ -1,7 +1,7 @@
 """The pure-Python twin of `cprims.pyx`: the same functions, for a build without the compiler.
 
-Where the C leaf writes into a bytes object that nobody has seen yet, this one uses a bytearray; `piece()` turns it into
-bytes when it leaves, and `is_bytes()` tells the two apart.
+Where the C leaf writes into a bytes object that nobody has seen yet, this one uses a bytearray, which `piece()` turns into bytes when it
+leaves.
 """
 
 import sys

@@ -6,7 +6,6 @@ cdef int NEW
 cdef int PAUSED
 cdef int WAITING
 cdef int WOKEN
-cdef int CANCELLED
 cdef int DONE
 
 cdef int READ
@@ -38,25 +37,21 @@ cdef class Operation:
     cdef Source source
     cdef int kind
     cdef int state
-    cdef bint blocking
-    # How many bytes; for a search: the shortest and the longest separator's.
+    # How many bytes. For a search: the length of the longest separator. For what has no number: 1 once it has had its one turn.
     cdef Py_ssize_t amount
-    # The separator or separators; the message of a cancellation once cancelled.
+    # The separator or separators.
     cdef object argument
-    # The task's wake-up and the context to call it in; others is for a caller who is not a task.
-    cdef object callback
-    cdef object context
-    cdef list others
+    # What the task waits for, while it waits.
+    cdef object future
 
     @cython.locals(state=int, source=Source)
     cdef object _advance(self)
-    cdef object _end(self)
-    cdef object _cancelled_error(self)
-    cdef object wake_later(self)
-    cdef object wake_now(self)
-    cdef object _schedule(self)
+    cdef object end(self)
+    cdef bint is_waiting(self) except -1
+    cdef object woken(self)
 
 @cython.locals(operation=Operation)
 cdef Operation start(Source source, int kind, Py_ssize_t amount, object argument)
+cdef object woken(Operation operation)
 cdef str name_of(Operation operation, str name)
 cpdef object warn_never_awaited(int kind)

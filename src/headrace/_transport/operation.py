@@ -1,24 +1,24 @@
 """Operation: one wait, as an awaitable that costs one call.
 
 What ``reader.read()``, ``writer.drain()`` and their like return. It is lazy: it touches nothing until it is awaited. On its first step
-it asks its Source to do the work at once; only where that is not possible does it become a waiter and yield itself. To
-the world it is a coroutine (``asyncio.iscoroutine``), so create_task, wait_for, gather and shield take it; to the one
-task that awaits it, and only while it waits, it is a future (``_asyncio_future_blocking`` is None otherwise: with False,
-``asyncio.isfuture`` would be true and gather would wait for something that nobody ever starts).
+it asks its Source to do the work at once; only where that is not possible does it become a waiter. To the world it is a coroutine
+(``asyncio.iscoroutine``), so create_task, wait_for, gather and shield take it; nothing about it is a future, or gather would wait
+for something that nobody ever starts. The task that awaits it gets a future of the loop's own kind to wait for, which costs
+a C task less than any object of ours could.
 
-Nothing is ever delivered *through* an operation. A wake says "try again", and the work is done in the step of the task
-that awaits, so a cancelled or timed-out wait has taken nothing.
+Nothing is ever delivered *through* an operation, nor through its future. A wake says "try again", and the work is done in the step of the
+task that awaits, so a cancelled or timed-out wait has taken nothing. How the future ends is the Stepper's matter: its wake_now() calls
+the task's wake-up there and then, its wake_later() gives the future a result, as asyncio does it.
 
     NEW -> (attempt) -> DONE                     done at once
     NEW -> PAUSED -> (attempt)                   the turn of others first: see Stepper.left
     NEW -> WAITING -> WOKEN -> (attempt) -> DONE or WAITING again
-           WAITING -> CANCELLED -> DONE          the task's cancel() came first
+           WAITING -> DONE                       thrown into: the task was cancelled
 """
 
 from __future__ import annotations
 
 import warnings
-from asyncio import CancelledError, InvalidStateError, _get_running_loop
 from typing import Any
 
 try:
@@ -35,8 +35,7 @@ NEW = 0
 PAUSED = 1
 WAITING = 2
 WOKEN = 3
-CANCELLED = 4
-DONE = 5
+DONE = 4
 
 # What Source._h_attempt() returns where it cannot do the work yet, and where others shall have their turn first.
 PENDING = object()
@@ -74,7 +73,7 @@ class Source:
         raise NotImplementedError
 
     def _h_wait(self, operation: Operation) -> None:
-        """Remember *operation* as a waiter, to be woken when an attempt is worth while."""
+        """Remember *operation*, which waits, to be woken when an attempt is worth while; end() it before raising."""
         raise NotImplementedError
 
     def _h_detach(self, operation: Operation) -> None:
@@ -90,35 +89,35 @@ class Operation:
         raise TypeError("operations are made by the methods of a stream")
 
     def _advance(self) -> object:
-        """Go one step: return the result, or PENDING (yield self) or TURN (yield None)."""
+        """Go one step: return the result, or PENDING (yield the future) or TURN (yield None)."""
         global _spare
         state = self.state
+        source = self.source
         if state == NEW:
-            if self.source._h_stepper.left <= 0:
-                self.source._h_stepper.renew()
+            if source._h_stepper.left <= 0:
+                source._h_stepper.renew()
                 self.state = PAUSED
                 return TURN
-            self.source._h_stepper.left -= 1
+            source._h_stepper.left -= 1
         elif state == WOKEN or state == PAUSED:
-            self.source._h_stepper.renew()
-        elif state == CANCELLED:
-            error = self._cancelled_error()
-            self._end()
-            raise error
+            source._h_stepper.renew()
         elif state == WAITING:
-            raise RuntimeError(f"{NAMES[self.kind]} is being awaited already")
+            if self.is_waiting():
+                raise RuntimeError(f"{NAMES[self.kind]} is being awaited already")
+            # Somebody else ended the wait: try, as after a wake.
+            source._h_detach(self)
         else:
             raise RuntimeError("cannot reuse already awaited operation")
         # Over, and free of what it refers to, unless the attempt says otherwise: whatever it raises ends the operation.
-        source = self.source
         self.source = None
+        self.future = None
         self.state = DONE
         result = source._h_attempt(self)
         if result is PENDING:
-            source._h_wait(self)
+            self.future = source._h_stepper.future_to_wait_for()
             self.source = source
-            self.blocking = True
             self.state = WAITING
+            source._h_wait(self)
         elif result is TURN:
             self.source = source
             self.state = PAUSED
@@ -141,7 +140,7 @@ class Operation:
     def __next__(self) -> object:
         result = self._advance()
         if result is PENDING:
-            return self
+            return self.future
         if result is TURN:
             return None
         raise StopIteration(result)
@@ -154,7 +153,7 @@ class Operation:
         """End the operation with an exception; it has taken nothing."""
         if self.state == DONE:
             raise RuntimeError("cannot reuse already awaited operation")
-        self._end()
+        self.end()
         if value is None:
             value = kind() if isinstance(kind, type) else kind
         elif not isinstance(value, BaseException):
@@ -165,14 +164,14 @@ class Operation:
 
     def close(self) -> None:
         """End the operation; it has taken nothing."""
-        self._end()
+        self.end()
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Be over, and no waiter any more."""
         source = self.source
         if self.state == WAITING and source is not None:  # None where the collector of cycles came first
             source._h_detach(self)
-        self.callback = None
-        self.context = None
+        self.future = None
         self.source = None
         self.state = DONE
 
@@ -185,8 +184,8 @@ class Operation:
         return self.state != NEW and self.state != DONE
 
     @property
-    def cr_await(self) -> None:
-        return None
+    def cr_await(self) -> object:
+        return self.future
 
     @property
     def cr_frame(self) -> None:
@@ -200,116 +199,21 @@ class Operation:
         # Never the source: a reader's repr shows its waiter, which is an operation.
         return f"<{NAMES[self.kind]}() {STATES[self.state]}>"
 
-    # ---- a future to its task, while it waits
-
-    @property
-    def _asyncio_future_blocking(self) -> bool | None:
-        return self.blocking if self.state == WAITING else None
-
-    @_asyncio_future_blocking.setter
-    def _asyncio_future_blocking(self, value: bool) -> None:
-        self.blocking = value
-
-    def get_loop(self) -> object:
-        """Return the event loop of the stream; once the operation is over, and has let go of the stream, the running one."""
-        source = self.source
-        return _get_running_loop() if source is None else source._loop
-
-    def add_done_callback(self, callback: object, *, context: object = None) -> None:
-        """Call callback(operation) once the operation is worth resuming; a task does this, and nobody else need."""
-        if self.state != WAITING:
-            self.get_loop().call_soon(callback, self, context=context)
-        elif self.callback is None:
-            self.callback = callback
-            self.context = context
-        else:
-            if self.others is None:
-                self.others = []
-            self.others.append((callback, context))
-
-    def remove_done_callback(self, callback: object) -> int:
-        """Take back add_done_callback(*callback*); return how many were removed."""
-        removed = 0
-        if self.others is not None:
-            kept = [other for other in self.others if other[0] != callback]
-            removed = len(self.others) - len(kept)
-            self.others = kept
-        if self.callback is not None and self.callback == callback:
-            self.callback = None
-            self.context = None
-            removed += 1
-        return removed
-
-    def done(self) -> bool:
-        """Return whether the wait, not the work, is over."""
-        return self.state >= WOKEN
-
-    def cancelled(self) -> bool:
-        """Return whether cancel() ended the wait."""
-        return self.state == CANCELLED
-
-    def result(self) -> None:
-        """Return None once woken: the work is done by the awaiting task."""
-        if self.state == CANCELLED:
-            raise self._cancelled_error()
-        if self.state < WOKEN:
-            raise InvalidStateError("the operation still waits")
-
-    def exception(self) -> None:
-        """Return None once woken, as result() does."""
-        self.result()
-
-    def cancel(self, msg: object = None) -> bool:
-        """End the wait with CancelledError; False where there is no wait (any more). Takes nothing, never raises."""
-        if self.state != WAITING:
-            return False
-        self.source._h_detach(self)
-        self.state = CANCELLED
-        self.argument = msg
-        self._schedule()
-        return True
-
     # ---- waking, by the source
 
-    def wake_later(self) -> None:
-        """Let the awaiting task try again in the loop's next turn."""
+    def is_waiting(self) -> bool:
+        """Return whether somebody waits still; not once the task was cancelled, though its step with the cancellation is to come."""
+        return self.state == WAITING and not self.future.done()
+
+    def woken(self) -> object:
+        """Be worth trying again; return the future that the task waits for, which is to be completed."""
+        future = self.future
+        self.future = None
         self.state = WOKEN
-        self._schedule()
-
-    def wake_now(self) -> None:
-        """Let the awaiting task try again at once where the stepper can, else in the loop's next turn.
-
-        Only for the top of headrace's own callback from the loop, where no other task can be in a step.
-        """
-        self.state = WOKEN
-        callback = self.callback
-        if callback is not None and self.source._h_stepper.may_step(callback):
-            context = self.context
-            self.callback = None
-            self.context = None
-            if not self.source._h_stepper.step(callback, context):
-                self.source._loop.call_soon(callback, self, context=context)
-        self._schedule()
-
-    def _schedule(self) -> None:
-        """Have whoever waits called in the loop's next turn; a waiter without a callback is only recorded as woken."""
-        callback = self.callback
-        if callback is not None:
-            context = self.context
-            self.callback = None
-            self.context = None
-            self.source._loop.call_soon(callback, self, context=context)
-        if self.others is not None:
-            others = self.others
-            self.others = None
-            for callback, context in others:
-                self.source._loop.call_soon(callback, self, context=context)
-
-    def _cancelled_error(self) -> CancelledError:
-        return CancelledError() if self.argument is None else CancelledError(self.argument)
+        return future
 
 
-STATES = ("new", "paused", "waiting", "woken", "cancelled", "done")
+STATES = ("new", "paused", "waiting", "woken", "done")
 
 
 def start(source: Source, kind: int, amount: int, argument: object) -> Any:
@@ -321,10 +225,7 @@ def start(source: Source, kind: int, amount: int, argument: object) -> Any:
         _spare = None
     else:
         operation = Operation.__new__(Operation)
-        operation.blocking = False
-        operation.callback = None
-        operation.context = None
-        operation.others = None
+        operation.future = None
     operation.source = source
     operation.kind = kind
     operation.amount = amount
@@ -337,6 +238,11 @@ def start(source: Source, kind: int, amount: int, argument: object) -> Any:
 # whole handler. (Uncompiled, counting references would cost more than it saves.)
 _spare: Operation | None = None
 _ALONE = 2
+
+
+def woken(operation: Operation) -> object:
+    """See Operation.woken(): for one that comes out of something untyped."""
+    return operation.woken()
 
 
 def name_of(operation: Operation, name: str) -> str:

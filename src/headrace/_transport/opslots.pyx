@@ -97,11 +97,12 @@ cdef extern from *:
 
 
 cdef PyObject *resume(PyObject *self) except? NULL:
-    """tp_iternext: yield the operation itself, or None for a turn of the loop, or end with a StopIteration."""
+    """tp_iternext: yield what to wait for, or None for a turn of the loop, or end with a StopIteration."""
     result = (<Operation>self)._advance()
     if result is PENDING:
-        Py_INCREF(<object>self)
-        return self
+        result = (<Operation>self).future
+        Py_INCREF(result)
+        return <PyObject *>result
     if result is TURN:
         Py_INCREF(None)
         return <PyObject *>None
@@ -115,7 +116,7 @@ cdef PySendResult send(PyObject *self, PyObject *value, PyObject **result) excep
     result[0] = NULL
     outcome = (<Operation>self)._advance()
     if outcome is PENDING:
-        outcome = <object>self
+        outcome = (<Operation>self).future
     elif outcome is TURN:
         outcome = None
     else:

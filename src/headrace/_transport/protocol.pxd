@@ -5,8 +5,8 @@ cdef class Receiver(Source):
     # Nobody has overridden feed_data, feed_eof or set_exception, by a subclass or on the instance.
     cdef bint _h_plain
 
-    cdef Operation _h_feed(self, bytes data)
-    cdef Operation _h_feed_front(self, bytearray scratch, Py_ssize_t size)
+    cdef object _h_feed(self, bytes data)
+    cdef object _h_feed_front(self, bytearray scratch, Py_ssize_t size)
     cdef object _h_lose(self, object error)
 
 cdef class FlowControl(Source):
@@ -44,8 +44,7 @@ cdef class StreamProtocol(FlowControl):
 
     cdef object _h_settle_close_waiter(self)
 
-cdef object wake_drain(Operation operation)
 cdef bint takes_fast(Receiver reader) except -1
-cdef Operation feed(Receiver reader, bytes data)
-cdef Operation feed_front(Receiver reader, bytearray scratch, Py_ssize_t size)
+cdef object feed(Receiver reader, bytes data)
+cdef object feed_front(Receiver reader, bytearray scratch, Py_ssize_t size)
 cdef object lose(Receiver reader, object error)

@@ -24,13 +24,14 @@ if cython.compiled:
         Operation,
         Source,
         start,
+        woken,
     )
     from cython.cimports.headrace._transport.sender import Sender
-    from cython.cimports.headrace._transport.stepper import stepper_of
+    from cython.cimports.headrace._transport.stepper import stepper_of, wake_later
 else:
-    from headrace._transport.operation import DRAIN_HELPER, PENDING, Operation, Source, start
+    from headrace._transport.operation import DRAIN_HELPER, PENDING, Operation, Source, start, woken
     from headrace._transport.sender import Sender
-    from headrace._transport.stepper import stepper_of
+    from headrace._transport.stepper import stepper_of, wake_later
 
 from asyncio.log import logger
 
@@ -41,13 +42,13 @@ if cython.compiled:
 
 
 class Receiver(Source):
-    """What a protocol delivers to. Each method returns the operation that it satisfied, or None."""
+    """What a protocol delivers to. The two that take bytes return the future of a task that can go on with them, to be woken, or None."""
 
-    def _h_feed(self, data: bytes) -> Operation | None:
+    def _h_feed(self, data: bytes) -> object:
         """Take *data*, whole."""
         raise NotImplementedError
 
-    def _h_feed_front(self, scratch: bytearray, size: int) -> Operation | None:
+    def _h_feed_front(self, scratch: bytearray, size: int) -> object:
         """Take a copy of the first *size* bytes of *scratch*."""
         raise NotImplementedError
 
@@ -95,7 +96,7 @@ class FlowControl(Source):
         if waiters:
             self._drain_waiters = None
             for operation in waiters:
-                wake_drain(operation)
+                wake_later(woken(operation))
 
     def _h_add_drain(self, operation: Operation) -> None:
         if self._drain_waiters is None:
@@ -126,11 +127,6 @@ class FlowControl(Source):
 
     def _get_close_waiter(self, stream: object) -> object:
         raise NotImplementedError
-
-
-def wake_drain(operation: Operation) -> None:
-    """Wake one waiter of drain(); typed, since the deque is not."""
-    operation.wake_later()
 
 
 class StreamProtocol(FlowControl):
@@ -185,9 +181,9 @@ class StreamProtocol(FlowControl):
         if reader is None:
             return
         if isinstance(reader, Receiver) and takes_fast(reader):
-            operation = feed(reader, data if type(data) is bytes else bytes(data))
-            if operation is not None:
-                operation.wake_now()
+            future = feed(reader, data if type(data) is bytes else bytes(data))
+            if future is not None:
+                self._h_stepper.wake_now(future)
         else:
             reader.feed_data(data)
 
@@ -203,9 +199,9 @@ class StreamProtocol(FlowControl):
         if reader is None:
             return
         if isinstance(reader, Receiver) and takes_fast(reader):
-            operation = feed_front(reader, self._h_stepper.receive_buffer(), nbytes)
-            if operation is not None:
-                operation.wake_now()
+            future = feed_front(reader, self._h_stepper.receive_buffer(), nbytes)
+            if future is not None:
+                self._h_stepper.wake_now(future)
         else:
             reader.feed_data(bytes(self._h_view[:nbytes]))
 
@@ -279,12 +275,12 @@ def takes_fast(reader: Receiver) -> bool:
     return reader._h_plain
 
 
-def feed(reader: Receiver, data: bytes) -> Operation | None:
+def feed(reader: Receiver, data: bytes) -> object:
     """See Receiver._h_feed()."""
     return reader._h_feed(data)
 
 
-def feed_front(reader: Receiver, scratch: bytearray, size: int) -> Operation | None:
+def feed_front(reader: Receiver, scratch: bytearray, size: int) -> object:
     """See Receiver._h_feed_front()."""
     return reader._h_feed_front(scratch, size)
 

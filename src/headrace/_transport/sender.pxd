@@ -15,8 +15,8 @@ cdef class Sender(Gathering):
     cdef bytes pending
     cdef list more
     cdef readonly Py_ssize_t size
-    # When settle() last sent something though input was unread, in seconds of the monotonic clock.
-    cdef double flushed
+    # When settle() first found unread input behind what is gathered, in seconds of the monotonic clock; 0 where it has not.
+    cdef double began
     # A handshake is going on: everything waits.
     cdef bint held
     # After write_eof().

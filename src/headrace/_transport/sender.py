@@ -1,7 +1,7 @@
 """Sender: what a writer has written, on its way to a transport of the loop.
 
 Inside a step (see Stepper) writes gather and leave in one piece: at the step's end, at 64 KiB, at a drain() with no unread input or
-BATCH_SECONDS after the first of them, and before anything that would show the difference: close, write_eof, start_tls,
+BATCH_SECONDS after the first drain() with some, and before anything that would show the difference: close, write_eof, start_tls,
 any use of the transport. Outside a step every write goes to the transport at once, as in asyncio; and so it does for ever once
 somebody has got hold of the transport, since headrace then cannot know in which order he writes to both.
 
@@ -40,7 +40,7 @@ class Sender(Gathering):
         self.pending = None
         self.more = None
         self.size = 0
-        self.flushed = 0.0
+        self.began = 0.0
         self.held = False
         self.ended = False
         self.closing = False
@@ -99,11 +99,12 @@ class Sender(Gathering):
             return
         if unread and self.stepper.stepping:
             now = seconds()
-            # The batch began with the step, or with the last flush in it.
-            if now - max(self.flushed, self.stepper.began) < BATCH_SECONDS:
+            if self.began == 0.0:
+                self.began = now
+            if now - self.began < BATCH_SECONDS:
                 return
-            self.flushed = now
         self.flush()
+        self.stepper.flushed(self)
 
     def expose(self) -> object:
         """Return the transport to somebody who may do anything with it."""
@@ -156,6 +157,7 @@ class Sender(Gathering):
         self.pending = None
         self.more = None
         self.size = 0
+        self.began = 0.0
 
 
 def as_bytes(data: object) -> bytes:

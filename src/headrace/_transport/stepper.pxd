@@ -4,6 +4,7 @@ cdef int BUDGET
 cdef object _CTask
 cdef dict _current_tasks
 cdef object _get_running_loop
+cdef Py_ssize_t _ALONE
 
 cdef class Gathering:
     cdef object flush(self)
@@ -14,11 +15,12 @@ cdef class Stepper:
     cdef readonly object loop
     # A task is being stepped, so what it writes is gathered.
     cdef readonly bint stepping
+    # What a stepped task is told has ended.
     cdef object woken
+    # A future that nobody waits for any more, to be waited for again.
+    cdef object spare
     # How many more operations may complete at once before the loop gets a turn.
     cdef readonly int left
-    # When the last step began, in seconds of the monotonic clock.
-    cdef double began
     # The senders that hold something written in this step.
     cdef Gathering dirty
     cdef list more_dirty
@@ -27,11 +29,15 @@ cdef class Stepper:
 
     cdef void renew(self) noexcept
     cdef bint may_step(self, object callback) except -1
-    cdef bint step(self, object callback, object context) except -1
+    cdef object future_to_wait_for(self)
+    cdef object wake_now(self, object future)
+    cdef object step(self, object future, object callback, object context)
     cdef object gather(self, Gathering sender)
+    cdef object flushed(self, Gathering sender)
     @cython.locals(first=Gathering, more=list, sender=Gathering)
     cdef object _flush(self)
     cdef object _flush_one(self, Gathering sender)
     cdef bytearray receive_buffer(self)
 
+cdef object wake_later(object future)
 cpdef Stepper stepper_of(object loop)

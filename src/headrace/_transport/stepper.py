@@ -18,9 +18,11 @@ except ModuleNotFoundError:
     from headrace._core import _uncompiled as cython
 
 if cython.compiled:
-    from cython.cimports.headrace._core.cprims import bound_to, enter, seconds
+    from cython.cimports.headrace._core.cprims import bound_to, enter, references
+    from cython.cimports.headrace._transport.future import forget_task, task_callback, task_context
 else:
-    from headrace._core.cprims_py import bound_to, enter, seconds
+    from headrace._core.cprims_py import bound_to, enter, references
+    from headrace._transport.future_py import forget_task, task_callback, task_context
 
 try:
     from _asyncio import Task as _CTask  # not asyncio.Task, which others replace (nest_asyncio)
@@ -35,6 +37,9 @@ except ImportError:  # gone in 3.14; the public function does
 # How many operations may complete at once, without a wait, before the loop gets a turn. tokio's budget is 128 too
 # (tokio/src/task/coop). A write costs more than a read: see sender.COST_SHIFT.
 BUDGET = 128
+
+# How many references a future has that only a caller of wake_now() holds.
+_ALONE = 1
 
 # The receive buffer that all connections of a loop share; asyncio's and uvloop's transports receive as much at a time.
 SCRATCH_BYTES = 256 * 1024
@@ -54,10 +59,9 @@ class Stepper:
     def __init__(self, loop: object) -> None:
         self.loop = loop
         self.stepping = False
-        # What a task is told has finished. A C task asks its own kind of future without a method call by name.
         self.woken = None
+        self.spare = None
         self.left = BUDGET
-        self.began = 0.0
         self.dirty = None
         self.more_dirty = None
         self.scratch = None
@@ -88,20 +92,48 @@ class Stepper:
         # In debug mode the loop times its callbacks, and would blame ours for a slow task.
         return not (self.loop._debug if self.is_base else self.loop.get_debug())
 
-    def step(self, callback: object, context: object) -> bool:
-        """Call *callback* in *context*, then send what it wrote; False where the context could not be entered."""
+    def future_to_wait_for(self) -> object:
+        """Return a pending future of the loop, marked as awaited."""
+        future = self.spare
+        if future is None:
+            future = self.loop.create_future()
+        else:
+            self.spare = None
+        future._asyncio_future_blocking = True
+        return future
+
+    def wake_now(self, future: object) -> None:
+        """Resume the task that waits for *future*: at once where that is right, else in the loop's next turn.
+
+        Only for the top of headrace's own callback from the loop, where no other task can be in a step.
+        """
+        # None where somebody drives the operation by hand, where somebody watches the future too, or where the task was cancelled.
+        callback = task_callback(future)
+        if callback is not None and self.may_step(callback):
+            self.step(future, callback, task_context(future))
+        else:
+            wake_later(future)
+
+    def step(self, future: object, callback: object, context: object) -> None:
+        """Call *callback*, the one callback of *future*, in *context*, then send what it wrote."""
         if self.woken is None:
             self.woken = self.loop.create_future()
             self.woken.set_result(None)
         self.stepping = True
-        self.began = seconds()
         self.left = BUDGET
         try:
-            return enter(context, callback, self.woken)
+            if not enter(context, callback, self.woken):
+                wake_later(future)
+            elif forget_task(future):
+                # It was never completed. If it is nobody else's it can be waited for again; who holds it shall not see it pending.
+                # (Uncompiled, counting references would cost more than it saves.)
+                if cython.compiled and self.spare is None and references(future) <= _ALONE:
+                    self.spare = future
+                else:
+                    future.set_result(None)
         except BaseException as error:
             # SystemExit or KeyboardInterrupt, which a task lets through. Some loops swallow what a protocol raises.
             self.loop.call_soon(_raise, error)
-            return True
         finally:
             # Still part of the step: a transport in memory may deliver from inside its write(), and the other side's step
             # would flush in its turn, and so on down to a RecursionError.
@@ -118,6 +150,11 @@ class Stepper:
             self.more_dirty = [sender]
         else:
             self.more_dirty.append(sender)
+
+    def flushed(self, sender: Gathering) -> None:
+        """Know that *sender* has nothing to flush any more, where that is cheap to know."""
+        if self.dirty is sender and self.more_dirty is None:
+            self.dirty = None
 
     def _flush(self) -> None:
         first = self.dirty
@@ -146,6 +183,12 @@ class Stepper:
         if self.scratch is None:
             self.scratch = bytearray(SCRATCH_BYTES)
         return self.scratch
+
+
+def wake_later(future: object) -> None:
+    """Resume the task that waits for *future* in the loop's next turn."""
+    if not future.done():
+        future.set_result(None)
 
 
 def _raise(error: BaseException) -> None:

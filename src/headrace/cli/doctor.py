@@ -15,10 +15,8 @@ from typing import Any
 
 import headrace
 from headrace._transport.choose import choose
+from headrace.streams.arguments import DEFAULT_LIMIT
 from headrace.swap import installed
-
-# What asyncio's functions take when no limit is given (asyncio.streams._DEFAULT_LIMIT).
-DEFAULT_LIMIT = 64 * 1024
 
 
 def modules() -> dict[str, bool]:

@@ -7,6 +7,19 @@ import ssl as ssl_module
 from typing import Any
 
 
+# asyncio's default limit of a reader, which its documentation prints as None.
+DEFAULT_LIMIT = 2**16
+
+
+def checked_limit(limit: int | None) -> int:
+    """Return *limit* in bytes, the default for None. Raises: ValueError where it is not positive."""
+    if limit is None:
+        return DEFAULT_LIMIT
+    if limit <= 0:
+        raise ValueError("Limit cannot be <= 0")
+    return limit
+
+
 def given(**options: Any) -> dict[str, Any]:
     """Return the *options* that are not None: a loop is asked only for what the caller asked for."""
     return {name: value for name, value in options.items() if value is not None}

@@ -16,8 +16,8 @@ from typing import Any
 
 import aiohappyeyeballs
 
-from headrace.streams.arguments import check_stream_socket, check_timeouts, check_unix_socket, given
-from headrace.streams.factory import checked_limit, make
+from headrace.streams.arguments import check_stream_socket, check_timeouts, check_unix_socket, checked_limit, given
+from headrace.streams.factory import make
 from headrace.streams.reader import StreamReader
 from headrace.streams.writer import StreamWriter
 

@@ -10,23 +10,12 @@ from headrace.streams.protocol import BufferedStreamProtocol, StreamReaderProtoc
 from headrace.streams.reader import StreamReader
 from headrace.streams.writer import StreamWriter
 
-# asyncio's default, which its documentation prints as None.
-DEFAULT_LIMIT = 65536
 # What asyncio's own transports receive at a time; a larger limit gains nothing from more.
 MAX_RECEIVE_BYTES = 256 * 1024
 # Small enough for any limit, large enough that a tiny limit does not cost a system call for every few bytes. Not measured.
 MIN_RECEIVE_BYTES = 1024
 
 ClientConnected = Callable[[StreamReader, StreamWriter], Awaitable[None] | None]
-
-
-def checked_limit(limit: int | None) -> int:
-    """Return *limit* in bytes, the default for None. Raises: ValueError where it is not positive."""
-    if limit is None:
-        return DEFAULT_LIMIT
-    if limit <= 0:
-        raise ValueError("Limit cannot be <= 0")
-    return limit
 
 
 def make(

@@ -9,9 +9,9 @@ import ssl as ssl_module
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from headrace.streams.arguments import check_stream_socket, check_timeouts, check_unix_socket, given
+from headrace.streams.arguments import check_stream_socket, check_timeouts, check_unix_socket, checked_limit, given
 from headrace.streams.connect import is_asyncio, resolve
-from headrace.streams.factory import ClientConnected, checked_limit
+from headrace.streams.factory import ClientConnected
 from headrace.streams.server import Server
 from headrace.streams.socketfile import Path, SocketFile, bound_socket
 

@@ -1,0 +1,122 @@
+# cython: language_level=3
+"""Who waits for a future: the wake-up of the one task, without the list of tuples that asyncio makes of it.
+
+Every wait that ends in a step needs it. The fields of asyncio's C futures are private to it, and so are looked at only where a probe at
+import finds them in the places that are meant; other futures, and a Python that has changed, take the way of the twin, `future_py.py`.
+"""
+
+from contextvars import Context
+
+from cpython.object cimport PyObject
+
+from headrace._transport import future_py
+
+cdef extern from *:
+    """
+    /* The beginning of FutureObj in CPython's Modules/_asynciomodule.c, 3.8 to 3.13 and later. */
+    typedef struct {
+        PyObject_HEAD
+        PyObject *loop;
+        PyObject *callback0;
+        PyObject *context0;
+        PyObject *callbacks;
+    } headrace_future;
+
+    static PyTypeObject *headrace_future_type = NULL; /* NULL: not as expected, hands off */
+
+    static CYTHON_INLINE headrace_future *headrace_known(PyObject *future) {
+        return Py_TYPE(future) == headrace_future_type ? (headrace_future *)future : NULL;
+    }
+
+    static int headrace_is_large_enough(PyObject *type) {
+        return ((PyTypeObject *)type)->tp_basicsize >= (Py_ssize_t)sizeof(headrace_future);
+    }
+
+    static void headrace_forget(headrace_future *future) {
+        Py_CLEAR(future->callback0);
+        Py_CLEAR(future->context0);
+    }
+
+    static void headrace_know(PyObject *type) {
+        headrace_future_type = (PyTypeObject *)type;
+    }
+    """
+    ctypedef struct Fields "headrace_future":
+        PyObject *loop
+        PyObject *callback0
+        PyObject *context0
+        PyObject *callbacks
+
+    Fields *known "headrace_known"(PyObject *future)
+    bint is_large_enough "headrace_is_large_enough"(PyObject *type)
+    void forget "headrace_forget"(Fields *future)
+    void know "headrace_know"(PyObject *type)
+
+
+cpdef object task_callback(object future):
+    """Return the one callback of *future*; None where there is none, or more than one."""
+    cdef Fields *fields = known(<PyObject *>future)
+    if fields == NULL:
+        return future_py.task_callback(future)
+    if fields.callback0 == NULL or fields.callbacks != NULL:
+        return None
+    return <object>fields.callback0
+
+
+cpdef object task_context(object future):
+    """Return the context of the one callback of *future*, which there is."""
+    cdef Fields *fields = known(<PyObject *>future)
+    return future_py.task_context(future) if fields == NULL else <object>fields.context0
+
+
+cpdef bint forget_task(object future) except -1:
+    """Take the one callback of *future* back; return whether there is none now."""
+    cdef Fields *fields = known(<PyObject *>future)
+    if fields == NULL:
+        return future_py.forget_task(future)
+    if fields.callback0 == NULL or fields.callbacks != NULL:
+        return False
+    forget(fields)
+    return True
+
+
+class _Loop:
+    def get_debug(self):
+        return False
+
+
+cdef bint is_as_expected(object cls) except -1:
+    """Tell whether the fields of a future of *cls* are where Fields says, by setting and reading each."""
+    cdef Fields *fields
+    if not is_large_enough(<PyObject *>cls):
+        return False
+    loop, context, callbacks = _Loop(), Context(), [lambda _: None, lambda _: None]
+    future = cls(loop=loop)
+    fields = <Fields *><PyObject *>future
+    if fields.loop != <PyObject *>loop or fields.callback0 != NULL or fields.context0 != NULL or fields.callbacks != NULL:
+        return False
+    future.add_done_callback(callbacks[0], context=context)
+    if fields.callback0 != <PyObject *>callbacks[0] or fields.context0 != <PyObject *>context or fields.callbacks != NULL:
+        return False
+    future.add_done_callback(callbacks[1], context=context)
+    if fields.callbacks == NULL or <object>fields.callbacks != [(callbacks[1], context)]:
+        return False
+    future.remove_done_callback(callbacks[1])
+    forget(fields)
+    return not future._callbacks
+
+
+cdef list _kept = []
+
+
+def _probe() -> None:
+    try:
+        from _asyncio import Future
+    except ImportError:  # an interpreter without the C accelerator
+        return
+    if is_as_expected(Future):
+        _kept.append(Future)
+        know(<PyObject *>Future)
+
+
+_probe()

@@ -1,0 +1,25 @@
+"""The pure-Python twin of `future.pyx`: who waits for a future, by what asyncio's futures show of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import Context
+from typing import Any
+
+
+def task_callback(future: Any) -> Callable[[object], object] | None:
+    """Return the one callback of *future*; None where there is none, or more than one, or where it does not tell."""
+    callbacks = getattr(future, "_callbacks", None)
+    return callbacks[0][0] if callbacks and len(callbacks) == 1 else None
+
+
+def task_context(future: Any) -> Context:
+    """Return the context of the one callback of *future*, which there is."""
+    context: Context = future._callbacks[0][1]
+    return context
+
+
+def forget_task(future: Any) -> bool:
+    """Take the one callback of *future* back; return whether there is none now."""
+    callback = task_callback(future)
+    return callback is not None and future.remove_done_callback(callback) == 1
