@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
+
+# A failure takes its time to be made small: for this long, in seconds, beyond the usual timeout of a test. Hypothesis stops after 300.
+SHRINKING_S = 400
 
 
 def examples(count: int, steps: int = 50) -> settings:
@@ -16,5 +19,6 @@ def examples(count: int, steps: int = 50) -> settings:
         deadline=None,
         database=None,
         print_blob=True,
+        phases=[Phase.explicit, Phase.generate, Phase.target, Phase.shrink],
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )

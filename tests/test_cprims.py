@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from properties import examples
+from properties import SHRINKING_S, examples
 
 from headrace._core import cprims_py
 
@@ -22,6 +22,8 @@ try:
     from headrace._core import cprims
 except ImportError:  # the pure build has the twin only
     cprims = None
+
+pytestmark = pytest.mark.timeout(SHRINKING_S)
 
 LEAVES = [pytest.param(leaf, id=leaf.__name__.rpartition(".")[2]) for leaf in (cprims_py, cprims) if leaf is not None]
 SOURCE = Path(importlib.util.find_spec("headrace._core").submodule_search_locations[0]) / "cprims.pyx"
@@ -310,3 +312,13 @@ def test_the_extension_has_the_same_functions():
     """The compiled leaf has every function of the twin, and no other."""
     public = {name for name, each in vars(cprims).items() if callable(each) and not name.startswith("_")}
     assert public == set(declared_in_python(Path(inspect.getsourcefile(cprims_py)).read_text()))
+
+
+@pytest.mark.parametrize("leaf", LEAVES)
+@given(number=st.one_of(st.integers(), st.integers(-(2**70), 2**70), st.sampled_from([sys.maxsize, sys.maxsize + 1, -sys.maxsize - 2])))
+@examples(100)
+def test_clipped(leaf, number):
+    """Of any integer the nearest one that a size can be; of anything else, TypeError."""
+    assert leaf.clipped(number) == max(-sys.maxsize - 1, min(number, sys.maxsize))
+    with pytest.raises(TypeError):
+        leaf.clipped(str(number))

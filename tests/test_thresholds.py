@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import sys
 
 import pytest
 from connections import reset, until
@@ -306,6 +308,40 @@ def test_reading_is_paused_and_resumed(run, streams):
         await wire.reader.readexactly(1)
         assert wire.transport.calls == ["pause_reading", "resume_reading"]
         assert await wire.reader.readexactly(LIMIT) == bytes(LIMIT - 1) + b"x"
+        wire.shut()
+
+    run(main)
+
+
+@pytest.mark.parametrize("limit", [sys.maxsize, 2**62, 2**70, math.inf])
+def test_a_limit_beyond_all_memory(run, streams, limit):
+    """A limit larger than all memory never pauses the transport, whatever its type."""
+
+    async def main():
+        wire = Wire(streams, limit=limit)
+        wire.reader.feed_data(bytes(2**20))
+        assert wire.transport.calls == []
+        assert await wire.reader.read(2**70) == bytes(2**20)
+        wire.reader.feed_data(b"abc")
+        wire.reader.feed_eof()
+        with pytest.raises(asyncio.IncompleteReadError) as caught:
+            await wire.reader.readexactly(2**64)
+        assert caught.value.partial == b"abc"
+        wire.shut()
+
+    run(main)
+
+
+def test_what_set_exception_says_stands(run, streams):
+    """A connection that is lost after set_exception() does not bring back what was buffered."""
+
+    async def main():
+        wire = Wire(streams)
+        wire.reader.feed_data(b"abc")
+        wire.reader.set_exception(LookupError())
+        wire.protocol.connection_lost(ConnectionResetError())
+        with pytest.raises(ConnectionResetError):
+            await wire.reader.read(3)
         wire.shut()
 
     run(main)

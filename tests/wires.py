@@ -18,6 +18,17 @@ Feed = Callable[[bytes], None]
 # step the waiting task there and then.
 FEEDS = ["feed_data", "data_received"]
 
+# Every kind of read, and what it returns of b"abcde\n" and the end of input.
+READS = {
+    "read": (lambda reader: reader.read(6), b"abcde\n"),
+    "readexactly": (lambda reader: reader.readexactly(6), b"abcde\n"),
+    "readline": (lambda reader: reader.readline(), b"abcde\n"),
+    "readuntil": (lambda reader: reader.readuntil(b"e\n"), b"abcde\n"),
+    "__anext__": (lambda reader: reader.__anext__(), b"abcde\n"),
+    "read_all": (lambda reader: reader.read(), b"abcde\n"),
+    "_wait_for_data": (lambda reader: reader._wait_for_data("read"), None),
+}
+
 
 class RecordingTransport(asyncio.Transport):
     """A transport without a socket: ``sent`` lists the writes, ``calls`` the rest."""

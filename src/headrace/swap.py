@@ -17,7 +17,6 @@ from headrace.streams import connect, listen, protocol, reader, writer
 
 __all__ = ("install", "uninstall")
 
-# Unix sockets are not everywhere: asyncio then lacks the names, and so do we.
 _OURS: dict[str, object] = {
     name: getattr(module, name)
     for module, names in (
@@ -28,7 +27,6 @@ _OURS: dict[str, object] = {
         (listen, ("start_server", "start_unix_server")),
     )
     for name in names
-    if hasattr(module, name)
 }
 
 _lock = threading.Lock()
@@ -61,7 +59,7 @@ def install() -> _Installed:
         if _count == 1:
             for module in (asyncio, asyncio.streams):
                 for name, ours in _OURS.items():
-                    if hasattr(module, name):
+                    if hasattr(module, name):  # where there are no Unix sockets asyncio lacks the names
                         _replaced.append((module, name, getattr(module, name)))
                         setattr(module, name, ours)
     return _Installed()

@@ -1,6 +1,7 @@
 cpdef bytes piece(bytes data, Py_ssize_t start, Py_ssize_t size)
 cpdef bytes front(bytearray data, Py_ssize_t size)
 cpdef Py_ssize_t find(bytes data, bytes needle, Py_ssize_t start, Py_ssize_t end) noexcept
+cpdef Py_ssize_t clipped(object number) except? -1
 cpdef bytes allocate(Py_ssize_t size)
 cpdef void put(bytes storage, Py_ssize_t at, bytes data, Py_ssize_t start, Py_ssize_t size) noexcept
 cpdef void put_front(bytes storage, Py_ssize_t at, bytearray data, Py_ssize_t size) noexcept

@@ -32,6 +32,7 @@ cdef extern from *:
     """
     void *headrace_memmem(const void *, size_t, const void *, size_t) nogil
     Py_ssize_t Py_REFCNT(object)
+    Py_ssize_t PyNumber_AsSsize_t(object, void *) except? -1  # NULL: clip, as a slice does
     int PyContext_Enter(object context)  # declared here so that -1 is ours to handle, not an exception
     int PyContext_Exit(object context) except -1
     void PyErr_Clear()
@@ -64,6 +65,11 @@ cpdef Py_ssize_t find(bytes data, bytes needle, Py_ssize_t start, Py_ssize_t end
     if hit == NULL:
         return -1
     return <const char *>hit - base
+
+
+cpdef Py_ssize_t clipped(object number) except? -1:
+    """Return *number*, an integer of any size, or the nearest one that a size can be."""
+    return PyNumber_AsSsize_t(number, NULL)
 
 
 cpdef bytes allocate(Py_ssize_t size):

@@ -4,6 +4,7 @@ Where the C leaf writes into a bytes object that nobody has seen yet, this one u
 leaves.
 """
 
+import operator
 import sys
 import time
 import types
@@ -26,6 +27,11 @@ def front(data: bytearray, size: int) -> bytes:
 def find(data: Storage, needle: bytes, start: int, end: int) -> int:
     """Return where *needle* (not empty) lies wholly within data[start:end], or -1."""
     return data.find(needle, start, end)
+
+
+def clipped(number: int) -> int:
+    """Return *number*, an integer of any size, or the nearest one that a size can be."""
+    return max(-sys.maxsize - 1, min(operator.index(number), sys.maxsize))
 
 
 def allocate(size: int) -> bytearray:

@@ -135,7 +135,8 @@ class Operation:
         raise RuntimeError(f"{NAMES[self.kind]} is being awaited already")
 
     def __iter__(self) -> Operation:
-        return self.__await__()
+        # Also of one that somebody has started by hand, for ``yield from`` to go on with.
+        return self
 
     def __next__(self) -> object:
         result = self._advance()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl as ssl_module
+import sys
 from typing import Any
 
 
@@ -17,7 +18,8 @@ def checked_limit(limit: int | None) -> int:
         return DEFAULT_LIMIT
     if limit <= 0:
         raise ValueError("Limit cannot be <= 0")
-    return limit
+    # More than there can be in memory, math.inf included, is no limit.
+    return limit if limit < sys.maxsize else sys.maxsize
 
 
 def given(**options: Any) -> dict[str, Any]:

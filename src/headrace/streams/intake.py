@@ -208,7 +208,7 @@ class Intake(Receiver):
         return None
 
     def _h_maybe_pause(self) -> None:
-        if self._paused or self._h_transport is None or self._h_bytes.length() <= 2 * self._limit:
+        if self._paused or self._h_transport is None or self._h_bytes.length() - self._limit <= self._limit:
             return
         try:
             self._h_transport.pause_reading()
@@ -236,8 +236,10 @@ class Intake(Receiver):
             self._h_context.copy().run(self._h_transport.resume_reading)
 
     def _h_lose(self, error: BaseException) -> None:
+        # What set_exception() has said stands: nothing is read any more.
+        if self._exception is None:
+            self._h_lost = error
         self._exception = error
-        self._h_lost = error
         self._h_wake_later()
 
     def _h_wake_later(self) -> None:
@@ -315,4 +317,4 @@ def is_ready(reader: Intake, operation: Operation) -> bool:
 
 def is_greedy(reader: Intake, operation: Operation) -> bool:
     """Tell whether *operation* reads to EOF, has more than twice the limit already, and was never paused for it."""
-    return operation.kind == READ_ALL and operation.amount != 0 and reader._h_bytes.length() > 2 * reader._limit
+    return operation.kind == READ_ALL and operation.amount != 0 and reader._h_bytes.length() - reader._limit > reader._limit

@@ -17,7 +17,7 @@ except ModuleNotFoundError:
     from headrace._core import _uncompiled as cython
 
 if cython.compiled:
-    from cython.cimports.headrace._core.cprims import set_attribute
+    from cython.cimports.headrace._core.cprims import clipped, set_attribute
     from cython.cimports.headrace._transport.operation import (
         NEXT_LINE,
         PENDING,
@@ -32,7 +32,7 @@ if cython.compiled:
     )
     from cython.cimports.headrace.streams.intake import NEWLINE, Intake
 else:
-    from headrace._core.cprims_py import set_attribute
+    from headrace._core.cprims_py import clipped, set_attribute
     from headrace._transport.operation import (
         NEXT_LINE,
         PENDING,
@@ -92,7 +92,8 @@ class Reader(Intake):
 
         Raises: what broke the connection, once what arrived before it has been read. Cancellation: safe, also of read(-1).
         """
-        return start(self, READ_ALL if n < 0 else READ, n, None)
+        amount = clipped(n)
+        return start(self, READ_ALL if amount < 0 else READ, amount, None)
 
     def readexactly(self, n: int) -> Coroutine[Any, Any, bytes]:
         """Return exactly *n* bytes; *n* may be above the limit.
@@ -100,7 +101,7 @@ class Reader(Intake):
         Raises: ValueError where *n* is negative; IncompleteReadError at the end of input, whose ``partial`` has what was left;
         what broke the connection. Cancellation: safe.
         """
-        return start(self, READEXACTLY, n, None)
+        return start(self, READEXACTLY, clipped(n), None)
 
     def readuntil(self, separator: Separator | tuple[Separator, ...] = NEWLINE) -> Coroutine[Any, Any, bytes]:
         """Return the bytes up to and with *separator*, or with whichever of a tuple of separators ends first.
