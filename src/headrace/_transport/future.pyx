@@ -37,6 +37,16 @@ cdef extern from *:
         Py_CLEAR(future->context0);
     }
 
+    /* What await does with a future: the first step of its iterator marks it. */
+    static int headrace_begin_wait(PyObject *future) {
+        PyObject *iterator = Py_TYPE(future)->tp_iter(future);
+        PyObject *yielded = iterator == NULL ? NULL : Py_TYPE(iterator)->tp_iternext(iterator);
+        Py_XDECREF(iterator);
+        if (yielded == NULL) return -1; /* with an exception: a future that is done ends with StopIteration */
+        Py_DECREF(yielded);
+        return 0;
+    }
+
     static void headrace_know(PyObject *type) {
         headrace_future_type = (PyTypeObject *)type;
     }
@@ -51,6 +61,15 @@ cdef extern from *:
     bint is_large_enough "headrace_is_large_enough"(PyObject *type)
     void forget "headrace_forget"(Fields *future)
     void know "headrace_know"(PyObject *type)
+    int step_iterator "headrace_begin_wait"(PyObject *future) except -1
+
+
+cpdef object begin_wait(object future):
+    """Mark *future*, which is pending, as awaited: a task asks that of what it is yielded."""
+    if known(<PyObject *>future) == NULL:
+        future_py.begin_wait(future)
+    else:
+        step_iterator(<PyObject *>future)
 
 
 cpdef object task_callback(object future):

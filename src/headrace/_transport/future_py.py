@@ -7,6 +7,11 @@ from contextvars import Context
 from typing import Any
 
 
+def begin_wait(future: Any) -> None:
+    """Mark *future*, which is pending, as awaited: a task asks that of what it is yielded."""
+    future._asyncio_future_blocking = True
+
+
 def task_callback(future: Any) -> Callable[[object], object] | None:
     """Return the one callback of *future*; None where there is none, or more than one, or where it does not tell."""
     callbacks = getattr(future, "_callbacks", None)

@@ -25,7 +25,8 @@ cdef class Stepper:
     cdef Gathering dirty
     cdef list more_dirty
     cdef bytearray scratch
-    cdef bint is_base
+    # The loop is in debug mode.
+    cdef bint debug
 
     cdef void renew(self) noexcept
     cdef bint may_step(self, object callback) except -1
@@ -40,4 +41,5 @@ cdef class Stepper:
     cdef bytearray receive_buffer(self)
 
 cdef object wake_later(object future)
+@cython.locals(stepper=Stepper)
 cpdef Stepper stepper_of(object loop)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import _get_running_loop
-from asyncio.base_events import BaseEventLoop
 
 try:
     import cython
@@ -19,10 +18,10 @@ except ModuleNotFoundError:
 
 if cython.compiled:
     from cython.cimports.headrace._core.cprims import bound_to, enter, references
-    from cython.cimports.headrace._transport.future import forget_task, task_callback, task_context
+    from cython.cimports.headrace._transport.future import begin_wait, forget_task, task_callback, task_context
 else:
     from headrace._core.cprims_py import bound_to, enter, references
-    from headrace._transport.future_py import forget_task, task_callback, task_context
+    from headrace._transport.future_py import begin_wait, forget_task, task_callback, task_context
 
 try:
     from _asyncio import Task as _CTask  # not asyncio.Task, which others replace (nest_asyncio)
@@ -65,7 +64,7 @@ class Stepper:
         self.dirty = None
         self.more_dirty = None
         self.scratch = None
-        self.is_base = isinstance(loop, BaseEventLoop)
+        self.debug = loop.get_debug()
 
     def renew(self) -> None:
         """Begin a new budget: a task has waited, so the loop has had its turn."""
@@ -90,7 +89,7 @@ class Stepper:
         elif asyncio.current_task(self.loop) is not None:
             return False
         # In debug mode the loop times its callbacks, and would blame ours for a slow task.
-        return not (self.loop._debug if self.is_base else self.loop.get_debug())
+        return not self.debug
 
     def future_to_wait_for(self) -> object:
         """Return a pending future of the loop, marked as awaited."""
@@ -99,7 +98,7 @@ class Stepper:
             future = self.loop.create_future()
         else:
             self.spare = None
-        future._asyncio_future_blocking = True
+        begin_wait(future)
         return future
 
     def wake_now(self, future: object) -> None:
@@ -199,9 +198,14 @@ _KEY = "_headrace_stepper"
 
 
 def stepper_of(loop: object) -> Stepper:
-    """Return the one Stepper of *loop*: an attribute of the loop, so that it lives and dies with it."""
+    """Return the one Stepper of *loop*: an attribute of the loop, so that it lives and dies with it.
+
+    Every stream asks for it when it is made, and so that is when a change of the loop's debug mode is noticed.
+    """
     attributes = loop.__dict__
     stepper = attributes.get(_KEY)
     if stepper is None:
         stepper = attributes[_KEY] = Stepper(loop)
+    else:
+        stepper.debug = loop.get_debug()
     return stepper
