@@ -59,9 +59,7 @@ def extensions() -> list[Extension]:
 
     flags = ["-O0", "-g3", "-UNDEBUG"] if DEBUG else ["-O2"]
     modules = [
-        Extension(
-            path.rpartition(".")[0].replace("/", "."), [str(SOURCE / path)], extra_compile_args=[*flags, "-Wno-unreachable-code"]
-        )
+        Extension(path.rpartition(".")[0].replace("/", "."), [str(SOURCE / path)], extra_compile_args=[*flags, "-Wno-unreachable-code"])
         for path in COMPILED
     ]
     return cythonize(

@@ -1,8 +1,8 @@
 """What every test shares: which streams, on which loop, and the checks that follow each test.
 
-``streams`` is asyncio's own streams first, then headrace's, so that a behaviour test shows that the behaviour is asyncio's before it shows that it is
-ours. ``run`` runs a coroutine on every kind of loop. A test fails when the loop's exception handler was called without being expected, when a
-descriptor is left open, or on any warning (see pyproject.toml).
+``streams`` is asyncio's own streams first, then headrace's, so that a behaviour test shows that the behaviour is asyncio's before
+it shows that it is ours. ``run`` runs a coroutine on every kind of loop. A test fails when the loop's exception handler was called without
+being expected, when a descriptor is left open, or on any warning (see pyproject.toml).
 """
 
 from __future__ import annotations

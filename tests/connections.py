@@ -105,9 +105,7 @@ async def pair(streams: types.SimpleNamespace, ssl: Any = (None, None), **option
     reader, writer = await streams.open_connection(*server.sockets[0].getsockname(), ssl=ssl[1], **options)
     server_reader, server_writer = await accepted
     try:
-        yield types.SimpleNamespace(
-            reader=reader, writer=writer, server_reader=server_reader, server_writer=server_writer, server=server
-        )
+        yield types.SimpleNamespace(reader=reader, writer=writer, server_reader=server_reader, server_writer=server_writer, server=server)
     finally:
         await finish(writer, server_writer)
         server.close()

@@ -23,9 +23,7 @@ def test_protocol_subclass_as_a_servers_factory(run, streams):
     class Session(streams.StreamReaderProtocol):
         def __init__(self, loop):
             self.loop = loop
-            super().__init__(
-                streams.StreamReader(loop=loop, limit=1001), client_connected_cb=self._connected, loop=loop
-            )
+            super().__init__(streams.StreamReader(loop=loop, limit=1001), client_connected_cb=self._connected, loop=loop)
             self.transport = None
             self.session = None
             self.ended = False
@@ -183,12 +181,8 @@ def test_pipes_of_the_process(run, streams):
         loop = asyncio.get_running_loop()
         out, into = os.pipe()
         reader = streams.StreamReader()
-        read_transport, _ = await loop.connect_read_pipe(
-            lambda: streams.StreamReaderProtocol(reader), os.fdopen(out, "rb", 0)
-        )
-        write_transport, protocol = await loop.connect_write_pipe(
-            lambda: streams.FlowControlMixin(loop=loop), os.fdopen(into, "wb", 0)
-        )
+        read_transport, _ = await loop.connect_read_pipe(lambda: streams.StreamReaderProtocol(reader), os.fdopen(out, "rb", 0))
+        write_transport, protocol = await loop.connect_write_pipe(lambda: streams.FlowControlMixin(loop=loop), os.fdopen(into, "wb", 0))
         writer = streams.StreamWriter(write_transport, protocol, None, loop)
         writer.write(b'{"type": "ping"}\n')
         await writer.drain()

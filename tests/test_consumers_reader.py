@@ -83,7 +83,7 @@ def test_clear_of_a_kept_buffer_discards(run, streams):
         async with client(streams) as (reader, _, peer):
             kept = reader._buffer
             peer.send(b"one\ntwo\n")
-            await until(lambda: kept)
+            await until(lambda kept=kept: kept)
             assert bytes(kept) == b"one\ntwo\n"
             assert await reader.readline() == b"one\n"
             assert bytes(kept) == b"two\n"

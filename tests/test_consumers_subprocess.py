@@ -63,9 +63,7 @@ def test_a_child_that_takes_no_input(run, streams, monkeypatch):
     use_names(monkeypatch, streams)
 
     async def main():
-        process = await asyncio.create_subprocess_exec(
-            "sh", "-c", "exec 0<&-; echo gone", stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+        process = await asyncio.create_subprocess_exec("sh", "-c", "exec 0<&-; echo gone", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         out, _ = await process.communicate(b"n" * (1 << 20))
         assert out == b"gone\n"
 

@@ -151,7 +151,7 @@ def test_limit_bounds_memory(run, streams, tls, limit, secure):
         async with pair(streams, (tls.server, tls.client) if secure else (None, None), limit=limit) as both:
             for reader, writer in (both.reader, both.server_writer), (both.server_reader, both.writer):
                 writer.write(bytes(1 << 20))
-                await until(lambda: reader._paused)
+                await until(lambda reader=reader: reader._paused)
                 await asyncio.sleep(0.005)
                 assert 2 * limit < len(reader._buffer) <= 2 * limit + max(2 * limit, 1024)
                 assert await reader.readexactly(1 << 20) == bytes(1 << 20)
@@ -290,7 +290,7 @@ def test_resumed_receives_run_in_the_servers_context(run, streams):
                 return await reader.readexactly(100_000)
 
             peer.send(bytes(50_000))
-            await until(lambda: reader._paused)
+            await until(lambda reader=reader: reader._paused)
             reading = asyncio.ensure_future(read_all())
             await asyncio.sleep(0.002)
             peer.send(bytes(50_000))
@@ -309,9 +309,7 @@ def test_receive_after_a_full_duplex_exchange(run, streams):
             data = bytes(range(256)) * 2048
             writer.write(data)
             loop = asyncio.get_running_loop()
-            got, arrived, _ = await asyncio.gather(
-                reader.readexactly(len(data)), receive(peer, len(data)), loop.sock_sendall(peer, data)
-            )
+            got, arrived, _ = await asyncio.gather(reader.readexactly(len(data)), receive(peer, len(data)), loop.sock_sendall(peer, data))
             assert got == data
             assert arrived == data
 

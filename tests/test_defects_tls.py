@@ -204,9 +204,7 @@ def test_an_interrupted_handshake_closes(run, streams, tls, way):
     async def main():
         async with client(streams) as (_, writer, sock):
             timeout = 0.01 if way == "timed out" else None
-            upgrading = asyncio.ensure_future(
-                writer.start_tls(tls.client, server_hostname=HOST, ssl_handshake_timeout=timeout)
-            )
+            upgrading = asyncio.ensure_future(writer.start_tls(tls.client, server_hostname=HOST, ssl_handshake_timeout=timeout))
             await asyncio.sleep(0.005)
             writer.write(b"never in plain text")
             if way == "cancelled":

@@ -159,7 +159,7 @@ def test_the_exit_is_raised_once(loop_kind, ours, exception):
 @pytest.mark.parametrize("exception", EXITS)
 @pytest.mark.parametrize("where", ["write", "exception handler"])
 def test_an_exit_while_a_step_is_sent(loop_kind, ours, exception, where):
-    """Ctrl-C inside a transport's write(), or an exception handler that exits, ends the run; other connections and later writes are sent."""
+    """Ctrl-C inside a transport's write(), or an exception handler that exits, ends the run; later writes are still sent."""
     loop = new_loop(loop_kind)
 
     def handler(loop, context):

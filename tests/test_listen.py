@@ -312,7 +312,7 @@ def test_context_of_the_handlers(run, streams):
         async with server:
             for count in (1, 2):
                 with socket.create_connection(server.sockets[0].getsockname()):
-                    await until(lambda: len(found) == count)
+                    await until(lambda count=count: len(found) == count)
 
     run(main)
     assert found == ["the server's", "the server's"]

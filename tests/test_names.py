@@ -1,4 +1,4 @@
-"""The names of asyncio's classes: each is ours where asyncio has it, none falls through to asyncio's code, and tools see what they expect."""
+"""The names of asyncio's classes: each is ours where asyncio has it, none falls through to its code, and tools see what they expect."""
 
 from __future__ import annotations
 
@@ -15,7 +15,16 @@ from wires import Wire, from_callback, turns
 CLASSES = ["StreamReader", "StreamWriter", "StreamReaderProtocol", "FlowControlMixin"]
 
 # Part of how a class was written, not of what it does.
-OF_THE_CLASS = {"__module__", "__doc__", "__dict__", "__weakref__", "__slots__", "__firstlineno__", "__static_attributes__", "__annotations__"}
+OF_THE_CLASS = {
+    "__module__",
+    "__doc__",
+    "__dict__",
+    "__weakref__",
+    "__slots__",
+    "__firstlineno__",
+    "__static_attributes__",
+    "__annotations__",
+}
 
 # Names of asyncio that headrace does without: __del__ silences a future that headrace only makes when somebody asks for it, and
 # silences it then. _replace_writer and _stream_writer are gone from asyncio in Python 3.13; _replace_transport came instead.

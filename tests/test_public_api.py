@@ -103,7 +103,7 @@ def test_methods(owner, name):
     """Each documented method has the documented parameters, and those that are awaited count as coroutine functions."""
     method = getattr(getattr(headrace, owner), name)
     assert shape(method)[1:] == documented(METHODS[owner][name])
-    is_coroutine = owner != "StreamReader" and name in COROUTINES or name.startswith("read")
+    is_coroutine = (owner != "StreamReader" and name in COROUTINES) or name.startswith("read")
     assert asyncio.iscoroutinefunction(method) == is_coroutine
 
 

@@ -227,9 +227,7 @@ def test_close_clients_of_tls(run, ours, tls):
 
     async def main():
         async with await ours.start_server(until_eof, LOOPBACK, 0, ssl=tls.server) as server:
-            reader, writer = await ours.open_connection(
-                *server.sockets[0].getsockname(), ssl=tls.client, server_hostname="localhost"
-            )
+            reader, writer = await ours.open_connection(*server.sockets[0].getsockname(), ssl=tls.client, server_hostname="localhost")
             await until(lambda: server._h_clients and all(client.connected for client in server._h_clients))
             server.close()
             server.close_clients()

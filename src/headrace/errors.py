@@ -1,11 +1,11 @@
 """The errors of headrace. Where asyncio has a class, it is asyncio's own: callers catch it already.
 
-    EOFError
-        IncompleteReadError   (asyncio) EOF before the read was satisfied; ``partial`` and ``expected``
-    Exception
-        LimitOverrunError     (asyncio) the separator is further away than the limit; ``consumed`` bytes are safe to skip
-    ssl.SSLError
-        UpgradeError          start_tls() on a client that holds bytes which came in plain text
+EOFError
+    IncompleteReadError   (asyncio) EOF before the read was satisfied; ``partial`` and ``expected``
+Exception
+    LimitOverrunError     (asyncio) the separator is further away than the limit; ``consumed`` bytes are safe to skip
+ssl.SSLError
+    UpgradeError          start_tls() on a client that holds bytes which came in plain text
 """
 
 import ssl

@@ -25,7 +25,11 @@ def run(streams: str, names: list[str]) -> tuple[dict[str, object], str]:
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     lines = done.stdout.strip().splitlines()
     if not lines:
-        return {"ran": 0, "skipped": 0, "failed": [f"{name} (the process died with status {done.returncode})" for name in names]}, done.stderr
+        return {
+            "ran": 0,
+            "skipped": 0,
+            "failed": [f"{name} (the process died with status {done.returncode})" for name in names],
+        }, done.stderr
     return json.loads(lines[-1]), done.stderr
 
 
@@ -39,7 +43,9 @@ def check(suite: str) -> bool:
     wanted = STREAM_TESTS.get(sys.version_info[:2], 1) if suite == "test_streams" else 1
     verdict = "ok" if not ours and result["ran"] >= wanted else "FAILED"
     notes = f", {len(known)} fail on asyncio's streams too" if known else ""
-    print(f"{suite:20} {result['ran']:4} run, {result['skipped']:2} skipped{notes}: {verdict} ({time.monotonic() - began:.0f} s)", flush=True)
+    print(
+        f"{suite:20} {result['ran']:4} run, {result['skipped']:2} skipped{notes}: {verdict} ({time.monotonic() - began:.0f} s)", flush=True
+    )
     if verdict != "ok":
         print(log)
         print(*[f"  only with headrace: {test}" for test in ours], sep="\n", flush=True)
@@ -53,8 +59,12 @@ def main() -> int:
         return 0
     import headrace._core.buffer as probe
 
-    print(f"CPython {sys.version.split()[0]}, headrace {'compiled' if not (probe.__file__ or '').endswith('.py') else 'pure Python'}", flush=True)
-    return 0 if all([check(suite) for suite in sys.argv[1:] or SUITES]) else 1
+    print(
+        f"CPython {sys.version.split()[0]}, headrace {'compiled' if not (probe.__file__ or '').endswith('.py') else 'pure Python'}",
+        flush=True,
+    )
+    verdicts = [check(suite) for suite in sys.argv[1:] or SUITES]  # all of them, also after a failure
+    return 0 if all(verdicts) else 1
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Run test modules, or single tests, of the installed CPython in this process and print what failed as one line of JSON.
 
-    python -m tests.conformance.suite headrace test.test_asyncio.test_streams
-    python -m tests.conformance.suite stock test.test_asyncio.test_streams.StreamTests.test_read
+python -m tests.conformance.suite headrace test.test_asyncio.test_streams
+python -m tests.conformance.suite stock test.test_asyncio.test_streams.StreamTests.test_read
 """
 
 from __future__ import annotations

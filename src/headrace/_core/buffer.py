@@ -3,8 +3,8 @@
 Invariants. The unread bytes are ``head[pos:end]``. *head* is either somebody's immutable bytes object, kept as it came
 (so that a read of the whole of it costs no copy), or, when *owned*, a storage of our own that nobody else has seen and
 that is filled up to *end*. An empty buffer holds no memory. A byte is copied once on its way in (and, amortised, once more
-while the storage grows) and once on its way out, and a separator is never looked for twice in the same byte: *scanned* (one position for each separator)
-says how far the last search came, and survives appends, takes, cancelled reads and errors.
+while the storage grows) and once on its way out, and a separator is never looked for twice in the same byte: *scanned* (one
+position for each separator) says how far the last search came, and survives appends, takes, cancelled reads and errors.
 
 ``expose()`` is the price of being a drop-in: programs reach for ``reader._buffer`` and change it in place, so it must
 be a real bytearray and the only buffer there is. While somebody else holds that bytearray (*live*), every method works

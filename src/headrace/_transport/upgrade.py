@@ -37,9 +37,7 @@ async def upgrade(
 
 
 @types.coroutine
-def _after_first_step(
-    coroutine: Coroutine[Any, Any, Any], then: Callable[[], object]
-) -> Generator[Any, Any, Any]:
+def _after_first_step(coroutine: Coroutine[Any, Any, Any], then: Callable[[], object]) -> Generator[Any, Any, Any]:
     """Await *coroutine*, and call then() when it has run up to its first wait.
 
     In that step start_tls() schedules connection_made() and resume_reading() of its protocol. What then() schedules runs right

@@ -7,7 +7,6 @@ import ssl as ssl_module
 import sys
 from typing import Any
 
-
 # asyncio's default limit of a reader, which its documentation prints as None.
 DEFAULT_LIMIT = 2**16
 

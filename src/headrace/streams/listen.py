@@ -65,9 +65,7 @@ async def start_server(
         raise ValueError("Neither host/port nor sock were specified")
 
     server = Server(loop, limit, client_connected_cb)
-    options = given(
-        ssl=ssl, ssl_handshake_timeout=ssl_handshake_timeout, ssl_shutdown_timeout=ssl_shutdown_timeout, sock=sock
-    )
+    options = given(ssl=ssl, ssl_handshake_timeout=ssl_handshake_timeout, ssl_shutdown_timeout=ssl_shutdown_timeout, sock=sock)
     if named:
         if not is_asyncio(loop) and not isinstance(host, str) and isinstance(host, Iterable):
             host = await unique_hosts(loop, host, port, family, flags)
@@ -118,9 +116,7 @@ async def start_unix_server(
     if _cleans_up(loop):
         options["cleanup_socket"] = False
     try:
-        inner = await loop.create_unix_server(
-            server._h_make_protocol, sock=sock, backlog=backlog, start_serving=False, **options
-        )
+        inner = await loop.create_unix_server(server._h_make_protocol, sock=sock, backlog=backlog, start_serving=False, **options)
     except BaseException:
         if path is not None:
             sock.close()
@@ -160,9 +156,7 @@ async def _begin(server: Server, start: bool, keep_alive: bool | None) -> Server
     return server
 
 
-async def unique_hosts(
-    loop: asyncio.AbstractEventLoop, hosts: Iterable[Any], port: Any, family: int, flags: int
-) -> list[str]:
+async def unique_hosts(loop: asyncio.AbstractEventLoop, hosts: Iterable[Any], port: Any, family: int, flags: int) -> list[str]:
     """Return the numeric addresses that *hosts* stand for, each once: uvloop would bind them as often as they are named."""
     hints = {"family": family, "type": socket.SOCK_STREAM, "proto": 0, "flags": flags}
     found: dict[str, None] = {}

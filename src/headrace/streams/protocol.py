@@ -80,9 +80,7 @@ def _handler_done(loop: asyncio.AbstractEventLoop, transport: asyncio.Transport,
 
 
 def _report(loop: asyncio.AbstractEventLoop, transport: asyncio.Transport, error: BaseException) -> None:
-    loop.call_exception_handler(
-        {"message": "Unhandled exception in client_connected_cb", "exception": error, "transport": transport}
-    )
+    loop.call_exception_handler({"message": "Unhandled exception in client_connected_cb", "exception": error, "transport": transport})
     transport.close()
 
 

@@ -265,6 +265,7 @@ class Reader(Intake):
         self._h_check()
         return None
 
+
 def prepare_separators(operation: Operation) -> None:
     """Check readuntil()'s argument, and set the operation's argument and amount (the longest one's length) from it."""
     global _last_given, _last_prepared
@@ -278,7 +279,7 @@ def prepare_separators(operation: Operation) -> None:
             raise ValueError("Separator should contain at least one element")
         _last_prepared = tuple(sorted([as_separator(each) for each in given], key=len))
         # Nearly every program has one tuple, a constant. One with a mutable element may differ the next time.
-        _last_given = given if all([type(each) is bytes for each in given]) else None
+        _last_given = given if all([type(each) is bytes for each in given]) else None  # noqa: C419 (a generator costs more)
     separators = _last_prepared
     operation.amount = len(separators[len(separators) - 1])
     operation.argument = separators[0] if len(separators) == 1 else separators

@@ -27,6 +27,7 @@ class Client(weakref.ref):  # type: ignore[type-arg]
     __slots__ = ("connected", "refused", "server")
 
     def __new__(cls, protocol: Any, server: Server) -> Client:
+        """Return a reference that tells *server* when *protocol* is freed."""
         return super().__new__(cls, protocol, _forget)
 
     def __init__(self, protocol: Any, server: Server) -> None:
