@@ -36,7 +36,8 @@ demo: $(VENV)/.installed  ## small programs on real sockets, then what a message
 test: $(BIN)/nox  ## lint, types, and all tests on both builds on each Python found
 	$(BIN)/nox
 
-test-peers: $(BIN)/nox  ## the tests that need programs of the system (redis-server and the like)
+test-peers: $(BIN)/nox  ## the tests that need programs of the system (redis-server and the like; as root it installs what is missing)
+	.ci/packages redis-server socat openssl curl
 	$(BIN)/nox -s peers
 
 lint: $(BIN)/nox  ## ruff, mypy --strict and pyright

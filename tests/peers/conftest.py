@@ -20,7 +20,7 @@ def loop_kind(request: pytest.FixtureRequest) -> str:
 
 
 class Files:
-    """A certificate for localhost as PEM files: ``authority``, ``chain``, ``key``; ``both`` has key and chain. And contexts for our side."""
+    """A certificate for localhost as PEM files (``authority``, ``chain``, ``key``; ``both`` is key and chain), and our contexts."""
 
     def __init__(self, directory: Path) -> None:
         authority = trustme.CA()

@@ -12,12 +12,15 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import types
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from connections import LOOPBACK
 
-TIMEOUT_S = 30.0  # no step of any test takes a second
+TIMEOUT_S = 15.0  # no step of any test takes a second
 GRACE_S = 5.0  # what a program may take to stop before it is killed
 
 
@@ -31,7 +34,7 @@ def program(name: str) -> str:
 
 def free_port() -> int:
     """Return a port for a program that cannot be told to take a free one. Nobody holds it: another may be faster."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server((LOOPBACK, 0)) as listener:
         return listener.getsockname()[1]
 
 
@@ -111,6 +114,29 @@ async def output(*command: str, cwd: Path | None = None, given: bytes = b"", sta
     return done.stdout
 
 
+@contextlib.asynccontextmanager
+async def listening(
+    streams: types.SimpleNamespace, handle: Callable[..., Awaitable[None]], path: str | None = None, ssl: Any = None
+) -> AsyncIterator[int | None]:
+    """Serve on *path*, or on loopback at the port that it yields. After the block every handle() has come to its end, or fails the test."""
+    handling: list[Any] = []
+
+    async def connected(reader: Any, writer: Any) -> None:
+        handling.append(asyncio.current_task())
+        await handle(reader, writer)
+
+    if path is None:
+        server = await streams.start_server(connected, LOOPBACK, 0, ssl=ssl)
+    else:
+        server = await streams.start_unix_server(connected, path)
+    try:
+        yield server.sockets[0].getsockname()[1] if path is None else None
+        await asyncio.gather(*handling)
+    finally:
+        server.close()
+        await asyncio.wait_for(server.wait_closed(), GRACE_S)
+
+
 def under(streams: str, loop: str = "asyncio") -> list[str]:
     """Return the command that runs an unmodified program on *streams*, "stock" or "headrace"; stock is python itself, on its own loop."""
     if streams == "stock":
@@ -120,8 +146,8 @@ def under(streams: str, loop: str = "asyncio") -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """Return an environment for programs in Python: *this* headrace is found, what is printed comes at once, warnings are errors."""
+    """Return an environment for programs in Python: *this* headrace is found, what is printed comes at once, and so does every warning."""
     import headrace
 
     root = str(Path(headrace.__file__).parent.parent)
-    return {**os.environ, "PYTHONPATH": root, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "error"}
+    return {**os.environ, "PYTHONPATH": root, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "default"}

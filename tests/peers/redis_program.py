@@ -74,6 +74,8 @@ async def blocking(client):
     waiting = asyncio.create_task(client.blpop("queue", timeout=10))
     while not any(each["cmd"] == "blpop" for each in await client.client_list()):
         pass
+    # One more turn: in Python 3.11 wait_for(), which redis-py sends with, swallows a cancellation that comes just as it ends.
+    await client.ping()
     waiting.cancel()
     try:
         await waiting
