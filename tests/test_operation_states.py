@@ -29,6 +29,7 @@ def test_is_never_a_future(run, ours):
         assert not asyncio.isfuture(operation)
         assert not waiting.done()
         wire.reader.feed_data(b"a")
+        await turns()
         assert waiting.result() is None
         assert not asyncio.isfuture(operation)
         with pytest.raises(StopIteration) as stop:

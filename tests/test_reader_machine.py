@@ -71,7 +71,6 @@ class ReaderMachine(RuleBasedStateMachine):
         self.loop = new_loop(self.kind)
         self.errors = []
         self.loop.set_exception_handler(lambda _, context: self.errors.append(context))
-        self.steps = self.kind != "debug"  # a debug loop would blame headrace for a slow task
         self.fed = b""
         self.delivered = b""
         self.task = None
@@ -278,7 +277,7 @@ class ReaderMachine(RuleBasedStateMachine):
             return
         if way == "feed_data":
             self.reader.feed_data(data)
-            self.note_arrival(data, False)
+            self.note_arrival(data)
         elif isinstance(self.protocol, BufferedStreamProtocol):
             while data:
                 view = self.protocol.get_buffer(-1)
@@ -286,13 +285,13 @@ class ReaderMachine(RuleBasedStateMachine):
                 view[: len(received)] = received
                 self.protocol.buffer_updated(len(received))
                 view[:] = b"?" * len(view)  # another connection receives
-                self.note_arrival(received, True)
+                self.note_arrival(received)
         elif data:
             self.protocol.data_received(data)
-            self.note_arrival(data, True)
+            self.note_arrival(data)
 
-    def note_arrival(self, data, stepping):
-        """Tell the model of *data*; a task that they satisfy is stepped there and then, or at least woken for good."""
+    def note_arrival(self, data):
+        """Tell the model of *data*; a task that they satisfy is woken for good."""
         self.fed += data
         self.model.buffered += data
         if self.task is None or self.woken or self.cancelled or not data:
@@ -300,8 +299,6 @@ class ReaderMachine(RuleBasedStateMachine):
         expected = self.model.outcome(self.read)
         if not expected.waits:
             self.woken = True
-            if stepping and self.steps:
-                self.finish(expected)
         elif len(self.model.buffered) > 2 * self.model.limit and self.read.name == "read":
             # read(-1) is woken once so that a flood gives others their turn.
             self.woken = True

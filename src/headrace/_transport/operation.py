@@ -7,8 +7,7 @@ for something that nobody ever starts. The task that awaits it gets a future of 
 a C task less than any object of ours could.
 
 Nothing is ever delivered *through* an operation, nor through its future. A wake says "try again", and the work is done in the step of the
-task that awaits, so a cancelled or timed-out wait has taken nothing. How the future ends is the Stepper's matter: its wake_now() calls
-the task's wake-up there and then, its wake_later() gives the future a result, as asyncio does it.
+task that awaits, so a cancelled or timed-out wait has taken nothing. How the future ends is the Stepper's matter.
 
     NEW -> (attempt) -> DONE                     done at once
     NEW -> PAUSED -> (attempt)                   the turn of others first: see Stepper.left

@@ -1,7 +1,7 @@
 """The portable way: a protocol over whatever transport the running loop makes.
 
-``StreamProtocol`` is what a loop's transport talks to. It hands arriving bytes to a Receiver (the reader), steps the task that
-waits for them, and answers for flow control. It is compiled and knows nothing of asyncio's base classes; the classes
+``StreamProtocol`` is what a loop's transport talks to. It hands arriving bytes to a Receiver (the reader), which wakes the
+task that waits for them, and answers for flow control. It is compiled and knows nothing of asyncio's base classes; the classes
 that users see, and subclass, are put together in ``streams/protocol.py``. Attributes of ours begin with ``_h_``, because
 subclasses own every other name (aiosmtpd has its ``_reader``, ``transport``, ``loop``); the rest are asyncio's.
 """
@@ -27,11 +27,11 @@ if cython.compiled:
         woken,
     )
     from cython.cimports.headrace._transport.sender import Sender
-    from cython.cimports.headrace._transport.stepper import stepper_of, wake_later
+    from cython.cimports.headrace._transport.stepper import stepper_of
 else:
     from headrace._transport.operation import DRAIN_HELPER, PENDING, Operation, Source, start, woken
     from headrace._transport.sender import Sender
-    from headrace._transport.stepper import stepper_of, wake_later
+    from headrace._transport.stepper import stepper_of
 
 from asyncio.log import logger
 
@@ -42,14 +42,14 @@ if cython.compiled:
 
 
 class Receiver(Source):
-    """What a protocol delivers to. The two that take bytes return the future of a task that can go on with them, to be woken, or None."""
+    """What a protocol delivers to."""
 
-    def _h_feed(self, data: bytes) -> object:
-        """Take *data*, whole."""
+    def _h_feed(self, data: bytes) -> None:
+        """Take *data*, whole, and wake whom it satisfies."""
         raise NotImplementedError
 
-    def _h_feed_front(self, scratch: bytearray, size: int) -> object:
-        """Take a copy of the first *size* bytes of *scratch*."""
+    def _h_feed_front(self, scratch: bytearray, size: int) -> None:
+        """The same with a copy of the first *size* bytes of *scratch*."""
         raise NotImplementedError
 
     def _h_lose(self, error: BaseException) -> None:
@@ -91,12 +91,11 @@ class FlowControl(Source):
         self._h_wake_drains()
 
     def _h_wake_drains(self) -> None:
-        # Never a step: the transport is in the middle of its own work (asyncio would lose the connection twice).
         waiters = self._drain_waiters
         if waiters:
             self._drain_waiters = None
             for operation in waiters:
-                wake_later(woken(operation))
+                self._h_stepper.wake(woken(operation))
 
     def _h_add_drain(self, operation: Operation) -> None:
         if self._drain_waiters is None:
@@ -176,14 +175,12 @@ class StreamProtocol(FlowControl):
     # ---- arriving bytes
 
     def data_received(self, data: bytes) -> None:
-        """Deliver *data* to the reader, and step the task that waited for it; without a reader they are dropped."""
+        """Deliver *data* to the reader; without one they are dropped."""
         reader = None if self._stream_reader_wr is None else self._stream_reader_wr()
         if reader is None:
             return
         if isinstance(reader, Receiver) and takes_fast(reader):
-            future = feed(reader, data if type(data) is bytes else bytes(data))
-            if future is not None:
-                self._h_stepper.wake_now(future)
+            feed(reader, data if type(data) is bytes else bytes(data))
         else:
             reader.feed_data(data)
 
@@ -199,9 +196,7 @@ class StreamProtocol(FlowControl):
         if reader is None:
             return
         if isinstance(reader, Receiver) and takes_fast(reader):
-            future = feed_front(reader, self._h_stepper.receive_buffer(), nbytes)
-            if future is not None:
-                self._h_stepper.wake_now(future)
+            feed_front(reader, self._h_stepper.receive_buffer(), nbytes)
         else:
             reader.feed_data(bytes(self._h_view[:nbytes]))
 
@@ -275,14 +270,14 @@ def takes_fast(reader: Receiver) -> bool:
     return reader._h_plain
 
 
-def feed(reader: Receiver, data: bytes) -> object:
+def feed(reader: Receiver, data: bytes) -> None:
     """See Receiver._h_feed()."""
-    return reader._h_feed(data)
+    reader._h_feed(data)
 
 
-def feed_front(reader: Receiver, scratch: bytearray, size: int) -> object:
+def feed_front(reader: Receiver, scratch: bytearray, size: int) -> None:
     """See Receiver._h_feed_front()."""
-    return reader._h_feed_front(scratch, size)
+    reader._h_feed_front(scratch, size)
 
 
 def lose(reader: Receiver, error: BaseException) -> None:

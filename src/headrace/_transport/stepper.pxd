@@ -3,7 +3,6 @@ cimport cython
 cdef int BUDGET
 cdef object _CTask
 cdef dict _current_tasks
-cdef object _get_running_loop
 cdef Py_ssize_t _ALONE
 
 cdef class Gathering:
@@ -27,11 +26,16 @@ cdef class Stepper:
     cdef bytearray scratch
     # The loop is in debug mode.
     cdef bint debug
+    # What the tasks wait for that resume() will resume, and the context of its handle.
+    cdef list waking
+    cdef object context
 
     cdef void renew(self) noexcept
-    cdef bint may_step(self, object callback) except -1
     cdef object future_to_wait_for(self)
-    cdef object wake_now(self, object future)
+    cdef object wake(self, object future)
+    @cython.locals(waking=list, done=Py_ssize_t)
+    cpdef object resume(self)
+    cdef object current_task(self)
     cdef object step(self, object future, object callback, object context)
     cdef object gather(self, Gathering sender)
     cdef object flushed(self, Gathering sender)
@@ -40,6 +44,7 @@ cdef class Stepper:
     cdef object _flush_one(self, Gathering sender)
     cdef bytearray receive_buffer(self)
 
-cdef object wake_later(object future)
+cdef bint is_wake_up(object callback) except -1
+cdef object complete(object future)
 @cython.locals(stepper=Stepper)
 cpdef Stepper stepper_of(object loop)

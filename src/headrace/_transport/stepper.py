@@ -1,15 +1,16 @@
 """Stepper: one event loop's share of what makes a wait cheap.
 
-In asyncio a task that waits is resumed a turn of the loop after its data arrived. The Stepper resumes it there and then, from the
-callback in which the loop hands us the data ("a step"), and what the task writes in its step leaves together at the
-step's end. That is only right under conditions, all of them checked in may_step(): each one, when missing, was seen
-to hang, to lose a wake or to run user code in the wrong place. Where they do not hold, the wake goes to ``call_soon``, as in asyncio.
+In asyncio every task that waits is resumed by a Handle and a Future of its own. Here all tasks whose bytes came in one turn of the loop are
+resumed by one handle in the next turn, as early as asyncio would do it and in the same order, by calling their wake-ups ("a step"); and what
+a task writes in its step leaves together at the step's end. Calling a wake-up is only right under conditions, all of them checked in
+resume(): each one, when missing, was seen to hang, to lose a wake or to run user code in the wrong place. Where they do not hold, the future
+that the task waits for gets a result, and the loop does the rest.
 """
 
 from __future__ import annotations
 
 import asyncio
-from asyncio import _get_running_loop
+from contextvars import Context
 
 try:
     import cython
@@ -37,8 +38,8 @@ except ImportError:  # gone in 3.14; the public function does
 # (tokio/src/task/coop). A write costs more than a read: see sender.COST_SHIFT.
 BUDGET = 128
 
-# How many references a future has that only a caller of wake_now() holds.
-_ALONE = 1
+# How many references a future has that only resume() and its list hold.
+_ALONE = 2
 
 # The receive buffer that all connections of a loop share; asyncio's and uvloop's transports receive as much at a time.
 SCRATCH_BYTES = 256 * 1024
@@ -58,6 +59,7 @@ class Stepper:
     def __init__(self, loop: object) -> None:
         self.loop = loop
         self.stepping = False
+        self.waking = []
         self.woken = None
         self.spare = None
         self.left = BUDGET
@@ -65,31 +67,12 @@ class Stepper:
         self.more_dirty = None
         self.scratch = None
         self.debug = loop.get_debug()
+        # One for all: what a handle runs in must not be the context of whoever was first to wake somebody.
+        self.context = Context()
 
     def renew(self) -> None:
         """Begin a new budget: a task has waited, so the loop has had its turn."""
         self.left = BUDGET
-
-    def may_step(self, callback: object) -> bool:
-        """Tell whether *callback*, the wake-up of a waiting task, may be called right now."""
-        # Not inside another step: its writes gather, and steps inside steps would nest without end.
-        if self.stepping:
-            return False
-        # On the loop's own thread, while it runs.
-        if _get_running_loop() is not self.loop:
-            return False
-        # Only tasks whose wake-up enters the task at once and nothing else: the C ones.
-        task = bound_to(callback)
-        if type(task) is not _CTask and not isinstance(task, _CTask):
-            return False
-        # No task is in a step: data_received() can be called by hand, from anywhere.
-        if _current_tasks is not None:
-            if _current_tasks.get(self.loop) is not None:
-                return False
-        elif asyncio.current_task(self.loop) is not None:
-            return False
-        # In debug mode the loop times its callbacks, and would blame ours for a slow task.
-        return not self.debug
 
     def future_to_wait_for(self) -> object:
         """Return a pending future of the loop, marked as awaited."""
@@ -101,17 +84,42 @@ class Stepper:
         begin_wait(future)
         return future
 
-    def wake_now(self, future: object) -> None:
-        """Resume the task that waits for *future*: at once where that is right, else in the loop's next turn.
+    def wake(self, future: object) -> None:
+        """Have the task that waits for *future* resumed in the loop's next turn."""
+        if self.debug:
+            # The loop times its callbacks, and would blame ours for a slow task.
+            complete(future)
+            return
+        if len(self.waking) == 0:
+            self.loop.call_soon(self.resume, context=self.context)
+        self.waking.append(future)
 
-        Only for the top of headrace's own callback from the loop, where no other task can be in a step.
-        """
-        # None where somebody drives the operation by hand, where somebody watches the future too, or where the task was cancelled.
-        callback = task_callback(future)
-        if callback is not None and self.may_step(callback):
-            self.step(future, callback, task_context(future))
-        else:
-            wake_later(future)
+    def resume(self) -> None:
+        """Resume all that were woken since the last turn; those that are woken meanwhile have to wait for the next."""
+        waking = self.waking
+        self.waking = []
+        # Not where the loop is run again by a task, or inside a step: somebody has changed asyncio so that it can be (nest_asyncio).
+        alone = not self.stepping and self.current_task() is None
+        done = 0
+        try:
+            for future in waking:
+                done += 1
+                # None where somebody drives the operation by hand, where others watch the future, or where the task was cancelled.
+                callback = task_callback(future) if alone else None
+                if callback is not None and is_wake_up(callback):
+                    self.step(future, callback, task_context(future))
+                else:
+                    complete(future)
+        finally:
+            if done < len(waking):  # Ctrl-C between two of them
+                for future in waking[done:]:
+                    complete(future)
+
+    def current_task(self) -> object:
+        """Return the task of this loop that is in a step, or None."""
+        if _current_tasks is not None:
+            return _current_tasks.get(self.loop)
+        return asyncio.current_task(self.loop)
 
     def step(self, future: object, callback: object, context: object) -> None:
         """Call *callback*, the one callback of *future*, in *context*, then send what it wrote."""
@@ -122,7 +130,7 @@ class Stepper:
         self.left = BUDGET
         try:
             if not enter(context, callback, self.woken):
-                wake_later(future)
+                complete(future)
             elif forget_task(future):
                 # It was never completed. If it is nobody else's it can be waited for again; who holds it shall not see it pending.
                 # (Uncompiled, counting references would cost more than it saves.)
@@ -134,8 +142,7 @@ class Stepper:
             # SystemExit or KeyboardInterrupt, which a task lets through. Some loops swallow what a protocol raises.
             self.loop.call_soon(_raise, error)
         finally:
-            # Still part of the step: a transport in memory may deliver from inside its write(), and the other side's step
-            # would flush in its turn, and so on down to a RecursionError.
+            # Still part of the step: what a transport in memory delivers from inside its write() is not sent in its turn.
             while self.dirty is not None:
                 self._flush()
             self.stepping = False
@@ -184,8 +191,14 @@ class Stepper:
         return self.scratch
 
 
-def wake_later(future: object) -> None:
-    """Resume the task that waits for *future* in the loop's next turn."""
+def is_wake_up(callback: object) -> bool:
+    """Tell whether *callback* enters a task at once and does nothing else: the wake-ups of C tasks do."""
+    task = bound_to(callback)
+    return type(task) is _CTask or isinstance(task, _CTask)
+
+
+def complete(future: object) -> None:
+    """Resume the task that waits for *future* as asyncio does it, in the loop's next turn."""
     if not future.done():
         future.set_result(None)
 

@@ -32,7 +32,7 @@ cdef class Intake(Receiver):
     cdef object _h_pause_once(self, Operation waiter)
     cdef object _h_resume(self)
     cdef object _h_lose(self, object error)
-    cdef object _h_wake_later(self)
+    cdef object _h_wake(self)
     cdef bytes _h_take(self, Py_ssize_t size)
     cdef object _h_pending(self)
     cdef object _h_wait(self, Operation operation)

@@ -32,7 +32,7 @@ if cython.compiled:
     )
     from cython.cimports.headrace._transport.protocol import Receiver
     from cython.cimports.headrace._transport.sender import Sender
-    from cython.cimports.headrace._transport.stepper import stepper_of, wake_later
+    from cython.cimports.headrace._transport.stepper import stepper_of
 else:
     from headrace._core.buffer import ReadBuffer
     from headrace._transport.operation import (
@@ -48,7 +48,7 @@ else:
     )
     from headrace._transport.protocol import Receiver
     from headrace._transport.sender import Sender
-    from headrace._transport.stepper import stepper_of, wake_later
+    from headrace._transport.stepper import stepper_of
 
 from headrace.streams.arguments import DEFAULT_LIMIT, checked_limit
 
@@ -116,7 +116,7 @@ class Intake(Receiver):
         self._h_transport = transport
 
     def _wakeup_waiter(self) -> None:
-        self._h_wake_later()
+        self._h_wake()
 
     def _maybe_resume_transport(self) -> None:
         if self._paused and self._h_bytes.length() <= self._limit:
@@ -151,7 +151,7 @@ class Intake(Receiver):
         """Make every read raise *exc* from now on, whatever is buffered; a waiting read is woken."""
         self._exception = exc
         self._h_lost = None
-        self._h_wake_later()
+        self._h_wake()
 
     def set_transport(self, transport: asyncio.BaseTransport) -> None:
         """Set the transport that is paused while the buffer holds more than twice the limit."""
@@ -161,51 +161,46 @@ class Intake(Receiver):
         self._h_context = copy_context()
 
     def feed_data(self, data: bytes) -> None:
-        """Add *data* to the buffer and wake a waiting read, in the loop's next turn, if it can now be satisfied."""
-        future = self._h_feed(data if type(data) is bytes else bytes(data))
-        if future is not None:
-            wake_later(future)
+        """Add *data* to the buffer and wake a waiting read if it can now be satisfied."""
+        self._h_feed(data if type(data) is bytes else bytes(data))
 
     def feed_eof(self) -> None:
         """Mark the end of the stream, and wake a waiting read."""
         self._eof = True
-        self._h_wake_later()
+        self._h_wake()
 
     def at_eof(self) -> bool:
         """Return True if the buffer is empty and feed_eof() was called."""
         return self._eof and self._h_bytes.length() == 0
 
-    def _h_feed(self, data: bytes) -> object:
+    def _h_feed(self, data: bytes) -> None:
         if self._eof:
             raise AssertionError("feed_data after feed_eof")
-        if len(data) == 0:
-            return None
-        self._h_bytes.append(data)
-        return self._h_after_feed()
+        if len(data) > 0:
+            self._h_bytes.append(data)
+            self._h_after_feed()
 
-    def _h_feed_front(self, scratch: bytearray, size: int) -> object:
+    def _h_feed_front(self, scratch: bytearray, size: int) -> None:
         if self._eof:
             raise AssertionError("feed_data after feed_eof")
         self._h_bytes.append_front(scratch, size)
-        return self._h_after_feed()
+        self._h_after_feed()
 
-    def _h_after_feed(self) -> object:
-        """Pause the transport if that is due, and return the future of the read that the new bytes satisfy."""
+    def _h_after_feed(self) -> None:
+        """Wake the read that the new bytes satisfy, and pause the transport if that is due."""
         waiter = self._h_waiter
         if waiter is not None:
             if type(waiter) is not Operation:
-                self._h_wake_later()
+                self._h_wake()
             elif is_ready(self, waiter):
                 self._h_waiter = None
-                self._h_maybe_pause()
-                return woken(waiter)
+                self._h_stepper.wake(woken(waiter))
             else:
                 # It wants more than the limit, which is its right: no pause, or it would wait for ever.
                 if is_greedy(self, waiter):
                     self._h_pause_once(waiter)
-                return None
+                return
         self._h_maybe_pause()
-        return None
 
     def _h_maybe_pause(self) -> None:
         if self._paused or self._h_transport is None or self._h_bytes.length() - self._limit <= self._limit:
@@ -224,7 +219,7 @@ class Intake(Receiver):
         if self._paused:
             waiter.amount = 0
             self._h_waiter = None
-            wake_later(woken(waiter))
+            self._h_stepper.wake(woken(waiter))
 
     def _h_resume(self) -> None:
         self._paused = False
@@ -240,16 +235,16 @@ class Intake(Receiver):
         if self._exception is None:
             self._h_lost = error
         self._exception = error
-        self._h_wake_later()
+        self._h_wake()
 
-    def _h_wake_later(self) -> None:
-        """Wake the waiter, whoever it is, in the loop's next turn."""
+    def _h_wake(self) -> None:
+        """Wake the waiter, whoever it is."""
         waiter = self._h_waiter
         if waiter is None:
             return
         self._h_waiter = None
         if type(waiter) is Operation:
-            wake_later(woken(waiter))
+            self._h_stepper.wake(woken(waiter))
         elif not waiter.cancelled():
             if self._exception is not None:
                 waiter.set_exception(self._exception)
