@@ -1,10 +1,10 @@
 """Stepper: one event loop's share of what makes a wait cheap.
 
-In asyncio every task that waits is resumed by a Handle and a Future of its own. Here all tasks whose bytes came in one turn of the loop are
-resumed by one handle in the next turn, as early as asyncio would do it and in the same order, by calling their wake-ups ("a step"); and what
-a task writes in its step leaves together at the step's end. Calling a wake-up is only right under conditions, all of them checked in
-resume(): each one, when missing, was seen to hang, to lose a wake or to run user code in the wrong place. Where they do not hold, the future
-that the task waits for gets a result, and the loop does the rest.
+In asyncio every task that waits is resumed by a Handle and a Future of its own. Here all tasks whose bytes came in one turn of the loop
+are resumed by one handle in the next turn, as early as asyncio would do it and in the same order, by calling their wake-ups ("a step"); and
+what a task writes in its step leaves together at the step's end. Calling a wake-up is only right under conditions, all of them checked
+in resume(): each one, when missing, was seen to hang, to lose a wake or to run user code in the wrong place. Where they do not hold, the
+future that the task waits for gets a result, and the loop does the rest.
 """
 
 from __future__ import annotations
