@@ -59,7 +59,7 @@ class Stepper:
     def __init__(self, loop: object) -> None:
         self.loop = loop
         self.stepping = False
-        self.waking = []
+        self.waking: list = []
         self.woken = None
         self.spare = None
         self.left = BUDGET
@@ -139,7 +139,7 @@ class Stepper:
                 else:
                     future.set_result(None)
         except BaseException as error:
-            # SystemExit or KeyboardInterrupt, which a task lets through. Some loops swallow what a protocol raises.
+            # SystemExit or KeyboardInterrupt, which a task lets through: after the steps of the others.
             self.loop.call_soon(_raise, error)
         finally:
             # Still part of the step: what a transport in memory delivers from inside its write() is not sent in its turn.
