@@ -370,3 +370,19 @@ def test_a_view_of_the_exposed_buffer(held):
     view.release()
     buffer.append(b"ghi")
     assert buffer.take(6) == b"abcghi"
+
+
+def test_few_bytes_do_not_pin_a_large_storage():
+    """A reader that begins to wait with a few bytes in a large storage gives the storage back."""
+    tracemalloc.start()
+    try:
+        buffer = ReadBuffer()
+        before = tracemalloc.get_traced_memory()[0]
+        buffer.append(b"x")
+        buffer.append(bytes(8 << 20))
+        buffer.take(8 << 20)
+        buffer.spare()
+        assert tracemalloc.get_traced_memory()[0] - before < 65536
+        assert buffer.take(1) == b"\0"
+    finally:
+        tracemalloc.stop()

@@ -50,7 +50,17 @@ def python(*arguments: str, cwd: Path) -> dict[str, object]:
 ARGUMENTS = ["a", "--loop", "uvloop", "-m", "x", "--", "--help", ""]
 
 
-@pytest.mark.parametrize("how", [["directory/program.py"], ["./link.py"], ["directory"], ["-m", "directory.program"], ["-m", "directory"]])
+@pytest.mark.parametrize(
+    "how",
+    [
+        ["directory/program.py"],
+        ["--", "directory/program.py"],
+        ["./link.py"],
+        ["directory"],
+        ["-m", "directory.program"],
+        ["-m", "directory"],
+    ],
+)
 def test_run_is_as_python(tmp_path: Path, how: list[str]) -> None:
     """sys.argv, sys.path[0], __file__, __package__ and __main__ are python's own, for scripts, links, directories and modules."""
     directory = tmp_path / "directory"

@@ -5,7 +5,7 @@ import ssl
 
 import pytest
 from certificates import HOST, TlsPeer
-from connections import client, patience, receive, served, until
+from connections import client, pair, patience, receive, served, until
 
 PROXY = b"PROXY TCP4 192.0.2.1 192.0.2.2 1234 443\r\n"
 
@@ -234,3 +234,26 @@ def test_start_tls_without_a_name(run, ours, tls):
             assert await peer.read(9) == b"fine"
 
     run(main)
+
+
+@pytest.mark.defect("start_tls() succeeds on a connection that was closed meanwhile, and wait_closed() hangs on uvloop")
+@pytest.mark.parametrize("how", ["close", "abort"])
+def test_closed_by_another_task_during_the_handshake(run, streams, tls, how):
+    """start_tls() on a connection that another task closes meanwhile raises or succeeds, and what waits for the end comes to it."""
+
+    async def main():
+        for count in range(1, 10):
+            async with pair(streams) as both:
+                upgrades = asyncio.gather(
+                    both.writer.start_tls(tls.client, server_hostname="localhost"),
+                    both.server_writer.start_tls(tls.server),
+                    return_exceptions=True,
+                )
+                for _ in range(count):
+                    await asyncio.sleep(0)
+                both.server_writer.close() if how == "close" else both.server_writer.transport.abort()
+                await asyncio.wait_for(upgrades, 5)
+
+    errors = run.expect_errors()
+    run(main)
+    assert [context for context in errors if not isinstance(context.get("exception"), OSError)] == []

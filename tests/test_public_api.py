@@ -3,7 +3,9 @@
 import ast
 import asyncio
 import inspect
+import pickle
 import socket
+import ssl
 import tomllib
 from pathlib import Path
 
@@ -118,3 +120,14 @@ def test_all_is_static():
     tree = ast.parse((ROOT / "src/headrace/__init__.py").read_text())
     values = [node.value for node in tree.body if isinstance(node, ast.Assign) and node.targets[0].id == "__all__"]
     assert [ast.literal_eval(value) for value in values] == [headrace.__all__]
+
+
+def test_errors_survive_pickling():
+    """UpgradeError says in words what is wrong, and is the same after a pickle."""
+    error = headrace.UpgradeError(3)
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is headrace.UpgradeError
+    assert again.plaintext_bytes == 3
+    assert str(again) == str(error)
+    assert "3 bytes arrived in plain text" in str(error)
+    assert isinstance(error, ssl.SSLError)

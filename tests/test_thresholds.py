@@ -313,7 +313,7 @@ def test_reading_is_paused_and_resumed(run, streams):
     run(main)
 
 
-@pytest.mark.parametrize("limit", [sys.maxsize, 2**62, 2**70, math.inf])
+@pytest.mark.parametrize("limit", [sys.maxsize, 2**62, 2**70, math.inf, 1e7])
 def test_a_limit_beyond_all_memory(run, streams, limit):
     """A limit larger than all memory never pauses the transport, whatever its type."""
 
@@ -342,6 +342,25 @@ def test_what_set_exception_says_stands(run, streams):
         wire.protocol.connection_lost(ConnectionResetError())
         with pytest.raises(ConnectionResetError):
             await wire.reader.read(3)
+        wire.shut()
+
+    run(main)
+
+
+@pytest.mark.parametrize("wrong", [5, "x", 1.5])
+def test_feeding_what_is_no_bytes(run, streams, wrong):
+    """What a bytearray cannot be extended by is a TypeError and leaves the buffer as it was; what it can be is taken as that."""
+
+    async def main():
+        wire = Wire(streams)
+        wire.reader.feed_data(b"abc")
+        with pytest.raises(TypeError):
+            wire.reader.feed_data(wrong)
+        wire.reader.feed_data(bytearray(b"de"))
+        wire.reader.feed_data(memoryview(b"fg"))
+        wire.reader.feed_data([104])
+        wire.reader.feed_data("")
+        assert await wire.reader.read(10) == b"abcdefgh"
         wire.shut()
 
     run(main)

@@ -8,6 +8,8 @@ ssl.SSLError
     UpgradeError          start_tls() on a client that holds bytes which came in plain text
 """
 
+from __future__ import annotations
+
 import ssl
 from asyncio import IncompleteReadError, LimitOverrunError
 
@@ -22,7 +24,11 @@ class UpgradeError(ssl.SSLError):
 
     def __init__(self, plaintext_bytes: int) -> None:
         super().__init__(
+            ssl.SSL_ERROR_SSL,
             f"{plaintext_bytes} bytes arrived in plain text before start_tls(): the peer, or somebody between, sent more than "
-            "the answer to the upgrade request. Read everything that belongs before TLS first; what is left is refused."
+            "the answer to the upgrade request. Read everything that belongs before TLS first; what is left is refused.",
         )
         self.plaintext_bytes = plaintext_bytes
+
+    def __reduce__(self) -> tuple[type[UpgradeError], tuple[int]]:
+        return UpgradeError, (self.plaintext_bytes,)

@@ -25,7 +25,7 @@ cdef class ReadBuffer:
     @cython.locals(unread=Py_ssize_t)
     cdef object _move(self, bytes storage)
     cpdef Py_ssize_t length(self) except -1
-    @cython.locals(start=Py_ssize_t, head=bytes, data=bytes)
+    @cython.locals(head=bytes, data=bytes)
     cpdef bytes take(self, Py_ssize_t size)
     cpdef object skip(self, Py_ssize_t size)
     cdef void _clear(self) noexcept

@@ -131,11 +131,13 @@ class ReadBuffer:
             return data
         if size == self.end - self.pos:
             head = self.head
-            start = self.pos
+            # Whatever may fail for want of memory comes first, and leaves everything as it is.
+            if self.pos != 0 or len(head) != size:
+                head = piece(head, self.pos, size)
+            elif not cython.compiled:
+                head = bytes(head)
             self._clear()
-            if start == 0 and len(head) == size:
-                return head if cython.compiled else bytes(head)
-            return piece(head, start, size)
+            return head
         data = piece(self.head, self.pos, size)
         self.pos += size
         return data
@@ -163,9 +165,10 @@ class ReadBuffer:
         if size == 0:
             if self.head:
                 self._clear()
-        elif not self.owned and len(self.head) >= SPARE_BYTES and 4 * size <= len(self.head):
-            self._rebase(self.pos)
+        elif len(self.head) >= SPARE_BYTES and 4 * size <= len(self.head):
             self.head = piece(self.head, self.pos, size)
+            self.owned = False
+            self._rebase(self.pos)
             self.pos = 0
             self.end = size
 

@@ -62,6 +62,17 @@ cdef extern from *:
         return self;
     }
 
+    /* Report the exception that is being handled; Cython's own report calls sys.excepthook as well. */
+    static void headrace_report(void) {
+        PyObject *type, *value, *traceback;
+        PyErr_GetExcInfo(&type, &value, &traceback);
+        PyErr_SetObject(type, value);
+        PyErr_WriteUnraisable(NULL);
+        Py_XDECREF(type);
+        Py_XDECREF(value);
+        Py_XDECREF(traceback);
+    }
+
     static void headrace_release(void *self) {
         if (headrace_free_count < HEADRACE_FREE_OPERATIONS) headrace_free[headrace_free_count++] = (PyObject *)self;
         else PyObject_GC_Del(self);
@@ -70,7 +81,9 @@ cdef extern from *:
     void headrace_set_stop(object value)
     PyObject *headrace_allocate(Type *, Py_ssize_t)
     void headrace_release(void *)
+    void report "headrace_report"()
     void PyType_Modified(Type *)
+    void PyObject_GC_UnTrack(PyObject *)
 
     ctypedef enum PySendResult:
         PYGEN_RETURN
@@ -137,6 +150,8 @@ cdef void deallocate(PyObject *self) noexcept:
     cdef PyObject *value
     cdef PyObject *traceback
     if (<Operation>self).state == NEW:
+        # The warning runs Python code, and so perhaps a collection, which must not see what is being freed.
+        PyObject_GC_UnTrack(self)
         PyErr_Fetch(&kind, &value, &traceback)
         warn((<Operation>self).kind)
         PyErr_Restore(kind, value, traceback)
@@ -145,7 +160,10 @@ cdef void deallocate(PyObject *self) noexcept:
 
 cdef void warn(int kind) noexcept:
     # Where warnings are errors, this one is reported as ignored, like every error in a deallocation.
-    warn_never_awaited(kind)
+    try:
+        warn_never_awaited(kind)
+    except BaseException:
+        report()
 
 
 def install() -> None:

@@ -179,8 +179,8 @@ class StreamProtocol(FlowControl):
         reader = None if self._stream_reader_wr is None else self._stream_reader_wr()
         if reader is None:
             return
-        if isinstance(reader, Receiver) and takes_fast(reader):
-            feed(reader, data if type(data) is bytes else bytes(data))
+        if type(data) is bytes and isinstance(reader, Receiver) and takes_fast(reader):
+            feed(reader, data)
         else:
             reader.feed_data(data)
 

@@ -30,7 +30,7 @@ cdef class Sender(Gathering):
     cpdef object write(self, object data)
     cdef object _keep(self, bytes chunk, Py_ssize_t size)
     cdef object _send(self, bytes data)
-    @cython.locals(pending=bytes, more=list)
+    @cython.locals(pending=bytes)
     cdef object flush(self)
     @cython.locals(now=double)
     cdef object settle(self, bint unread)

@@ -88,10 +88,9 @@ class Sender(Gathering):
         """Hand what was gathered to the transport."""
         if self.size == 0 or self.held:
             return
-        pending = self.pending
-        more = self.more
+        pending = self.pending if self.more is None else b"".join(self.more)
         self.drop()
-        self._send(pending if more is None else b"".join(more))
+        self._send(pending)
 
     def settle(self, unread: bool) -> None:
         """Do drain()'s part: hand over what was gathered unless more input is *unread*, and then not for long."""

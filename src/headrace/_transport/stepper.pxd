@@ -4,6 +4,7 @@ cdef int BUDGET
 cdef object _CTask
 cdef dict _current_tasks
 cdef Py_ssize_t _ALONE
+cdef Py_ssize_t _HELD
 
 cdef class Gathering:
     cdef object flush(self)
@@ -33,7 +34,7 @@ cdef class Stepper:
     cdef void renew(self) noexcept
     cdef object future_to_wait_for(self)
     cdef object wake(self, object future)
-    @cython.locals(waking=list, done=Py_ssize_t)
+    @cython.locals(waking=list, done=Py_ssize_t, alone=bint)
     cpdef object resume(self)
     cdef object current_task(self)
     cdef object step(self, object future, object callback, object context)
@@ -44,6 +45,8 @@ cdef class Stepper:
     cdef object _flush_one(self, Gathering sender)
     cdef bytearray receive_buffer(self)
 
+@cython.locals(waking=list, count=Py_ssize_t)
+cdef Py_ssize_t count_held() except -1
 cdef bint is_wake_up(object callback) except -1
 cdef object complete(object future)
 @cython.locals(stepper=Stepper)

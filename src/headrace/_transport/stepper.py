@@ -90,22 +90,24 @@ class Stepper:
             # The loop times its callbacks, and would blame ours for a slow task.
             complete(future)
             return
-        if len(self.waking) == 0:
-            self.loop.call_soon(self.resume, context=self.context)
+        # On the list first: where another thread feeds, which it should not, the loop may be quicker than this one.
         self.waking.append(future)
+        if len(self.waking) == 1:
+            self.loop.call_soon(self.resume, context=self.context)
 
     def resume(self) -> None:
         """Resume all that were woken since the last turn; those that are woken meanwhile have to wait for the next."""
         waking = self.waking
         self.waking = []
-        # Not where the loop is run again by a task, or inside a step: somebody has changed asyncio so that it can be (nest_asyncio).
-        alone = not self.stepping and self.current_task() is None
+        # Not where the loop is run again by a task, or inside a step, nor once asyncio was changed so that it can be (nest_asyncio).
+        alone = not self.stepping and asyncio.Task is _CTask and self.current_task() is None
         done = 0
         try:
             for future in waking:
                 done += 1
-                # None where somebody drives the operation by hand, where others watch the future, or where the task was cancelled.
-                callback = task_callback(future) if alone else None
+                # Nobody but a task may have the future: others would see it pending in the step. There is no callback where
+                # somebody drives the operation by hand, where others watch the future, or where the task was cancelled.
+                callback = task_callback(future) if alone and references(future) <= _HELD else None
                 if callback is not None and is_wake_up(callback):
                     self.step(future, callback, task_context(future))
                 else:
@@ -189,6 +191,17 @@ class Stepper:
         if self.scratch is None:
             self.scratch = bytearray(SCRATCH_BYTES)
         return self.scratch
+
+
+def count_held() -> int:
+    """Return what references() says, in a loop like that of resume(), of a future that besides only the task has which waits for it."""
+    waking = [object()]
+    for future in waking:
+        count = references(future)
+    return count + 1
+
+
+_HELD = count_held()
 
 
 def is_wake_up(callback: object) -> bool:

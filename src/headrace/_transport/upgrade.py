@@ -31,7 +31,8 @@ async def upgrade(
         upgraded = await handshake
     else:
         upgraded = await _after_first_step(handshake, lambda: loop.call_soon(_receive, transport, early))
-    if upgraded is None:  # the connection was lost just as the handshake ended
+    # Lost just as the handshake ended, or closed by somebody else meanwhile.
+    if upgraded is None or transport.is_closing():
         raise ConnectionResetError("Connection lost during the TLS handshake")
     return upgraded
 

@@ -90,6 +90,8 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         return ours, []
     at = 1
     while at < len(ours):
+        if ours[at] == "--":
+            return ours[:at], ours[at + 1 :]
         if ours[at] == "-m":
             return ours[: at + 2], ours[at + 2 :]
         if ours[at].startswith("-m") and not ours[at].startswith("--"):

@@ -17,8 +17,8 @@ def checked_limit(limit: int | None) -> int:
         return DEFAULT_LIMIT
     if limit <= 0:
         raise ValueError("Limit cannot be <= 0")
-    # More than there can be in memory, math.inf included, is no limit.
-    return limit if limit < sys.maxsize else sys.maxsize
+    # More than there can be in memory, math.inf included, is no limit; and whoever writes 1e6 means an integer.
+    return max(1, int(limit)) if limit < sys.maxsize else sys.maxsize
 
 
 def given(**options: Any) -> dict[str, Any]:

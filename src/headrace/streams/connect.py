@@ -92,7 +92,11 @@ async def open_connection(
     else:
         hints = {"family": family, "type": socket.SOCK_STREAM, "proto": proto, "flags": flags}
         addresses = await resolve(loop, host, port, hints)
-        local = None if local_addr is None else await resolve(loop, *local_addr[:2], hints)
+        local = None
+        if local_addr is not None:
+            if not isinstance(local_addr, tuple) or len(local_addr) < 2:
+                raise TypeError(f"local_addr must be a tuple of host and port, not {local_addr!r}")
+            local = await resolve(loop, *local_addr[:2], hints)
         connected = await race(loop, addresses, local, happy_eyeballs_delay, interleave, all_errors)
         if ssl and server_hostname is None:
             secure["server_hostname"] = host

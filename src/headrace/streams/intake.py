@@ -162,7 +162,7 @@ class Intake(Receiver):
 
     def feed_data(self, data: bytes) -> None:
         """Add *data* to the buffer and wake a waiting read if it can now be satisfied."""
-        self._h_feed(data if type(data) is bytes else bytes(data))
+        self._h_feed(data if type(data) is bytes else as_fed(data))
 
     def feed_eof(self) -> None:
         """Mark the end of the stream, and wake a waiting read."""
@@ -286,6 +286,14 @@ class Intake(Receiver):
     def _h_detach(self, operation: Operation) -> None:
         if self._h_waiter is operation:
             self._h_waiter = None
+
+
+def as_fed(data: Any) -> bytes:
+    """Return as bytes what a bytearray could be extended by; nothing for anything empty."""
+    fed = bytearray()
+    if data:
+        fed.extend(data)
+    return bytes(fed)
 
 
 def is_waiting(operation: Operation) -> bool:

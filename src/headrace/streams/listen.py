@@ -111,11 +111,12 @@ async def start_unix_server(
         check_unix_socket(sock)
 
     server = Server(loop, limit, client_connected_cb)
-    file = SocketFile(sock) if cleanup_socket else None
+    file: SocketFile | None = None
     options = given(ssl=ssl, ssl_handshake_timeout=ssl_handshake_timeout, ssl_shutdown_timeout=ssl_shutdown_timeout)
     if _cleans_up(loop):
         options["cleanup_socket"] = False
     try:
+        file = SocketFile(sock) if cleanup_socket else None
         inner = await loop.create_unix_server(server._h_make_protocol, sock=sock, backlog=backlog, start_serving=False, **options)
     except BaseException:
         if path is not None:

@@ -25,8 +25,7 @@ cdef class Reader(Intake):
     cdef object _h_readuntil(self, Operation operation)
     cdef object _h_wait_once(self, Operation operation)
 
-cdef object _last_given
-cdef tuple _last_prepared
-@cython.locals(separators=tuple)
+cdef tuple _last
+@cython.locals(separators=tuple, last=tuple)
 cdef object prepare_separators(Operation operation)
 cdef bytes as_separator(object separator)

@@ -268,25 +268,28 @@ class Reader(Intake):
 
 def prepare_separators(operation: Operation) -> None:
     """Check readuntil()'s argument, and set the operation's argument and amount (the longest one's length) from it."""
-    global _last_given, _last_prepared
+    global _last
     given = operation.argument
     if not isinstance(given, tuple):
         operation.argument = as_separator(given)
         operation.amount = len(operation.argument)
         return
-    if given is not _last_given:
+    # Nearly every program has one tuple, a constant. Read and set in one piece: loops in other threads have theirs.
+    last = _last
+    if given is last[0]:
+        separators = last[1]
+    else:
         if not given:
             raise ValueError("Separator should contain at least one element")
-        _last_prepared = tuple(sorted([as_separator(each) for each in given], key=len))
-        # Nearly every program has one tuple, a constant. One with a mutable element may differ the next time.
-        _last_given = given if all([type(each) is bytes for each in given]) else None  # noqa: C419 (a generator costs more)
-    separators = _last_prepared
+        separators = tuple(sorted([as_separator(each) for each in given], key=len))
+        # One with a mutable element may differ the next time.
+        if all([type(each) is bytes for each in given]):  # noqa: C419 (a generator costs more)
+            _last = (given, separators)
     operation.amount = len(separators[len(separators) - 1])
     operation.argument = separators[0] if len(separators) == 1 else separators
 
 
-_last_given: tuple[object, ...] | None = None
-_last_prepared: tuple[bytes, ...] = ()
+_last: tuple[object, tuple[bytes, ...]] = (None, ())
 
 
 def as_separator(separator: object) -> bytes:
