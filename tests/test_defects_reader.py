@@ -153,7 +153,7 @@ def test_limit_bounds_memory(run, streams, tls, limit, secure):
                 writer.write(bytes(1 << 20))
                 await until(lambda reader=reader: reader._paused)
                 await asyncio.sleep(0.005)
-                assert 2 * limit < len(reader._buffer) <= 2 * limit + max(2 * limit, 1024)
+                assert 2 * limit < len(reader._buffer) <= 2 * limit + max(limit, 1024)
                 assert await reader.readexactly(1 << 20) == bytes(1 << 20)
 
     run(main)

@@ -23,12 +23,13 @@ def make(
 ) -> tuple[StreamReader, StreamReaderProtocol | BufferedStreamProtocol]:
     """Return a reader with the buffer limit *limit* (bytes) and the protocol that feeds it; a server's calls *callback*.
 
-    A transport may receive up to twice the limit at a time, so that a reader holds at most 2 * limit and one receive.
+    Where the buffer is ours, a transport receives up to the limit at a time: a reader holds at most 2 * limit and one receive, and
+    what a read of 64 KiB finds with the default limit is one object, which it returns without a copy.
     """
     reader = StreamReader(limit, loop)
     form = BufferedStreamProtocol if choose(loop, limit).form == "buffered" else StreamReaderProtocol
     protocol = form(reader, callback, loop)
     # Nobody else has the transport of a connection that we make ourselves.
     protocol._h_private = True
-    protocol._h_receive_bytes = min(max(2 * limit, MIN_RECEIVE_BYTES), MAX_RECEIVE_BYTES)
+    protocol._h_receive_bytes = min(max(limit, MIN_RECEIVE_BYTES), MAX_RECEIVE_BYTES)
     return reader, protocol
