@@ -21,6 +21,7 @@ examples:
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import platform
 import signal
@@ -204,6 +205,9 @@ def main(arguments: list[str] | None = None) -> int:
         from .table import print_report
     except ImportError:
         print("benchmarks: the tables need rich: pip install rich", file=sys.stderr)
+        return 2
+    if options.svg and importlib.util.find_spec("matplotlib") is None:
+        print("benchmarks: --svg needs matplotlib: pip install matplotlib", file=sys.stderr)
         return 2
     # Piped into a file nobody narrows the columns: let them be as wide as they are.
     console = Console() if sys.stdout.isatty() else Console(width=110)
