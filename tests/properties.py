@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from hypothesis import HealthCheck, Phase, settings
 
 # A failure takes its time to be made small: for this long, in seconds, beyond the usual timeout of a test. Hypothesis stops after 300.
@@ -19,6 +21,8 @@ def examples(count: int, steps: int = 50) -> settings:
         deadline=None,
         database=None,
         print_blob=True,
+        # A change is judged by the same examples as the change before it; who runs the tests by hand looks for new ones.
+        derandomize=bool(os.environ.get("CI")),
         phases=[Phase.explicit, Phase.generate, Phase.target, Phase.shrink],
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
