@@ -106,6 +106,20 @@ def test_reserving_more_than_there_is(total):
     assert buffer.take(6) == b"abcdef"
 
 
+def resident_pages():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1])
+
+
+def test_expecting_much_costs_nothing_yet():
+    """reserve() uncompiled takes no memory, and compiled none that is written: a peer's announcement is free until its bytes come."""
+    before = resident_pages()
+    buffer = filled(b"abc")
+    buffer.reserve(200 << 20)
+    assert resident_pages() - before < 2048
+    assert buffer.take(3) == b"abc"
+
+
 def test_a_trickle_takes_bounded_memory_and_time():
     """Many small pieces cost a copy or two of each byte: memory stays below four times the bytes, and room is made a few times only."""
     buffer = ReadBuffer()

@@ -88,9 +88,9 @@ class ReadBuffer:
         """Expect *total* unread bytes to be taken at once: collect them in the very object that take() will return.
 
         Memory that is not there is not an error yet (the peer may have lied about the size): the storage then grows
-        with what arrives.
+        with what arrives. Uncompiled it always does: an allocation is filled there, and the lie would cost the memory.
         """
-        if self.live is not None and not self._conceal():
+        if not cython.compiled or (self.live is not None and not self._conceal()):
             return
         try:
             self._move(allocate(total))
