@@ -27,7 +27,7 @@ import platform
 import signal
 import sys
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -35,6 +35,7 @@ from typing import NoReturn
 
 from .build import BuildError, certificate, programs
 from .loads import GROUPS, LOADS
+from .options import names_of, positive
 from .peers import PEERS
 from .process import Pinning
 from .runner import Cell, Settings, run
@@ -45,41 +46,14 @@ USUAL_PEERS = (
 )
 
 
-def _names(
-    known: Mapping[str, object], groups: Mapping[str, Sequence[str]]
-) -> Callable[[str], list[str]]:
-    def parse(text: str) -> list[str]:
-        chosen: list[str] = []
-        for word in filter(None, (part.strip() for part in text.split(","))):
-            if word not in known and word not in groups:
-                choices = ", ".join([*groups, *known])
-                raise argparse.ArgumentTypeError(f"{word!r} is none of: {choices}")
-            chosen += groups.get(word, (word,))
-        if not chosen:
-            raise argparse.ArgumentTypeError("names nothing")
-        return list(dict.fromkeys(chosen))
-
-    return parse
-
-
-def _positive(kind: type[int | float]) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        value = kind(text)
-        if value <= 0:
-            raise argparse.ArgumentTypeError("must be above 0")
-        return value
-
-    return parse
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    loads = _names(LOADS, GROUPS)
-    peers = _names(PEERS, {"all": tuple(PEERS)})
+    loads = names_of(LOADS, GROUPS)
+    peers = names_of(PEERS, {"all": tuple(PEERS)})
     add = parser.add_argument
     add(
         "--loads",
@@ -96,17 +70,17 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PEER",
         help="ratio 1 (asyncio)",
     )
-    add("--rounds", type=_positive(int), default=3, metavar="N", help="median of N (3)")
+    add("--rounds", type=positive(int), default=3, metavar="N", help="median of N (3)")
     add(
         "--seconds",
-        type=_positive(float),
+        type=positive(float),
         default=2.0,
         metavar="T",
         help="a measurement (2)",
     )
     add(
         "--warmup",
-        type=_positive(float),
+        type=positive(float),
         default=0.3,
         metavar="T",
         help="before each (0.3)",

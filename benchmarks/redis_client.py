@@ -34,11 +34,12 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .options import names_of, positive
 from .process import Child, Pinning, child
 from .runner import PATIENCE_S, Cell, Failed, Sample, _watchdog
 
@@ -268,19 +269,6 @@ def _table(cells: dict[tuple[str, str, str], Cell]) -> Table:
 # The command line.
 
 
-def _some_of(known: Sequence[str]) -> Callable[[str], list[str]]:
-    def parse(text: str) -> list[str]:
-        chosen = [part.strip() for part in text.split(",")]
-        for word in chosen:
-            if word not in known:
-                raise argparse.ArgumentTypeError(
-                    f"{word!r} is none of: {', '.join(known)}"
-                )
-        return chosen
-
-    return parse
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.redis_client",
@@ -288,11 +276,11 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--uses", type=_some_of(USES), default=list(USES), metavar="A,B")
-    add("--loops", type=_some_of(LOOPS), default=list(LOOPS), metavar="A,B")
+    add("--uses", type=names_of(USES, {}), default=list(USES), metavar="A,B")
+    add("--loops", type=names_of(LOOPS, {}), default=list(LOOPS), metavar="A,B")
     add("--parser", choices=PARSERS, help="hiredis where it is installed")
-    add("--rounds", type=int, default=5, metavar="N", help="median of N (5)")
-    add("--seconds", type=float, default=2.0, metavar="T", help="a measurement (2)")
+    add("--rounds", type=positive(int), default=5, metavar="N", help="median of N (5)")
+    add("--seconds", type=positive(float), default=2.0, metavar="T", help="a measurement (2)")
     add("--warmup", type=float, default=0.5, metavar="T", help="before each (0.5)")
     add("--python", default=sys.executable, metavar="EXE", help="of the clients")
     add(

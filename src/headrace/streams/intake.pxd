@@ -30,6 +30,7 @@ cdef class Intake(Receiver):
     cdef object _h_after_feed(self)
     cdef object _h_maybe_pause(self)
     cdef object _h_pause_once(self, Operation waiter)
+    cdef object _h_maybe_resume(self)
     cdef object _h_resume(self)
     cdef object _h_lose(self, object error)
     cdef object _h_wake(self)

@@ -83,7 +83,7 @@ class Intake(Receiver):
         self._paused = False
         self._source_traceback = None
         self._h_plain = True
-        if loop.get_debug():
+        if self._h_stepper.debug:
             self._source_traceback = extract_stack(sys._getframe(0 if cython.compiled else 2))
 
     # ---- asyncio's private names
@@ -119,8 +119,7 @@ class Intake(Receiver):
         self._h_wake()
 
     def _maybe_resume_transport(self) -> None:
-        if self._paused and self._h_bytes.length() <= self._limit:
-            self._h_resume()
+        self._h_maybe_resume()
 
     def __repr__(self) -> str:
         info = ["StreamReader"]
@@ -190,11 +189,8 @@ class Intake(Receiver):
         """Wake the read that the new bytes satisfy, and pause the transport if that is due."""
         waiter = self._h_waiter
         if waiter is not None:
-            if type(waiter) is not Operation:
+            if type(waiter) is not Operation or is_ready(self, waiter):
                 self._h_wake()
-            elif is_ready(self, waiter):
-                self._h_waiter = None
-                self._h_stepper.wake(woken(waiter))
             else:
                 # It wants more than the limit, which is its right: no pause, or it would wait for ever.
                 if is_greedy(self, waiter):
@@ -218,8 +214,11 @@ class Intake(Receiver):
         self._h_maybe_pause()
         if self._paused:
             waiter.amount = 0
-            self._h_waiter = None
-            self._h_stepper.wake(woken(waiter))
+            self._h_wake()
+
+    def _h_maybe_resume(self) -> None:
+        if self._paused and self._h_bytes.length() <= self._limit:
+            self._h_resume()
 
     def _h_resume(self) -> None:
         self._paused = False
@@ -255,8 +254,7 @@ class Intake(Receiver):
 
     def _h_take(self, size: int) -> bytes:
         data = self._h_bytes.take(size)
-        if self._paused and self._h_bytes.length() <= self._limit:
-            self._h_resume()
+        self._h_maybe_resume()
         return data
 
     def _h_pending(self) -> object:

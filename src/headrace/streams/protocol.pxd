@@ -4,6 +4,5 @@ from headrace.streams.reader cimport Reader
 
 cdef class ConnectingProtocol(StreamProtocol):
     cdef object _h_call_back(self, object reader, object transport)
-    cdef object _h_report(self, object error, object transport)
 
 cdef object share_sender(Reader reader, Sender sender)

@@ -54,15 +54,12 @@ class ConnectingProtocol(StreamProtocol):
         try:
             result = self._client_connected_cb(reader, StreamWriter(transport, self, reader, self._loop))
         except Exception as error:
-            self._h_report(error, transport)
+            _report(self._loop, transport, error)
             return
         if asyncio.iscoroutine(result):
             loop = self._loop
             self._task = loop.create_task(result)
             self._task.add_done_callback(lambda task: _handler_done(loop, transport, task))
-
-    def _h_report(self, error: BaseException, transport: object) -> None:
-        _report(self._loop, transport, error)
 
 
 def share_sender(reader: Reader, sender: Sender) -> None:
