@@ -14,6 +14,12 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 SOURCE = Path("src")
+NATIVE = (
+    "headrace/_transport/outbox.pyx",
+    "headrace/_transport/reactor.pyx",
+    "headrace/_transport/socket.pyx",
+    "headrace/_transport/listener.pyx",
+)
 COMPILED = (
     "headrace/_core/cprims.pyx",
     "headrace/_core/buffer.py",
@@ -23,6 +29,7 @@ COMPILED = (
     "headrace/_transport/opslots.pyx",
     "headrace/_transport/sender.py",
     "headrace/_transport/protocol.py",
+    *(NATIVE if sys.platform == "linux" else ()),
     "headrace/streams/intake.py",
     "headrace/streams/reader.py",
     "headrace/streams/writer.py",

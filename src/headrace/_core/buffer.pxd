@@ -20,6 +20,7 @@ cdef class ReadBuffer:
     cpdef object append(self, bytes data)
     cpdef object append_front(self, bytearray scratch, Py_ssize_t size)
     cpdef object reserve(self, Py_ssize_t total)
+    cpdef Py_ssize_t room(self) except -1
     @cython.locals(unread=Py_ssize_t)
     cdef object _make_room(self, Py_ssize_t size)
     @cython.locals(unread=Py_ssize_t)

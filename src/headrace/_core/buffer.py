@@ -97,6 +97,12 @@ class ReadBuffer:
         except (MemoryError, OverflowError):  # OverflowError: more than any bytes object can have
             pass
 
+    def room(self) -> int:
+        """Return how many bytes can be put behind *end* without moving anything."""
+        if self.live is not None or not self.owned:
+            return 0
+        return len(self.head) - self.end
+
     def _make_room(self, size: int) -> None:
         """Make head an owned storage with *size* free bytes at its end."""
         unread = self.end - self.pos

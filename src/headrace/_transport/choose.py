@@ -1,17 +1,33 @@
-"""Which way a connection takes to its event loop, and why, in words.
+"""Which way a connection takes to its socket, and why, in words.
 
-There is one way so far, the portable one: a protocol over the transport that the loop itself makes. It has two forms:
-
-buffered       the transport receives into one buffer that all connections of the loop share (asyncio.BufferedProtocol)
-data_received  the transport hands over a new bytes object for every receive (asyncio.Protocol)
+native         the socket is ours, and the loop watches one epoll set for all of them (reactor.pyx, socket.pyx): Linux, the compiled build
+portable       a protocol over the transport that the loop itself makes, in one of two forms:
+  buffered       the transport receives into one buffer that all connections of the loop share (asyncio.BufferedProtocol)
+  data_received  the transport hands over a new bytes object for every receive (asyncio.Protocol)
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+import sys
 from asyncio.selector_events import BaseSelectorEventLoop
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+native: Any
+try:
+    from headrace._transport import listener as _listener
+    from headrace._transport import socket as native
+except ImportError:
+    native = _listener = None
+
+Way = Literal["native", "portable"]
+WAYS = ("native", "portable")
+
+# Forces a way for all connections that do not ask for one themselves.
+VARIABLE = "HEADRACE_WAY"
 
 # Who asks for a lower limit than asyncio's default wants little memory: uvloop receives up to 256,000 bytes at a time (uvloop 0.23,
 # UV_STREAM_RECV_BUF_SIZE), four times that default.
@@ -22,11 +38,14 @@ SMALL_LIMIT_BYTES = 65536
 class Choice:
     """How a connection is served: the *way* to the socket, the *form* of the protocol, and the *reason*, one sentence."""
 
-    way: Literal["portable"]
-    form: Literal["buffered", "data_received"]
+    way: Way
+    form: Literal["direct", "buffered", "data_received"]
     reason: str
 
 
+NATIVE = Choice(
+    "native", "direct", "headrace serves the socket itself, which costs less than any transport of a loop and loses nothing around the end"
+)
 SELECTOR = Choice(
     "portable",
     "buffered",
@@ -45,10 +64,70 @@ UNKNOWN = Choice(
 )
 
 
-def choose(loop: asyncio.AbstractEventLoop, limit: int) -> Choice:
-    """Return what a connection of *loop* gets whose reader has the buffer limit *limit* (bytes)."""
+def choose(
+    loop: asyncio.AbstractEventLoop, limit: int, *, tls: bool = False, sock: socket.socket | None = None, way: Way | None = None
+) -> Choice:
+    """Return what a connection of *loop* gets whose reader has the buffer limit *limit* (bytes).
+
+    *way* asks for one way, else the environment variable HEADRACE_WAY does. Raises: ValueError where *way* is no way, or cannot be.
+    """
+    if way is not None and way not in WAYS:
+        raise ValueError(f"way must be 'native', 'portable' or None, not {way!r}")
+    asked = way or _from_environment()
+    obstacle = "it was asked for" if asked == "portable" else _obstacle(loop, tls, sock, known_only=asked is None)
+    if obstacle is None:
+        return NATIVE
+    if way == "native":
+        raise ValueError(f"way='native' cannot be: {obstacle}")
+    portable = _form(loop, limit)
+    return Choice("portable", portable.form, f"{portable.reason} (not the native way: {obstacle})")
+
+
+def _from_environment() -> str | None:
+    asked = os.environ.get(VARIABLE) or None
+    if asked is not None and asked not in WAYS:
+        raise ValueError(f"the environment variable {VARIABLE} must be 'native' or 'portable', not {asked!r}")
+    return asked
+
+
+def _obstacle(loop: asyncio.AbstractEventLoop, tls: bool, sock: socket.socket | None, known_only: bool) -> str | None:
+    """Return why a connection cannot take the native way, or None where it can."""
+    if not sys.platform.startswith("linux"):
+        return "it needs Linux"
+    if native is None:
+        return "this is the pure-Python build"
+    if tls:
+        return "TLS is the loop's"
+    if known_only and not isinstance(loop, BaseSelectorEventLoop) and not is_libuv(loop):
+        return "this loop is not known to watch an epoll set"
+    if sock is not None and type(sock).recv is not socket.socket.recv:
+        return f"{type(sock).__name__} receives in its own way"
+    return None
+
+
+def _form(loop: asyncio.AbstractEventLoop, limit: int) -> Choice:
     if isinstance(loop, BaseSelectorEventLoop):
         return SELECTOR
-    if any(cls.__module__.partition(".")[0] == "uvloop" for cls in type(loop).__mro__):
+    if is_libuv(loop):
         return LIBUV_SMALL if limit < SMALL_LIMIT_BYTES else LIBUV
     return UNKNOWN
+
+
+def is_libuv(loop: asyncio.AbstractEventLoop) -> bool:
+    """Tell whether *loop* is uvloop's, or of a class derived from it."""
+    return any(cls.__module__.partition(".")[0] == "uvloop" for cls in type(loop).__mro__)
+
+
+def is_native(transport: object) -> bool:
+    """Tell whether *transport* is one of ours."""
+    return native is not None and bool(native.is_native(transport))
+
+
+def adopt(loop: asyncio.AbstractEventLoop, sock: socket.socket, protocol: Any, receive_bytes: int) -> Any:
+    """Return a transport of ours for the connected *sock*: see socket.pyx."""
+    return native.adopt(loop, sock, protocol, receive_bytes)
+
+
+def make_listener(loop: asyncio.AbstractEventLoop, sock: socket.socket, factory: Any, receive_bytes: int) -> Any:
+    """Return a Listener for the bound *sock*: see listener.pyx."""
+    return _listener.Listener(loop, sock, factory, receive_bytes)

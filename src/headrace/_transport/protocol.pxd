@@ -1,3 +1,4 @@
+from headrace._core.buffer cimport ReadBuffer
 from headrace._transport.operation cimport Operation, Source
 from headrace._transport.sender cimport Sender
 
@@ -7,6 +8,8 @@ cdef class Receiver(Source):
 
     cdef object _h_feed(self, bytes data)
     cdef object _h_feed_front(self, bytearray scratch, Py_ssize_t size)
+    cdef ReadBuffer _h_reserved(self)
+    cdef object _h_after_feed(self)
     cdef object _h_lose(self, object error)
 
 cdef class FlowControl(Source):
@@ -42,6 +45,7 @@ cdef class StreamProtocol(FlowControl):
     cdef public object _client_connected_cb
     cdef public bint _over_ssl
 
+    cdef Receiver _h_receiver(self)
     cdef object _h_settle_close_waiter(self)
 
 cdef bint takes_fast(Receiver reader) except -1

@@ -52,6 +52,14 @@ class Receiver(Source):
         """The same with a copy of the first *size* bytes of *scratch*."""
         raise NotImplementedError
 
+    def _h_reserved(self) -> object:
+        """Return the ReadBuffer in whose storage a large read collects what arrives, behind its ``end``, or None where none does."""
+        raise NotImplementedError
+
+    def _h_after_feed(self) -> None:
+        """Wake whom the bytes satisfy that were put there."""
+        raise NotImplementedError
+
     def _h_lose(self, error: BaseException) -> None:
         """The connection broke: what is buffered is still good, then *error*."""
         raise NotImplementedError
@@ -183,6 +191,11 @@ class StreamProtocol(FlowControl):
             feed(reader, data)
         else:
             reader.feed_data(data)
+
+    def _h_receiver(self) -> object:
+        """Return the reader where bytes can be given to it directly, else None."""
+        reader = None if self._stream_reader_wr is None else self._stream_reader_wr()
+        return reader if isinstance(reader, Receiver) and takes_fast(reader) else None
 
     def get_buffer(self, sizehint: int) -> object:
         """Return the loop's shared receive buffer, as much of it as the reader's limit allows at a time."""

@@ -84,13 +84,21 @@ class Sender(Gathering):
         self.unchecked = True
         self.transport.write(data)
 
+    def _send_all(self, pieces: list, size: int) -> None:
+        self._send(b"".join(pieces))
+
     def flush(self) -> None:
         """Hand what was gathered to the transport."""
         if self.size == 0 or self.held:
             return
-        pending = self.pending if self.more is None else b"".join(self.more)
+        pending = self.pending
+        more = self.more
+        size = self.size
         self.drop()
-        self._send(pending)
+        if more is None:
+            self._send(pending)
+        else:
+            self._send_all(more, size)
 
     def settle(self, unread: bool) -> None:
         """Do drain()'s part: hand over what was gathered unless more input is *unread*, and then not for long."""

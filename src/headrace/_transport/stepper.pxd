@@ -30,10 +30,22 @@ cdef class Stepper:
     # What the tasks wait for that resume() will resume, and the context of its handle.
     cdef list waking
     cdef object context
+    # A reactor is receiving: whom it wakes is resumed at the end of its batch.
+    cdef bint collecting
+    # A handle for resume() is on its way.
+    cdef bint scheduled
+    # The loop's Reactor, once there is one. (Not typed: it stands on a higher floor.)
+    cdef object reactor
+    # What the loop will call next, where that can be seen; and whether that may be overtaken where it cannot.
+    cdef object ready
+    cdef bint overtakes
 
     cdef void renew(self) noexcept
     cdef object future_to_wait_for(self)
     cdef object wake(self, object future)
+    cdef object _schedule(self)
+    cdef object end_batch(self)
+    cdef bint is_quiet(self) except -1
     @cython.locals(waking=list, done=Py_ssize_t, alone=bint)
     cpdef object resume(self)
     cdef object current_task(self)
@@ -49,5 +61,6 @@ cdef class Stepper:
 cdef Py_ssize_t count_held() except -1
 cdef bint is_wake_up(object callback) except -1
 cdef object complete(object future)
+cdef object raise_later(Stepper stepper, object error)
 @cython.locals(stepper=Stepper)
 cpdef Stepper stepper_of(object loop)

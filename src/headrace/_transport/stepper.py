@@ -10,6 +10,8 @@ future that the task waits for gets a result, and the loop does the rest.
 from __future__ import annotations
 
 import asyncio
+import sys
+from collections import deque
 from contextvars import Context
 
 try:
@@ -67,6 +69,11 @@ class Stepper:
         self.more_dirty = None
         self.scratch = None
         self.debug = loop.get_debug()
+        self.collecting = False
+        self.scheduled = False
+        self.reactor = None
+        self.ready = ready_handles(loop)
+        self.overtakes = may_overtake(loop)
         # One for all: what a handle runs in must not be the context of whoever was first to wake somebody.
         self.context = Context()
 
@@ -92,11 +99,31 @@ class Stepper:
             return
         # On the list first: where another thread feeds, which it should not, the loop may be quicker than this one.
         self.waking.append(future)
-        if len(self.waking) == 1:
-            self.loop.call_soon(self.resume, context=self.context)
+        if not self.collecting and not self.scheduled:
+            self._schedule()
+
+    def _schedule(self) -> None:
+        self.scheduled = True
+        self.loop.call_soon(self.resume, context=self.context)
+
+    def end_batch(self) -> None:
+        """Resume those that a batch of the reactor woke: now, where nothing that the loop has to do is overtaken by it, else in its turn."""
+        self.collecting = False
+        if self.waking and not self.scheduled:
+            if self.overtakes or self.is_quiet():
+                self.resume()
+            else:
+                self._schedule()
+
+    def is_quiet(self) -> bool:
+        """Tell whether the loop is known to have nothing else to call at once."""
+        return self.ready is not None and not self.ready
 
     def resume(self) -> None:
         """Resume all that were woken since the last turn; those that are woken meanwhile have to wait for the next."""
+        self.scheduled = False
+        if not self.waking:
+            return
         waking = self.waking
         self.waking = []
         # Not where the loop is run again by a task, or inside a step, nor once asyncio was changed so that it can be (nest_asyncio).
@@ -142,7 +169,7 @@ class Stepper:
                     future.set_result(None)
         except BaseException as error:
             # SystemExit or KeyboardInterrupt, which a task lets through: after the steps of the others.
-            self.loop.call_soon(_raise, error)
+            raise_later(self, error)
         finally:
             # Still part of the step: what a transport in memory delivers from inside its write() is not sent in its turn.
             while self.dirty is not None:
@@ -184,7 +211,7 @@ class Stepper:
                 )
         except BaseException as error:
             # Ctrl-C in the transport's write(), or a handler that exits: the step has to end, and the others to be sent.
-            self.loop.call_soon(_raise, error)
+            raise_later(self, error)
 
     def receive_buffer(self) -> bytearray:
         """Return the buffer that the loop's connections receive into, one at a time: its bytes are owned before user code runs."""
@@ -216,8 +243,28 @@ def complete(future: object) -> None:
         future.set_result(None)
 
 
+def raise_later(stepper: Stepper, error: BaseException) -> None:
+    """Have the loop raise *error* from a handle of its own: what goes on now has to come to its end."""
+    stepper.loop.call_soon(_raise, error)
+
+
 def _raise(error: BaseException) -> None:
     raise error
+
+
+def ready_handles(loop: object) -> object:
+    """Return the queue of what *loop* will call in its next turn, or None where it cannot be seen."""
+    ready = getattr(loop, "_ready", None)
+    return ready if isinstance(loop, asyncio.BaseEventLoop) and type(ready) is deque else None
+
+
+def may_overtake(loop: object) -> bool:
+    """Tell whether a task may be resumed before what *loop* has ready, where that cannot be seen.
+
+    uvloop calls the callbacks of descriptors first, and then what is ready. A task that is resumed from there overtakes one that was
+    cancelled in the turn before, and wait_for() of Python 3.11 then takes the cancellation for too late.
+    """
+    return sys.version_info >= (3, 12) and type(loop).__module__.partition(".")[0] == "uvloop"
 
 
 _KEY = "_headrace_stepper"

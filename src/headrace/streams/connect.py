@@ -16,8 +16,9 @@ from typing import Any
 
 import aiohappyeyeballs
 
+from headrace._transport.choose import Way, adopt, choose
 from headrace.streams.arguments import check_stream_socket, check_timeouts, check_unix_socket, checked_limit, given
-from headrace.streams.factory import make
+from headrace.streams.factory import make, receive_bytes
 from headrace.streams.reader import StreamReader
 from headrace.streams.writer import StreamWriter
 
@@ -41,6 +42,7 @@ async def open_connection(
     happy_eyeballs_delay: float | None = None,
     interleave: int | None = None,
     all_errors: bool = False,
+    way: Way | None = None,
 ) -> tuple[StreamReader, StreamWriter]:
     """Connect to *host* and *port* over TCP, and TLS where *ssl* is given; return the reader and the writer.
 
@@ -55,6 +57,8 @@ async def open_connection(
             recommends 0.25); None tries one after the other. interleave: how many addresses of the first family come before
             the families alternate; default 1 with a delay, else 0.
         all_errors: raise what went wrong with every address, as an ExceptionGroup of OSErrors.
+        way: "native" or "portable" to insist on one way to the socket; None for the best that there is, or for what the
+            environment variable HEADRACE_WAY says. `headrace doctor` explains the choice.
 
     Raises: OSError where no address can be reached (the errors in one message where they differ); ssl.SSLError or
     ConnectionError where the handshake fails, also when it times out; ValueError for arguments that contradict each other.
@@ -82,10 +86,15 @@ async def open_connection(
         ssl_handshake_timeout=ssl_handshake_timeout,
         ssl_shutdown_timeout=ssl_shutdown_timeout,
     )
-    reader, protocol = make(loop, limit)
+    choice = choose(loop, limit, tls=bool(ssl), sock=sock, way=way)
+    reader, protocol = make(loop, limit, choice)
+    native = choice.way == "native"
     if sock is not None:
-        transport, _ = await loop.create_connection(lambda: protocol, sock=sock, **secure)
-    elif happy_eyeballs_delay is None and not interleave and not all_errors and (local_addr is None or is_asyncio(loop)):
+        if native:
+            transport = adopt(loop, sock, protocol, receive_bytes(limit))
+        else:
+            transport, _ = await loop.create_connection(lambda: protocol, sock=sock, **secure)
+    elif not native and happy_eyeballs_delay is None and not interleave and not all_errors and (local_addr is None or is_asyncio(loop)):
         where = given(family=family or None, proto=proto or None, flags=flags or None, local_addr=local_addr)
         # typeshed: a host may be bytes too, and a port the name of a service.
         transport, _ = await loop.create_connection(lambda: protocol, host, port, **where, **secure)  # type: ignore[arg-type]
@@ -98,9 +107,12 @@ async def open_connection(
                 raise TypeError(f"local_addr must be a tuple of host and port, not {local_addr!r}")
             local = await resolve(loop, *local_addr[:2], hints)
         connected = await race(loop, addresses, local, happy_eyeballs_delay, interleave, all_errors)
-        if ssl and server_hostname is None:
-            secure["server_hostname"] = host
-        transport = await _adopt(loop, loop.create_connection, protocol, connected, secure)
+        if native:
+            transport = adopt(loop, connected, protocol, receive_bytes(limit))
+        else:
+            if ssl and server_hostname is None:
+                secure["server_hostname"] = host
+            transport = await _hand_over(loop, loop.create_connection, protocol, connected, secure)
     return reader, StreamWriter(transport, protocol, reader, loop)
 
 
@@ -113,6 +125,7 @@ async def open_unix_connection(
     server_hostname: str | None = None,
     ssl_handshake_timeout: float | None = None,
     ssl_shutdown_timeout: float | None = None,
+    way: Way | None = None,
 ) -> tuple[StreamReader, StreamWriter]:
     """Connect to the Unix socket at *path*, or take the connected *sock*; return the reader and the writer.
 
@@ -139,10 +152,15 @@ async def open_unix_connection(
         ssl_handshake_timeout=ssl_handshake_timeout,
         ssl_shutdown_timeout=ssl_shutdown_timeout,
     )
-    reader, protocol = make(loop, limit)
+    choice = choose(loop, limit, tls=bool(ssl), sock=sock, way=way)
+    reader, protocol = make(loop, limit, choice)
+    native = choice.way == "native"
     if sock is not None:
-        transport, _ = await loop.create_unix_connection(lambda: protocol, sock=sock, **secure)
-    elif is_asyncio(loop):
+        if native:
+            transport = adopt(loop, sock, protocol, receive_bytes(limit))
+        else:
+            transport, _ = await loop.create_unix_connection(lambda: protocol, sock=sock, **secure)
+    elif not native and is_asyncio(loop):
         transport, _ = await loop.create_unix_connection(lambda: protocol, os.fspath(path), **secure)  # type: ignore[arg-type]  # not None here
     else:
         # libuv takes a path for a C string, and so knows no abstract sockets.
@@ -153,7 +171,10 @@ async def open_unix_connection(
         except BaseException:
             connected.close()
             raise
-        transport = await _adopt(loop, loop.create_unix_connection, protocol, connected, secure)
+        if native:
+            transport = adopt(loop, connected, protocol, receive_bytes(limit))
+        else:
+            transport = await _hand_over(loop, loop.create_unix_connection, protocol, connected, secure)
     return reader, StreamWriter(transport, protocol, reader, loop)
 
 
@@ -162,7 +183,7 @@ def is_asyncio(loop: asyncio.AbstractEventLoop) -> bool:
     return isinstance(loop, asyncio.BaseEventLoop)
 
 
-async def _adopt(loop: Any, create: Any, protocol: asyncio.BaseProtocol, sock: socket.socket, secure: dict[str, Any]) -> Any:
+async def _hand_over(loop: Any, create: Any, protocol: asyncio.BaseProtocol, sock: socket.socket, secure: dict[str, Any]) -> Any:
     """Return the transport that the loop makes of *sock*, which is closed where it makes none."""
     try:
         transport, _ = await create(lambda: protocol, sock=sock, **secure)
@@ -175,7 +196,12 @@ async def _adopt(loop: Any, create: Any, protocol: asyncio.BaseProtocol, sock: s
 
 async def resolve(loop: asyncio.AbstractEventLoop, host: Any, port: Any, hints: dict[str, int]) -> Sequence[AddressInfo]:
     """Return what getaddrinfo() says, never nothing. Raises: OSError (socket.gaierror where the name is unknown)."""
-    found = await loop.getaddrinfo(host, port, **hints)
+    found: Sequence[AddressInfo]
+    try:
+        # What needs no resolver needs no thread for it either.
+        found = socket.getaddrinfo(host, port, **{**hints, "flags": hints["flags"] | socket.AI_NUMERICHOST | socket.AI_NUMERICSERV})
+    except socket.gaierror:
+        found = await loop.getaddrinfo(host, port, **hints)
     if not found:
         raise OSError("getaddrinfo() returned empty list")
     return found

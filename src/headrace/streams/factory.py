@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from headrace._transport.choose import choose
+from headrace._transport.choose import Choice
 from headrace.streams.protocol import BufferedStreamProtocol, StreamReaderProtocol
 from headrace.streams.reader import StreamReader
 from headrace.streams.writer import StreamWriter
@@ -18,18 +18,23 @@ MIN_RECEIVE_BYTES = 1024
 ClientConnected = Callable[[StreamReader, StreamWriter], Awaitable[None] | None]
 
 
-def make(
-    loop: asyncio.AbstractEventLoop, limit: int, callback: ClientConnected | None = None
-) -> tuple[StreamReader, StreamReaderProtocol | BufferedStreamProtocol]:
-    """Return a reader with the buffer limit *limit* (bytes) and the protocol that feeds it; a server's calls *callback*.
+def receive_bytes(limit: int) -> int:
+    """Return how much a connection receives at a time whose reader has the buffer limit *limit*.
 
-    Where the buffer is ours, a transport receives up to the limit at a time: a reader holds at most 2 * limit and one receive, and
-    what a read of 64 KiB finds with the default limit is one object, which it returns without a copy.
+    Up to the limit: a reader then holds at most 2 * limit and one receive, and what a read of 64 KiB finds with the default limit is one object,
+    which it returns without a copy.
     """
+    return min(max(limit, MIN_RECEIVE_BYTES), MAX_RECEIVE_BYTES)
+
+
+def make(
+    loop: asyncio.AbstractEventLoop, limit: int, choice: Choice, callback: ClientConnected | None = None
+) -> tuple[StreamReader, StreamReaderProtocol | BufferedStreamProtocol]:
+    """Return a reader with the buffer limit *limit* (bytes) and the protocol that feeds it; a server's calls *callback*."""
     reader = StreamReader(limit, loop)
-    form = BufferedStreamProtocol if choose(loop, limit).form == "buffered" else StreamReaderProtocol
+    form = BufferedStreamProtocol if choice.form == "buffered" else StreamReaderProtocol
     protocol = form(reader, callback, loop)
     # Nobody else has the transport of a connection that we make ourselves.
     protocol._h_private = True
-    protocol._h_receive_bytes = min(max(limit, MIN_RECEIVE_BYTES), MAX_RECEIVE_BYTES)
+    protocol._h_receive_bytes = receive_bytes(limit)
     return reader, protocol

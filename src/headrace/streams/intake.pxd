@@ -27,6 +27,7 @@ cdef class Intake(Receiver):
 
     cdef object _h_feed(self, bytes data)
     cdef object _h_feed_front(self, bytearray scratch, Py_ssize_t size)
+    cdef ReadBuffer _h_reserved(self)
     cdef object _h_after_feed(self)
     cdef object _h_maybe_pause(self)
     cdef object _h_pause_once(self, Operation waiter)
@@ -41,6 +42,7 @@ cdef class Intake(Receiver):
     cdef object _h_detach(self, Operation operation)
 
 cdef bint is_waiting(Operation operation) except -1
+cdef bint is_large(Operation operation) except -1
 @cython.locals(kind=int, size=Py_ssize_t, found=bint)
 cdef bint is_ready(Intake reader, Operation operation) except -1
 cdef bint is_greedy(Intake reader, Operation operation) except -1

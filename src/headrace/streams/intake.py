@@ -185,6 +185,12 @@ class Intake(Receiver):
         self._h_bytes.append_front(scratch, size)
         self._h_after_feed()
 
+    def _h_reserved(self) -> ReadBuffer | None:
+        waiter = self._h_waiter
+        if waiter is None or type(waiter) is not Operation or not is_large(waiter) or self._h_bytes.room() == 0:
+            return None
+        return self._h_bytes
+
     def _h_after_feed(self) -> None:
         """Wake the read that the new bytes satisfy, and pause the transport if that is due."""
         waiter = self._h_waiter
@@ -269,7 +275,7 @@ class Intake(Receiver):
             name = operation.argument if operation.kind == WAIT_FOR_DATA else WAIT_NAMES[operation.kind]
             raise RuntimeError(f"{name}() called while another coroutine is already waiting for incoming data")
         self._h_bytes.spare()
-        if operation.kind == READEXACTLY and operation.amount >= RESERVE_BYTES:
+        if is_large(operation):
             self._h_bytes.reserve(operation.amount)
         self._h_waiter = operation
         if self._paused:
@@ -297,6 +303,11 @@ def as_fed(data: Any) -> bytes:
 def is_waiting(operation: Operation) -> bool:
     """See Operation.is_waiting(): for one that comes out of something untyped."""
     return operation.is_waiting()
+
+
+def is_large(operation: Operation) -> bool:
+    """Tell whether *operation* collects its bytes in what it will return."""
+    return operation.kind == READEXACTLY and operation.amount >= RESERVE_BYTES
 
 
 def is_ready(reader: Intake, operation: Operation) -> bool:

@@ -9,9 +9,11 @@ import ssl as ssl_module
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from headrace._transport.choose import Way, choose
 from headrace.streams.arguments import check_stream_socket, check_timeouts, check_unix_socket, checked_limit, given
 from headrace.streams.connect import is_asyncio, resolve
-from headrace.streams.factory import ClientConnected
+from headrace.streams.factory import ClientConnected, receive_bytes
+from headrace.streams.listening import Listening, bound_sockets
 from headrace.streams.server import Server
 from headrace.streams.socketfile import Path, SocketFile, bound_socket
 
@@ -33,6 +35,7 @@ async def start_server(
     ssl_handshake_timeout: float | None = None,
     ssl_shutdown_timeout: float | None = None,
     start_serving: bool = True,
+    way: Way | None = None,
 ) -> Server:
     """Listen on *host* and *port* over TCP, with TLS where *ssl* is given; return the Server.
 
@@ -49,6 +52,7 @@ async def start_server(
         keep_alive: SO_KEEPALIVE for every connection.
         ssl_handshake_timeout, ssl_shutdown_timeout: seconds; None for asyncio's 60 and 30.
         start_serving: False to accept nothing until Server.start_serving() or serve_forever().
+        way: as for open_connection().
 
     Raises: OSError where an address cannot be bound; ValueError and TypeError for arguments that contradict each other.
     Cancellation: safe; nothing is left listening.
@@ -64,7 +68,12 @@ async def start_server(
     elif not named:
         raise ValueError("Neither host/port nor sock were specified")
 
-    server = Server(loop, limit, client_connected_cb)
+    choice = choose(loop, limit, tls=ssl is not None, sock=sock, way=way)
+    server = Server(loop, limit, choice, client_connected_cb)
+    if choice.way == "native":
+        sockets = [sock] if sock is not None else await bound_sockets(loop, host, port, family, flags, reuse_address, reuse_port)
+        server._h_adopt(Listening(loop, sockets, server._h_make_protocol, backlog, receive_bytes(limit)), backlog)
+        return await _begin(server, start_serving, keep_alive)
     options = given(ssl=ssl, ssl_handshake_timeout=ssl_handshake_timeout, ssl_shutdown_timeout=ssl_shutdown_timeout, sock=sock)
     if named:
         if not is_asyncio(loop) and not isinstance(host, str) and isinstance(host, Iterable):
@@ -88,6 +97,7 @@ async def start_unix_server(
     ssl_shutdown_timeout: float | None = None,
     start_serving: bool = True,
     cleanup_socket: bool = True,
+    way: Way | None = None,
 ) -> Server:
     """Listen on the Unix socket at *path*, or on the bound *sock*; return the Server.
 
@@ -110,14 +120,18 @@ async def start_unix_server(
     else:
         check_unix_socket(sock)
 
-    server = Server(loop, limit, client_connected_cb)
+    choice = choose(loop, limit, tls=ssl is not None, sock=sock, way=way)
+    server = Server(loop, limit, choice, client_connected_cb)
     file: SocketFile | None = None
     options = given(ssl=ssl, ssl_handshake_timeout=ssl_handshake_timeout, ssl_shutdown_timeout=ssl_shutdown_timeout)
     if _cleans_up(loop):
         options["cleanup_socket"] = False
     try:
         file = SocketFile(sock) if cleanup_socket else None
-        inner = await loop.create_unix_server(server._h_make_protocol, sock=sock, backlog=backlog, start_serving=False, **options)
+        if choice.way == "native":
+            inner: Any = Listening(loop, [sock], server._h_make_protocol, backlog, receive_bytes(limit))
+        else:
+            inner = await loop.create_unix_server(server._h_make_protocol, sock=sock, backlog=backlog, start_serving=False, **options)
     except BaseException:
         if path is not None:
             sock.close()

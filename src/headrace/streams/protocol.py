@@ -38,7 +38,8 @@ class ConnectingProtocol(StreamProtocol):
         """
         self._h_transport = transport
         reader = self._stream_reader
-        self._h_sender = Sender(transport, self._h_stepper, not self._h_private)
+        if self._h_sender is None or self._h_sender.transport is not transport:  # a transport of ours brings its own
+            self._h_sender = Sender(transport, self._h_stepper, not self._h_private)
         if reader is not None:
             reader.set_transport(transport)
             if isinstance(reader, Reader):

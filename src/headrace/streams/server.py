@@ -14,6 +14,7 @@ import weakref
 from asyncio import base_events
 from typing import Any
 
+from headrace._transport.choose import Choice
 from headrace.streams.factory import ClientConnected, make
 from headrace.streams.socketfile import SocketFile
 
@@ -65,9 +66,10 @@ class Server(asyncio.AbstractServer):
     abort_clients() end those too.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, limit: int, callback: ClientConnected) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, limit: int, choice: Choice, callback: ClientConnected) -> None:
         self._loop = loop
         self._h_limit = limit
+        self._h_choice = choice
         self._h_callback = callback
         self._h_inner: Any = None
         self._h_backlog = 0
@@ -90,7 +92,7 @@ class Server(asyncio.AbstractServer):
 
     def _h_make_protocol(self) -> Any:
         """Return the protocol of a connection that was accepted just now, and count it from here on."""
-        protocol: Any = make(self._loop, self._h_limit, self._h_callback)[1]
+        protocol: Any = make(self._loop, self._h_limit, self._h_choice, self._h_callback)[1]
         client = Client(protocol, self)
         if self._waiters is None:
             client.refused = True
@@ -170,7 +172,7 @@ class Server(asyncio.AbstractServer):
             return
         self._serving = True
         try:
-            if not isinstance(self._h_inner, base_events.Server):
+            if self._h_choice.way == "portable" and not isinstance(self._h_inner, base_events.Server):
                 self._h_listen()
             await self._h_inner.start_serving()
         except Exception:

@@ -1,0 +1,10 @@
+from headrace._transport.reactor cimport Watched
+
+cdef class Listener(Watched):
+    cdef readonly object sock
+    cdef int family
+    cdef object factory
+    cdef object context
+    cdef Py_ssize_t receive_bytes
+
+    cdef int accept(self) except -1

@@ -1,0 +1,54 @@
+from cpython.object cimport PyObject
+from libc.stdint cimport uint32_t
+
+from headrace._transport.stepper cimport Stepper
+
+cdef class Watched:
+    # The descriptor, or -1 where it is closed; and the place in the reactor's table, or -1 where it is not watched.
+    cdef readonly int fd
+    cdef int slot
+    # Which of the users of that place, one after another, this is.
+    cdef uint32_t generation
+    cdef Reactor reactor
+
+    cdef object on_events(self, uint32_t events)
+    cdef object on_turn(self)
+    cdef object on_end(self)
+
+cdef class Reactor:
+    cdef readonly object loop
+    cdef Stepper stepper
+    cdef int epoll
+    # What headrace_forks said when the set was made, and the thread that the loop was last seen in.
+    cdef int forks
+    cdef unsigned long thread
+    # What is watched, by slot, and the slots that are free.
+    cdef list table
+    cdef list free
+    cdef uint32_t generation
+    # A batch of events is being served.
+    cdef bint serving
+    # What may have more to read than it was allowed to at once, and what has come to its end.
+    cdef list unfinished
+    cdef list ended
+    # What was received into last: a bytes object, to be used again if nobody else has it then.
+    cdef PyObject *spare
+    # For what is scheduled: never that of whoever was the first to need it.
+    cdef object context
+
+    cdef bint is_inherited(self) noexcept
+    cdef object check_thread(self)
+    cdef object watch(self, Watched watched, uint32_t events)
+    cdef object unwatch(self, Watched watched)
+    cdef object rearm(self, Watched watched)
+    cdef object continue_later(self, Watched watched)
+    cdef object end(self, Watched watched)
+    cdef bytes receive(self, int descriptor, Py_ssize_t most, ssize_t *size)
+    cdef ssize_t discard(self, int descriptor, Py_ssize_t most) except? -1
+    cdef object _open(self)
+    cdef object _release(self)
+    cdef object _vacate(self, Watched watched)
+    cdef object _end_all(self)
+    cdef int _serve(self, int most) except -1
+
+cdef Reactor reactor_of(object loop)

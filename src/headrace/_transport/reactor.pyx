@@ -1,0 +1,341 @@
+# cython: language_level=3
+"""The native way: one epoll set for each event loop, hung on the loop as one descriptor.
+
+The loop watches the set by ``add_reader()``, and one call of run() serves what is ready in it: every ready connection receives,
+then the tasks that wait for what came are resumed (see Stepper), then connections that have ended are taken leave of. What the
+set watches is edge-triggered and registered once, for everything: an event is a hint that stays in the Watched until the system
+has said that there is no more, so pausing, resuming and waiting for room to write cost no system call, and a descriptor that is ready and
+not wanted cannot make the loop spin. (Go's and tokio's pollers do the same: runtime/netpoll_epoll.go, mio.)
+
+Events carry a slot of the table and a generation, never a pointer: a descriptor's number, and its slot, may have a new owner within one batch.
+The table is what keeps connections alive, and an ordinary object that the collector of cycles sees.
+"""
+
+from contextvars import Context
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_SetFromErrno
+from cpython.object cimport PyObject
+from libc.stdint cimport uint32_t, uint64_t
+
+from headrace._transport.linux cimport (
+    EINTR,
+    EPOLL_CLOEXEC,
+    EPOLL_CTL_ADD,
+    EPOLL_CTL_DEL,
+    EPOLL_CTL_MOD,
+    EPOLLET,
+    EPOLLIN,
+    EPOLLOUT,
+    EPOLLPRI,
+    EPOLLRDHUP,
+    MSG_TRUNC,
+    close,
+    epoll_create1,
+    epoll_ctl,
+    epoll_event,
+    epoll_wait,
+    errno,
+    recv,
+)
+from headrace._transport.stepper cimport Stepper, raise_later, stepper_of
+
+cdef extern from *:
+    """
+    #include <pthread.h>
+
+    /* How many forks lie between this process and the one that loaded the module. */
+    static int headrace_forks = 0;
+    static void headrace_forked(void) { headrace_forks++; }
+    static int headrace_watch_forks(void) { return pthread_atfork(NULL, NULL, headrace_forked); }
+
+    /* A bytes object that gets new content must not remember the hash of the old one. */
+    static void headrace_forget_hash(PyObject *data) {
+        _Py_COMP_DIAG_PUSH
+        _Py_COMP_DIAG_IGNORE_DEPR_DECLS
+        ((PyBytesObject *)data)->ob_shash = -1;
+        _Py_COMP_DIAG_POP
+    }
+
+    /* Shorten a bytes object that nobody else has. */
+    static PyObject *headrace_shorten(PyObject *data, Py_ssize_t size) {
+        return _PyBytes_Resize(&data, size) < 0 ? NULL : data;
+    }
+    """
+    int forks "headrace_forks"
+    int watch_forks "headrace_watch_forks"()
+    void forget_hash "headrace_forget_hash"(PyObject *)
+    PyObject *shorten "headrace_shorten"(PyObject *, Py_ssize_t) except NULL
+    PyObject *new_bytes "PyBytes_FromStringAndSize"(const char *, Py_ssize_t) except NULL
+    bytes owned "(PyObject *)"(PyObject *)  # a reference that is given away
+    void Py_CLEAR(PyObject *)
+    Py_ssize_t Py_REFCNT(object)
+    unsigned long PyThread_get_thread_ident()
+
+cdef enum:
+    # How many events a turn of the loop serves, so that whatever else is on the loop has its turn: with 300 connections ready at once,
+    # each of which computes for 1 ms, a datagram waited 130 ms without a bound, and 16 to 34 with 16.
+    EVENTS = 32
+
+
+cdef class Watched:
+    """What a reactor watches: a connection or a listening socket."""
+
+    def __cinit__(self):
+        self.fd = -1
+        self.slot = -1
+
+    cdef object on_events(self, uint32_t events):
+        """The descriptor is ready for *events*."""
+        raise NotImplementedError
+
+    cdef object on_turn(self):
+        """Others have had their turn: go on, after continue_later()."""
+        raise NotImplementedError
+
+    cdef object on_end(self):
+        """Nothing else is on the stack: take leave, after end()."""
+        raise NotImplementedError
+
+
+cdef class Reactor:
+    """See the module's documentation. One a loop, made by reactor_of(); the set exists while something is watched."""
+
+    def __cinit__(self):
+        self.epoll = -1
+
+    def __init__(self, loop):
+        self.loop = loop
+        self.stepper = stepper_of(loop)
+        self.table = []
+        self.free = []
+        self.unfinished = []
+        self.ended = []
+        self.context = Context()
+        self.thread = PyThread_get_thread_ident()
+
+    def __dealloc__(self):
+        Py_CLEAR(self.spare)
+        if self.epoll >= 0:
+            close(self.epoll)
+
+    cdef bint is_inherited(self) noexcept:
+        """Tell whether this process is a fork of the one that made the set, and so must leave it alone."""
+        return self.forks != forks
+
+    cdef object check_thread(self):
+        """Raise RuntimeError where the loop runs in another thread, or belongs to the parent process."""
+        if self.thread != PyThread_get_thread_ident() and self.loop.is_running():
+            raise RuntimeError("this stream belongs to an event loop in another thread: use loop.call_soon_threadsafe() to reach it there")
+        if self.is_inherited():
+            raise RuntimeError("this stream belongs to the parent process: a child that was forked has to open its own")
+
+    # ---- what is watched
+
+    cdef object watch(self, Watched watched, uint32_t events):
+        """Have *watched* told of *events* from now on, what has happened already included."""
+        cdef epoll_event event
+        if self.epoll < 0:
+            self._open()
+        if not self.free:
+            self.free.append(len(self.table))
+            self.table.append(None)
+        watched.slot = self.free.pop()
+        self.generation += 1
+        watched.generation = self.generation
+        self.table[watched.slot] = watched
+        event.events = events
+        event.data.u64 = <uint64_t>watched.generation << 32 | <uint32_t>watched.slot
+        if epoll_ctl(self.epoll, EPOLL_CTL_ADD, watched.fd, &event) < 0:
+            # First what needs errno.
+            try:
+                PyErr_SetFromErrno(OSError)
+            finally:
+                self._vacate(watched)
+
+    cdef object unwatch(self, Watched watched):
+        """Forget *watched*, before its descriptor is closed: a copy of that would keep it in the set, out of reach."""
+        cdef epoll_event event
+        if watched.slot < 0:
+            return
+        if self.epoll >= 0 and not self.is_inherited():
+            epoll_ctl(self.epoll, EPOLL_CTL_DEL, watched.fd, &event)
+        self._vacate(watched)
+
+    cdef object _vacate(self, Watched watched):
+        self.table[watched.slot] = None
+        self.free.append(watched.slot)
+        watched.slot = -1
+        if len(self.free) == len(self.table) and self.epoll >= 0:
+            self._release()
+
+    cdef object rearm(self, Watched watched):
+        """Have *watched* told once more what it is ready for."""
+        cdef epoll_event event
+        if watched.slot < 0 or self.is_inherited():
+            return
+        event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET
+        event.data.u64 = <uint64_t>watched.generation << 32 | <uint32_t>watched.slot
+        epoll_ctl(self.epoll, EPOLL_CTL_MOD, watched.fd, &event)
+
+    cdef object _open(self):
+        """Make the set and hang it on the loop, in a context of its own: what runs from it must not see its first user's variables."""
+        cdef int epoll = epoll_create1(EPOLL_CLOEXEC)
+        if epoll < 0:
+            PyErr_SetFromErrno(OSError)
+        self.epoll = epoll
+        self.forks = forks
+        try:
+            self.context.copy().run(self.loop.add_reader, epoll, self.run)
+        except BaseException:
+            self.epoll = -1
+            close(epoll)
+            raise
+
+    cdef object _release(self):
+        """Take the set from the loop and close it, in this order: the loop must not know a descriptor that is somebody else's next."""
+        cdef int epoll = self.epoll
+        self.table.clear()
+        self.free.clear()
+        Py_CLEAR(self.spare)
+        self.epoll = -1
+        try:
+            if not self.is_inherited() and not self.loop.is_closed():
+                self.loop.remove_reader(epoll)
+        finally:
+            close(epoll)
+
+    # ---- a turn
+
+    def run(self):
+        """Serve what is ready; the loop calls this when the set is."""
+        cdef int left = EVENTS
+        cdef int served
+        if self.epoll < 0 or self.is_inherited():
+            return
+        # A loop that was stopped may be run again in another thread.
+        self.thread = PyThread_get_thread_ident()
+        self.serving = True
+        try:
+            while True:
+                self.stepper.collecting = True
+                try:
+                    served = self._serve(left)
+                finally:
+                    self.stepper.end_batch()
+                    self._end_all()
+                left -= served
+                # Where one connection at a time is ready, looking again finds nothing. Where many are, a turn of the loop is spared.
+                if served <= 1 or left <= 0 or self.epoll < 0 or not self.stepper.is_quiet():
+                    break
+        finally:
+            self.serving = False
+            if self.unfinished:
+                unfinished = self.unfinished
+                self.unfinished = []
+                for watched in unfinished:
+                    self.rearm(<Watched>watched)
+
+    cdef int _serve(self, int most) except -1:
+        """Let what is ready receive, *most* events at once; return how many there were. Nothing that it raises keeps others waiting."""
+        cdef epoll_event events[EVENTS]
+        cdef Watched watched
+        cdef uint64_t where
+        cdef int found, i, served = 0
+        if self.unfinished:
+            unfinished = self.unfinished
+            self.unfinished = []
+            for each in unfinished:
+                served += 1
+                try:
+                    (<Watched>each).on_turn()
+                except BaseException as error:
+                    raise_later(self.stepper, error)
+        if served >= most or self.epoll < 0:
+            return served
+        found = epoll_wait(self.epoll, events, most - served, 0)
+        if found < 0:
+            if errno == EINTR:
+                return served
+            PyErr_SetFromErrno(OSError)
+        for i in range(found):
+            where = events[i].data.u64
+            if <uint32_t>where >= <size_t>len(self.table):
+                continue
+            watched = self.table[<uint32_t>where]
+            if watched is None or watched.generation != <uint32_t>(where >> 32):
+                continue  # its connection was closed by an earlier one of this batch
+            try:
+                watched.on_events(events[i].events)
+            except BaseException as error:
+                raise_later(self.stepper, error)
+        return served + found
+
+    cdef object continue_later(self, Watched watched):
+        """Call on_turn() of *watched* when others have had their turn."""
+        if self.serving:
+            self.unfinished.append(watched)
+        else:
+            self.rearm(watched)
+
+    cdef object end(self, Watched watched):
+        """Call on_end() of *watched* when nothing else is on the stack: in this turn where a batch is served, else in the next."""
+        self.ended.append(watched)
+        if not self.serving and len(self.ended) == 1:
+            self.loop.call_soon(self.end_all, context=self.context)
+
+    def end_all(self):
+        """Take leave of what has ended; the loop calls this where end() came from outside a batch."""
+        self._end_all()
+
+    cdef object _end_all(self):
+        while self.ended:
+            ended = self.ended
+            self.ended = []
+            for watched in ended:
+                try:
+                    (<Watched>watched).on_end()
+                except BaseException as error:
+                    raise_later(self.stepper, error)
+
+    cdef bytes receive(self, int descriptor, Py_ssize_t most, ssize_t *size):
+        """Receive up to *most* bytes. Sets *size* to what recv() returns, or to the negative number of its error; returns None where that is not above 0.
+
+        What fills at least half of the storage is returned as it is, without a copy; else the storage is used again, as it is when who got
+        all of it has dropped it.
+        """
+        cdef PyObject *storage = self.spare
+        self.spare = NULL
+        if storage != NULL and (Py_REFCNT(<object>storage) != 1 or PyBytes_GET_SIZE(<object>storage) != most):
+            Py_CLEAR(storage)
+        if storage == NULL:
+            storage = new_bytes(NULL, most)
+        else:
+            forget_hash(storage)
+        size[0] = recv(descriptor, PyBytes_AS_STRING(<object>storage), most, 0)
+        if size[0] < 0:
+            size[0] = -errno
+        if 2 * size[0] < most:
+            self.spare = storage
+            return None if size[0] <= 0 else PyBytes_FromStringAndSize(PyBytes_AS_STRING(<object>storage), size[0])
+        if size[0] < most:
+            return owned(shorten(storage, size[0]))
+        self.spare = storage
+        return <bytes>storage
+
+    cdef ssize_t discard(self, int descriptor, Py_ssize_t most) except? -1:
+        """Throw away up to *most* bytes of what a descriptor would receive; return what recv() returns."""
+        cdef bytes scratch = PyBytes_FromStringAndSize(NULL, most)
+        return recv(descriptor, PyBytes_AS_STRING(scratch), most, MSG_TRUNC)
+
+
+cdef Reactor reactor_of(object loop):
+    """Return the one Reactor of *loop*, kept by the loop's Stepper."""
+    cdef Stepper stepper = stepper_of(loop)
+    if stepper.reactor is None:
+        stepper.reactor = Reactor(loop)
+    return <Reactor>stepper.reactor
+
+
+if watch_forks() != 0:
+    raise MemoryError("pthread_atfork() failed")

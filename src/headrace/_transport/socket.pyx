@@ -1,0 +1,711 @@
+# cython: language_level=3
+"""SocketTransport: a whole asyncio.Transport over one socket of ours, served by the loop's Reactor.
+
+Reading and writing are single system calls, made when there is something to read or to write. What is received goes to the reader of a
+StreamProtocol without a Python call: into the very object that a large readexactly() will return, as one object where a receive filled at least
+half of its storage, else as a copy. Any other protocol can be set, and is called as asyncio's transports call it.
+
+    open --close(), nothing unsent--------------------------> ending --on_end()--> closed
+         --close(), something unsent--> closing --all sent--> ending
+         --abort(), or an error, in any state---------------> ending
+
+A connection that broke is read to its end before the protocol is told: what the peer sent before is still there, after a reset as after
+a failed send. Its socket is closed after that, so whoever waits for the end finds it closed.
+"""
+
+import asyncio
+import os
+import socket as sockets
+import warnings
+from asyncio import trsock
+from asyncio.log import logger
+from contextvars import copy_context
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport uint32_t
+from libc.string cimport memcpy, memset
+
+from headrace._core.buffer cimport ReadBuffer
+from headrace._transport.linux cimport (
+    AF_INET,
+    AF_INET6,
+    EAGAIN,
+    EINTR,
+    ENOBUFS,
+    ENOMEM,
+    EPOLLERR,
+    EPOLLET,
+    EPOLLHUP,
+    EPOLLIN,
+    EPOLLOUT,
+    EPOLLPRI,
+    EPOLLRDHUP,
+    MSG_NOSIGNAL,
+    SHUT_WR,
+    SO_ERROR,
+    SOL_SOCKET,
+    close as close_descriptor,
+    errno,
+    getsockname,
+    getsockopt,
+    iovec,
+    msghdr,
+    recv,
+    send,
+    sendmsg,
+    shutdown,
+    sockaddr,
+    sockaddr_storage,
+    socklen_t,
+)
+from headrace._transport.outbox cimport Outbox
+from headrace._transport.protocol cimport Receiver, StreamProtocol, takes_fast
+from headrace._transport.reactor cimport Reactor, Watched, reactor_of
+from headrace._transport.sender cimport Sender, as_bytes
+
+from headrace._transport.addresses import address_of
+
+cdef extern from *:
+    int PyContext_Enter(object context)  # declared here so that -1 is ours to handle, not an exception
+    int PyContext_Exit(object context) except -1
+    void PyErr_Clear()
+
+cdef enum:
+    # How many pieces one system call takes: few enough for the stack, and enough that the call is not what it costs. Not measured.
+    VECTORS = 64
+    # How much unread input is thrown away when a connection is closed. With some left the system sends a reset, which takes from the peer
+    # what it has not yet read of ours; who sends more than this gets that reset.
+    DISCARD_BYTES = 1 << 20
+    # How much one receive into a large readexactly() may bring: what asyncio's own transports receive at a time.
+    MOST_BYTES = 1 << 18
+    # Pieces that are smaller than this on average are joined before they are sent. Not measured.
+    JOIN_BYTES = 1 << 10
+
+# How long to wait where the system is short of memory for its buffers, in seconds. Nothing says when it has some again.
+RETRY_SECONDS = 0.02
+
+# asyncio's water mark (asyncio.transports), in bytes.
+HIGH_WATER_BYTES = 64 * 1024
+
+
+class Transport(asyncio.transports._FlowControlMixin, asyncio.Transport):
+    """The class that a SocketTransport says it is of. It cannot inherit from asyncio's, whose instances are laid out otherwise."""
+
+    __slots__ = ()
+
+
+Transport.__name__ = Transport.__qualname__ = "SocketTransport"
+
+
+cdef class SocketTransport(Watched):
+    """See the module's documentation. Made by adopt() and accepted()."""
+
+    # loop.start_tls() of asyncio asks for it, and loop.sendfile() for the other: it then sends the file through write().
+    _start_tls_compatible = True
+    _sendfile_compatible = asyncio.constants._SendfileMode.FALLBACK
+
+    def __init__(self):
+        raise TypeError("transports are made by open_connection() and start_server()")
+
+    @property
+    def __class__(self):
+        return Transport
+
+    def __repr__(self):
+        info = ["SocketTransport"]
+        if self.fd < 0:
+            info.append("closed")
+        else:
+            if self.closing:
+                info.append("closing")
+            info.append(f"fd={self.fd}")
+            info.append("paused" if self.paused else "reading")
+            info.append(f"unsent={self.outbox.size}")
+        return "<{}>".format(" ".join(info))
+
+    def __del__(self):
+        if self.fd < 0 or self.reactor is None or self.reactor.is_inherited():
+            return
+        warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
+
+    def __dealloc__(self):
+        # The socket object closes the descriptor, where there is one.
+        if self.fd >= 0 and self.sock is None:
+            close_descriptor(self.fd)
+
+    # ---- asyncio's surface
+
+    def get_extra_info(self, name, default=None):
+        """Return 'peername' or 'sockname' as the socket module writes addresses, or 'socket', an asyncio.trsock.TransportSocket."""
+        if name == "peername":
+            if self.peername is None and self.peer_size > 0:
+                self.peername = address_of(PyBytes_FromStringAndSize(self.peer, self.peer_size))
+            return self.peername
+        if name == "sockname":
+            self.keep_names()
+            if self.sockname is None and self.local_size > 0:
+                self.sockname = address_of(PyBytes_FromStringAndSize(self.local, self.local_size))
+            return self.sockname
+        if name == "socket":
+            if self.shown is None:
+                if self.sock is None:
+                    self.sock = sockets.socket(fileno=self.fd) if self.fd >= 0 else _closed_socket()
+                self.shown = trsock.TransportSocket(self.sock)
+            return self.shown
+        return default
+
+    def set_protocol(self, protocol):
+        """Have *protocol*, an asyncio.Protocol or BufferedProtocol, called from now on."""
+        self.use(protocol)
+
+    def get_protocol(self):
+        """Return the protocol."""
+        return self.protocol
+
+    @property
+    def _protocol(self):
+        return self.protocol
+
+    @property
+    def _protocol_paused(self):
+        return self.protocol_paused
+
+    def is_closing(self):
+        """Return whether the transport is closed or being closed."""
+        return self.closing
+
+    def is_reading(self):
+        """Return whether the protocol is told of what arrives."""
+        return not self.closing and not self.paused
+
+    def pause_reading(self):
+        """Tell the protocol nothing more of what arrives, until resume_reading()."""
+        if self.closing or self.paused:
+            return
+        self.reactor.check_thread()
+        self.paused = True
+
+    def resume_reading(self):
+        """Undo pause_reading()."""
+        if self.closing or not self.paused:
+            return
+        self.reactor.check_thread()
+        self.paused = False
+        if self.readable:
+            self.reactor.continue_later(self)
+
+    def write(self, data):
+        """Send *data*, a bytes-like object, or keep what the system does not take; a mutable one is copied.
+
+        Raises: TypeError for anything else; RuntimeError after write_eof(), and in a thread or process that the loop is not in.
+        After close() or the loss of the connection it is dropped.
+        """
+        chunk = data if type(data) is bytes else as_bytes(data)
+        if self.eof_written:
+            raise RuntimeError("Cannot call write() after write_eof()")
+        if PyBytes_GET_SIZE(<bytes>chunk) > 0:
+            self.send(<bytes>chunk)
+
+    def writelines(self, list_of_data):
+        """Send all of *list_of_data*, an iterable of bytes-like objects, as one write()."""
+        pieces = [as_bytes(each) for each in list_of_data]
+        if self.eof_written:
+            raise RuntimeError("Cannot call writelines() after write_eof()")
+        self.send_all([piece for piece in pieces if piece])
+
+    def write_eof(self):
+        """Close the writing half after what was written; reading goes on."""
+        if self.closing or self.eof_written:
+            return
+        self.reactor.check_thread()
+        self.eof_written = True
+        if self.outbox.size == 0:
+            shutdown(self.fd, SHUT_WR)
+
+    def can_write_eof(self):
+        """Return True."""
+        return True
+
+    def get_write_buffer_size(self):
+        """Return how many bytes are unsent."""
+        return self.outbox.size
+
+    def get_write_buffer_limits(self):
+        """Return (low, high): the protocol is paused above *high* unsent bytes and resumed at *low*."""
+        return self.low, self.high
+
+    def set_write_buffer_limits(self, high=None, low=None):
+        """Set when the protocol is paused and resumed: asyncio's defaults are 64 KiB for *high*, and a quarter of it for *low*."""
+        if high is None:
+            high = HIGH_WATER_BYTES if low is None else 4 * low
+        if low is None:
+            low = high // 4
+        if not high >= low >= 0:
+            raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
+        self.high, self.low = high, low
+        self.pause_if_high()
+
+    def close(self):
+        """Send what was written, then close. What arrives meanwhile is dropped. Closing twice is allowed."""
+        if self.closing:
+            return
+        self.closing = True
+        if self.outbox.size == 0:
+            self.finish(None)
+
+    def abort(self):
+        """Close at once, and forget what was not sent."""
+        self.finish(None)
+
+    def _force_close(self, exc):
+        self.finish(exc)
+
+    # ---- what the reactor calls
+
+    cdef object begin(self):
+        """Start to be served; the protocol knows of the connection."""
+        if not self.ending:
+            self.reactor.watch(self, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET)
+
+    cdef object on_events(self, uint32_t events):
+        cdef int error = 0
+        cdef socklen_t size = sizeof(error)
+        if self.ending:
+            return
+        if events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR):
+            self.hangup = True
+        if events & EPOLLPRI:
+            # A receive ends at urgent data, whatever is behind it (tcp(7)).
+            self.trickles = True
+        if events & (EPOLLOUT | EPOLLERR | EPOLLHUP) and self.outbox.size > 0:
+            self.send_queued()
+            if self.ending:
+                return
+        if events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI) and not self.eof:
+            self.readable = True
+        if self.readable and not self.paused and not self.closing:
+            self.receive()
+        elif events & EPOLLERR:
+            # Nobody reads it, so nobody would ever see that it broke.
+            getsockopt(self.fd, SOL_SOCKET, SO_ERROR, &error, &size)
+            if error != 0:
+                self.rest = True
+                self.fail(os_error(error))
+
+    cdef object on_turn(self):
+        if self.readable and not self.paused and not self.closing:
+            self.receive()
+
+    cdef object on_end(self):
+        cdef Py_ssize_t total = 0
+        cdef ssize_t size = 1
+        if self.fd < 0 or self.reactor.is_inherited():
+            return
+        if self.rest and not self.eof:
+            self.receive_rest()
+        try:
+            self.call(self.protocol.connection_lost, (self.error,))
+        finally:
+            self.keep_names()
+            self.reactor.unwatch(self)
+            if self.error is None and not self.eof:
+                while size > 0 and total < DISCARD_BYTES:
+                    size = self.reactor.discard(self.fd, self.receive_bytes)
+                    total += size
+            if self.sock is None:
+                close_descriptor(self.fd)
+            else:
+                self.sock.close()
+            self.fd = -1
+            self.protocol = None
+            self.stream = None
+            self.context = None
+            self.error = None
+
+    # ---- reading
+
+    cdef object receive(self):
+        """Receive once; where the end is known to come behind, go on to it, but not for ever."""
+        cdef Py_ssize_t asked = 0
+        cdef ssize_t size
+        cdef int turns = 2
+        while turns > 0 and self.readable and not self.paused and not self.closing:
+            size = self.receive_once(&asked)
+            if size > 0:
+                if size == asked:
+                    break  # there may be more, and no event will say so
+                self.readable = self.hangup or self.trickles
+                turns -= 1
+            elif size == 0:
+                self.on_eof()
+            elif size == -EAGAIN:
+                self.readable = False
+            elif size == -ENOBUFS or size == -ENOMEM:
+                self.retry_later()
+                return
+            elif size != -EINTR:
+                self.readable = False
+                self.fail(os_error(-size))
+        if self.readable and not self.paused and not self.closing:
+            self.reactor.continue_later(self)
+
+    cdef ssize_t receive_once(self, Py_ssize_t *asked) except? -1000000:
+        """Make one system call; return what it returned, or the negative number of its error, and how much was asked for."""
+        cdef Receiver receiver = None
+        cdef ReadBuffer buffer
+        cdef bytes data
+        cdef ssize_t size = 0
+        if self.stream is not None:
+            receiver = self.stream._h_receiver()
+        if receiver is None:
+            # There is no reader, one whose methods somebody overrides, or another protocol than ours.
+            return self.receive_foreign(asked)
+        buffer = receiver._h_reserved()
+        if buffer is not None:
+            # Straight into what a readexactly() will return.
+            asked[0] = min(PyBytes_GET_SIZE(buffer.head) - buffer.end, MOST_BYTES)
+            size = recv(self.fd, PyBytes_AS_STRING(buffer.head) + buffer.end, asked[0], 0)
+            if size < 0:
+                return -errno
+            if size > 0:
+                buffer.end += size
+                receiver._h_after_feed()
+            return size
+        asked[0] = self.receive_bytes
+        data = self.reactor.receive(self.fd, asked[0], &size)
+        if data is not None:
+            receiver._h_feed(data)
+        return size
+
+    cdef ssize_t receive_foreign(self, Py_ssize_t *asked) except? -1000000:
+        """The same for a protocol that is called as asyncio's transports call it; what it raises breaks the connection."""
+        cdef ssize_t size = 0
+        cdef unsigned char[::1] view
+        protocol = self.protocol
+        buffered = isinstance(protocol, asyncio.BufferedProtocol)
+        what = "get_buffer"
+        try:
+            if buffered:
+                view = memoryview(self.call(protocol.get_buffer, (-1,))).cast("B")
+                asked[0] = len(view)
+                if asked[0] == 0:
+                    raise RuntimeError("get_buffer() returned an empty buffer")
+                size = recv(self.fd, &view[0], asked[0], 0)
+                if size < 0:
+                    return -errno
+                if size > 0:
+                    what = "buffer_updated"
+                    self.call(protocol.buffer_updated, (size,))
+            else:
+                asked[0] = self.receive_bytes
+                data = self.reactor.receive(self.fd, asked[0], &size)
+                if data is not None:
+                    what = "data_received"
+                    self.call(protocol.data_received, (data,))
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self.fatal(error, f"Fatal error: protocol.{what}() call failed.")
+            return -EAGAIN
+        return size
+
+    cdef object receive_rest(self):
+        """Receive what came before the connection broke; the system has an end of it."""
+        cdef Py_ssize_t asked = 0
+        cdef ssize_t size = 1
+        while size > 0 or size == -EINTR:
+            size = self.receive_once(&asked)
+
+    cdef object on_eof(self):
+        self.eof = True
+        self.readable = False
+        try:
+            keep_open = self.call(self.protocol.eof_received, ())
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self.fatal(error, "Fatal error: protocol.eof_received() call failed.")
+            return
+        if not keep_open:
+            self.close()
+
+    cdef object call(self, object method, tuple arguments):
+        """Call a method of the protocol in the connection's context."""
+        return run_in(self.context, method, arguments)
+
+    cdef object use(self, object protocol):
+        self.protocol = protocol
+        self.stream = <StreamProtocol>protocol if is_direct(protocol) else None
+
+    def retry(self):
+        """Go on after retry_later()."""
+        if self.ending:
+            return
+        if self.outbox.size > 0:
+            self.send_queued()
+        self.reactor.rearm(self)
+
+    cdef object retry_later(self):
+        """Try again in a while: the system is short of memory, and no event will tell when it has some."""
+        self._loop.call_later(RETRY_SECONDS, self.retry, context=self.reactor.context)
+
+    # ---- writing
+
+    cdef object send(self, bytes data):
+        """Send *data*, which is not empty, or keep what the system does not take."""
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
+        cdef ssize_t sent = 0
+        if self.closing:
+            return
+        self.reactor.check_thread()
+        if self.outbox.size == 0:
+            sent = send(self.fd, PyBytes_AS_STRING(data), size, MSG_NOSIGNAL)
+            if sent == size:
+                return
+            if sent < 0:
+                if not self.may_send_later():
+                    return
+                sent = 0
+        self.outbox.add(data, sent)
+        self.pause_if_high()
+
+    cdef object send_all(self, list pieces):
+        """The same for several pieces, none of them empty."""
+        cdef bint idle = self.outbox.size == 0
+        if self.closing:
+            return
+        self.reactor.check_thread()
+        for piece in pieces:
+            self.outbox.add(<bytes>piece, 0)
+        if idle and self.outbox.size > 0:
+            self.send_queued()
+        self.pause_if_high()
+
+    cdef object send_queued(self):
+        """Send what was kept, until the system takes no more."""
+        cdef iovec vectors[VECTORS]
+        cdef msghdr message
+        cdef Py_ssize_t total
+        cdef ssize_t sent
+        memset(&message, 0, sizeof(message))
+        message.msg_iov = vectors
+        while self.outbox.size > 0:
+            message.msg_iovlen = self.outbox.fill(vectors, VECTORS, &total)
+            sent = sendmsg(self.fd, &message, MSG_NOSIGNAL)
+            if sent < 0:
+                if not self.may_send_later():
+                    return
+                break
+            self.outbox.remove(sent)
+            if sent < total:
+                break  # the event for more room is on its way
+        self.resume_if_low()
+        if self.outbox.size == 0 and not self.ending:
+            if self.closing:
+                self.finish(None)
+            elif self.eof_written:
+                shutdown(self.fd, SHUT_WR)
+
+    cdef bint may_send_later(self) except -1:
+        """Look at the error of a send: return whether it was no more than a lack of room; else the connection has broken."""
+        cdef int error = errno
+        if error == EAGAIN:
+            return True
+        if error == EINTR or error == ENOBUFS or error == ENOMEM:
+            self.retry_later()
+            return True
+        self.rest = True
+        self.fail(os_error(error))
+        return False
+
+    cdef object pause_if_high(self):
+        if self.outbox.size > self.high and not self.protocol_paused and not self.ending:
+            self.protocol_paused = True
+            self.tell("pause_writing")
+
+    cdef object resume_if_low(self):
+        if self.protocol_paused and self.outbox.size <= self.low:
+            self.protocol_paused = False
+            self.tell("resume_writing")
+
+    cdef object tell(self, str what):
+        """Call a method of the protocol that says nothing of whether the connection goes on; what it raises is reported."""
+        try:
+            self.call(getattr(self.protocol, what), ())
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self.report(error, f"protocol.{what}() failed")
+
+    # ---- the end
+
+    cdef object report(self, object error, str message):
+        self._loop.call_exception_handler(
+            {"message": message, "exception": error, "transport": self, "protocol": self.protocol}
+        )
+
+    cdef object fatal(self, object error, str message):
+        """End the connection for *error*, which the protocol raised."""
+        if isinstance(error, OSError):
+            if self._loop.get_debug():
+                logger.debug("%r: %s", self, message, exc_info=True)
+        else:
+            self.report(error, message)
+        self.finish(error)
+
+    cdef object fail(self, object error):
+        """End the connection for *error*, which the system gave."""
+        if self._loop.get_debug():
+            logger.debug("%r: %s", self, error)
+        self.finish(error)
+
+    cdef object finish(self, object error):
+        """Have the protocol told, when nothing else is on the stack, that the connection is over, and close the socket then."""
+        if self.ending:
+            return
+        self.reactor.check_thread()
+        self.closing = self.ending = True
+        self.error = error
+        self.outbox.clear()
+        self.reactor.end(self)
+
+    cdef object keep_names(self):
+        """Ask for the socket's own name, while it has one."""
+        cdef sockaddr_storage name
+        cdef socklen_t size = sizeof(name)
+        if self.sockname is None and self.local_size == 0 and self.fd >= 0:
+            if getsockname(self.fd, <sockaddr *>&name, &size) == 0:
+                if size <= sizeof(self.local):
+                    memcpy(self.local, &name, size)
+                    self.local_size = size
+                else:
+                    self.sockname = address_of(PyBytes_FromStringAndSize(<char *>&name, size))
+
+
+cdef class SocketSender(Sender):
+    """A Sender that calls a SocketTransport without going through Python."""
+
+    def __init__(self, transport, stepper, exposed):
+        Sender.__init__(self, transport, stepper, exposed)
+        self.direct = <SocketTransport>transport
+
+    cdef object _send(self, bytes data):
+        if self.direct is None:
+            Sender._send(self, data)
+        else:
+            self.direct.send(data)
+
+    cdef object _send_all(self, list pieces, Py_ssize_t size):
+        # Copying small pieces into one costs less than a vector for each.
+        if self.direct is None or size < JOIN_BYTES * len(pieces):
+            self._send(b"".join(pieces))
+        else:
+            self.direct.send_all(pieces)
+
+    cdef bint is_closing(self) except -1:
+        if self.direct is None:
+            return Sender.is_closing(self)
+        return self.closing or self.direct.closing
+
+    cdef object rebind(self, object transport):
+        if transport is not self.direct:
+            self.direct = None
+        Sender.rebind(self, transport)
+
+
+def is_native(transport):
+    """Tell whether *transport* is a SocketTransport."""
+    return type(transport) is SocketTransport
+
+
+def adopt(loop, sock, protocol, Py_ssize_t receive_bytes):
+    """Return the transport of *sock*, a connected socket that belongs to it from now on, and tell *protocol* that it is connected.
+
+    Raises: OSError where the socket is none that can be watched; it is then still the caller's.
+    """
+    cdef SocketTransport transport = make(reactor_of(loop), sock.fileno(), sock.family, protocol, copy_context(), receive_bytes)
+    sock.setblocking(False)
+    if sock.family in (sockets.AF_INET, sockets.AF_INET6):
+        sock.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
+    transport.sock = sock
+    transport.sockname = _name_or_none(sock.getsockname)
+    transport.peername = _name_or_none(sock.getpeername)
+    connect(transport)
+    return transport
+
+
+cdef SocketTransport accepted(Reactor reactor, int fd, int family, sockaddr *peer, socklen_t peer_size, object protocol, object context, Py_ssize_t receive_bytes):
+    """Return the transport of the descriptor *fd*, which accept() has made, and tell *protocol*."""
+    cdef SocketTransport transport = make(reactor, fd, family, protocol, context, receive_bytes)
+    if peer_size <= sizeof(transport.peer):
+        memcpy(transport.peer, peer, peer_size)
+        transport.peer_size = peer_size
+    else:
+        transport.peername = address_of(PyBytes_FromStringAndSize(<char *>peer, peer_size))
+    connect(transport)
+    return transport
+
+
+cdef SocketTransport make(Reactor reactor, int fd, int family, object protocol, object context, Py_ssize_t receive_bytes):
+    cdef SocketTransport transport = SocketTransport.__new__(SocketTransport)
+    transport.reactor = reactor
+    transport._loop = reactor.loop
+    transport.fd = fd
+    transport.family = family
+    transport.context = context
+    transport.receive_bytes = receive_bytes
+    transport.outbox = Outbox.__new__(Outbox)
+    transport.high = HIGH_WATER_BYTES
+    transport.low = HIGH_WATER_BYTES // 4
+    # What a receive says of the system's buffer holds of TCP. A Unix socket ends a receive where descriptors or credentials were sent.
+    transport.trickles = family != AF_INET and family != AF_INET6
+    transport.use(protocol)
+    return transport
+
+
+cdef object connect(SocketTransport transport):
+    """Tell the protocol of the connection, then begin to read."""
+    cdef StreamProtocol stream = transport.stream
+    if stream is not None:
+        stream._h_sender = SocketSender(transport, transport.reactor.stepper, not stream._h_private)
+    try:
+        transport.call(transport.protocol.connection_made, (transport,))
+        transport.begin()
+    except BaseException:
+        transport.abort()
+        raise
+
+
+cdef bint is_direct(object protocol) except -1:
+    """Tell whether bytes can be given to the protocol's reader without calling the protocol: nobody has overridden its data_received()."""
+    return isinstance(protocol, StreamProtocol) and type(protocol).data_received is StreamProtocol.data_received
+
+
+cdef object run_in(object context, object method, tuple arguments):
+    """Call method(*arguments) in *context*, or in a copy where it is entered already."""
+    if PyContext_Enter(context) < 0:
+        PyErr_Clear()
+        context = context.copy()
+        if PyContext_Enter(context) < 0:
+            raise RuntimeError("a new context cannot be entered")
+    try:
+        return method(*arguments)
+    finally:
+        PyContext_Exit(context)
+
+
+cdef object os_error(int number):
+    return OSError(number, os.strerror(number))
+
+
+def _name_or_none(ask):
+    try:
+        return ask()
+    except OSError:
+        return None
+
+
+def _closed_socket():
+    sock = sockets.socket()
+    sock.close()
+    return sock
