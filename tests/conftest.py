@@ -22,6 +22,7 @@ from certificates import tls  # noqa: F401 (a fixture)
 
 import headrace
 from headrace._core.stock import StockStreamReader, StockStreamWriter
+from headrace._transport import choose
 from headrace.cli import doctor
 
 try:
@@ -30,6 +31,8 @@ except ImportError:  # the loop is optional, and so are its tests
     uvloop = None
 
 LOOP_KINDS = ["asyncio", "debug", *(["eager"] if sys.version_info >= (3, 12) else []), *(["uvloop"] if uvloop else [])]
+# headrace's ways to a socket here: each test of its streams runs on each.
+WAYS = ["native", "portable"] if choose.native is not None else ["portable"]
 TIMEOUT_S = 20.0
 
 STOCK = types.SimpleNamespace(
@@ -164,15 +167,19 @@ def run(loop_kind: str, request: pytest.FixtureRequest) -> Iterator[Run]:
         assert runner.errors == []
 
 
-@pytest.fixture(params=["stock", "headrace"])
-def streams(request: pytest.FixtureRequest) -> types.SimpleNamespace:
-    """asyncio's streams, then ours. A test marked ``defect("gh-…")`` shows a defect of asyncio's: there it may fail."""
-    return STOCK if request.param == "stock" else OURS
+@pytest.fixture(params=["stock", *WAYS])
+def streams(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
+    """asyncio's streams, then ours, each way. A test marked ``defect("gh-…")`` shows a defect of asyncio's: there it may fail."""
+    if request.param == "stock":
+        return STOCK
+    monkeypatch.setenv(choose.VARIABLE, request.param)
+    return OURS
 
 
-@pytest.fixture
-def ours() -> types.SimpleNamespace:
-    """headrace's streams, for what asyncio does not have."""
+@pytest.fixture(params=WAYS)
+def ours(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
+    """headrace's streams, each way, for what asyncio does not have."""
+    monkeypatch.setenv(choose.VARIABLE, request.param)
     return OURS
 
 

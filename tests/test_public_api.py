@@ -94,9 +94,11 @@ def test_names_of_asyncio():
 
 @pytest.mark.parametrize("name", SIGNATURES)
 def test_functions(name):
-    """Each function has the documented parameters, in order and with the documented defaults, and is a coroutine function."""
+    """Each function has the documented parameters, in order and with the documented defaults, then ours, and is a coroutine function."""
     function = getattr(headrace, name)
-    assert shape(function) == documented(SIGNATURES[name])
+    *theirs, way = shape(function)
+    assert theirs == documented(SIGNATURES[name])
+    assert way == ("way", inspect.Parameter.KEYWORD_ONLY, None)
     assert inspect.iscoroutinefunction(function)
 
 

@@ -171,7 +171,7 @@ def test_failed_start_leaves_no_file(run, ours, path):
 
         loop.create_unix_server = create_unix_server
         with pytest.raises(OSError, match="no"):
-            await ours.start_unix_server(echo, path)
+            await ours.start_unix_server(echo, path, way="portable")
 
     run(main)
     assert not os.path.exists(path)

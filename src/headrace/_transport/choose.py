@@ -118,11 +118,6 @@ def is_libuv(loop: asyncio.AbstractEventLoop) -> bool:
     return any(cls.__module__.partition(".")[0] == "uvloop" for cls in type(loop).__mro__)
 
 
-def is_native(transport: object) -> bool:
-    """Tell whether *transport* is one of ours."""
-    return native is not None and bool(native.is_native(transport))
-
-
 def adopt(loop: asyncio.AbstractEventLoop, sock: socket.socket, protocol: Any, receive_bytes: int) -> Any:
     """Return a transport of ours for the connected *sock*: see socket.pyx."""
     return native.adopt(loop, sock, protocol, receive_bytes)

@@ -44,7 +44,6 @@ cdef class Reactor:
     cdef object continue_later(self, Watched watched)
     cdef object end(self, Watched watched)
     cdef bytes receive(self, int descriptor, Py_ssize_t most, ssize_t *size)
-    cdef ssize_t discard(self, int descriptor, Py_ssize_t most) except? -1
     cdef object _open(self)
     cdef object _release(self)
     cdef object _vacate(self, Watched watched)

@@ -11,6 +11,8 @@ Events carry a slot of the table and a generation, never a pointer: a descriptor
 The table is what keeps connections alive, and an ordinary object that the collector of cycles sees.
 """
 
+import asyncio
+import functools
 from contextvars import Context
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -29,7 +31,6 @@ from headrace._transport.linux cimport (
     EPOLLOUT,
     EPOLLPRI,
     EPOLLRDHUP,
-    MSG_TRUNC,
     close,
     epoll_create1,
     epoll_ctl,
@@ -323,18 +324,30 @@ cdef class Reactor:
         self.spare = storage
         return <bytes>storage
 
-    cdef ssize_t discard(self, int descriptor, Py_ssize_t most) except? -1:
-        """Throw away up to *most* bytes of what a descriptor would receive; return what recv() returns."""
-        cdef bytes scratch = PyBytes_FromStringAndSize(NULL, most)
-        return recv(descriptor, PyBytes_AS_STRING(scratch), most, MSG_TRUNC)
-
 
 cdef Reactor reactor_of(object loop):
     """Return the one Reactor of *loop*, kept by the loop's Stepper."""
     cdef Stepper stepper = stepper_of(loop)
     if stepper.reactor is None:
         stepper.reactor = Reactor(loop)
+        if not isinstance(loop, asyncio.BaseEventLoop):
+            take_start_tls(loop)
     return <Reactor>stepper.reactor
+
+
+def take_start_tls(loop):
+    """Have loop.start_tls() take our transports too: loops other than asyncio's refuse every one that is not their own.
+
+    asyncio's works with any transport, on any loop. The loop object gets an attribute; its class stays as it is.
+    """
+    theirs = loop.start_tls
+    ours = functools.partial(asyncio.BaseEventLoop.start_tls, loop)
+
+    def start_tls(transport, protocol, sslcontext, **options):
+        upgrade = ours if isinstance(transport, Watched) else theirs
+        return upgrade(transport, protocol, sslcontext, **options)
+
+    loop.start_tls = functools.update_wrapper(start_tls, theirs)
 
 
 if watch_forks() != 0:

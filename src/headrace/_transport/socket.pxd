@@ -68,6 +68,7 @@ cdef class SocketTransport(Watched):
     cdef object fatal(self, object error, str message)
     cdef object fail(self, object error)
     cdef object finish(self, object error)
+    cdef object close_socket(self)
     cdef object keep_names(self)
 
 cdef class SocketSender(Sender):

@@ -73,9 +73,6 @@ cdef extern from *:
 cdef enum:
     # How many pieces one system call takes: few enough for the stack, and enough that the call is not what it costs. Not measured.
     VECTORS = 64
-    # How much unread input is thrown away when a connection is closed. With some left the system sends a reset, which takes from the peer
-    # what it has not yet read of ours; who sends more than this gets that reset.
-    DISCARD_BYTES = 1 << 20
     # How much one receive into a large readexactly() may bring: what asyncio's own transports receive at a time.
     MOST_BYTES = 1 << 18
     # Pieces that are smaller than this on average are joined before they are sent. Not measured.
@@ -124,14 +121,13 @@ cdef class SocketTransport(Watched):
         return "<{}>".format(" ".join(info))
 
     def __del__(self):
-        if self.fd < 0 or self.reactor is None or self.reactor.is_inherited():
+        if self.fd < 0:
             return
-        warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
-
-    def __dealloc__(self):
-        # The socket object closes the descriptor, where there is one.
-        if self.fd >= 0 and self.sock is None:
-            close_descriptor(self.fd)
+        try:
+            if not self.reactor.is_inherited():
+                warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
+        finally:
+            self.close_socket()
 
     # ---- asyncio's surface
 
@@ -297,8 +293,6 @@ cdef class SocketTransport(Watched):
             self.receive()
 
     cdef object on_end(self):
-        cdef Py_ssize_t total = 0
-        cdef ssize_t size = 1
         if self.fd < 0 or self.reactor.is_inherited():
             return
         if self.rest and not self.eof:
@@ -308,15 +302,7 @@ cdef class SocketTransport(Watched):
         finally:
             self.keep_names()
             self.reactor.unwatch(self)
-            if self.error is None and not self.eof:
-                while size > 0 and total < DISCARD_BYTES:
-                    size = self.reactor.discard(self.fd, self.receive_bytes)
-                    total += size
-            if self.sock is None:
-                close_descriptor(self.fd)
-            else:
-                self.sock.close()
-            self.fd = -1
+            self.close_socket()
             self.protocol = None
             self.stream = None
             self.context = None
@@ -569,6 +555,15 @@ cdef class SocketTransport(Watched):
         self.outbox.clear()
         self.reactor.end(self)
 
+    cdef object close_socket(self):
+        """Close the descriptor; the socket object does it where there is one."""
+        fd = self.fd
+        self.fd = -1
+        if self.sock is None:
+            close_descriptor(fd)
+        else:
+            self.sock.close()
+
     cdef object keep_names(self):
         """Ask for the socket's own name, while it has one."""
         cdef sockaddr_storage name
@@ -611,11 +606,6 @@ cdef class SocketSender(Sender):
         if transport is not self.direct:
             self.direct = None
         Sender.rebind(self, transport)
-
-
-def is_native(transport):
-    """Tell whether *transport* is a SocketTransport."""
-    return type(transport) is SocketTransport
 
 
 def adopt(loop, sock, protocol, Py_ssize_t receive_bytes):

@@ -8,13 +8,10 @@ after it was connected, and before the transport reads anything more.
 from __future__ import annotations
 
 import asyncio
-import functools
 import ssl
 import types
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
-
-from headrace._transport.choose import is_native
 
 
 async def upgrade(
@@ -29,9 +26,7 @@ async def upgrade(
 
     Raises what loop.start_tls() raises; *transport* is then closed or closing.
     """
-    # A loop other than asyncio's upgrades its own transports only; what asyncio does works with any transport, on any loop.
-    start_tls: Any = functools.partial(asyncio.BaseEventLoop.start_tls, loop) if is_native(transport) else loop.start_tls  # type: ignore[arg-type]
-    handshake = start_tls(transport, protocol, sslcontext, **options)
+    handshake = loop.start_tls(transport, protocol, sslcontext, **options)
     if not early:
         upgraded = await handshake
     else:

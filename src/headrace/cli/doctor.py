@@ -20,9 +20,10 @@ from headrace.swap import installed
 
 
 def modules() -> dict[str, bool]:
-    """Return, by module name, whether each module that can be compiled is: those with a ``.pxd`` or ``.pyx`` beside them."""
+    """Return, by module name, whether each module that can be compiled is: each ``.pyx``, and each ``.py`` with a ``.pxd`` beside it."""
     root = Path(headrace.__file__).parent
-    stems = {path.relative_to(root).with_suffix("") for pattern in ("**/*.pxd", "**/*.pyx") for path in root.glob(pattern)}
+    sources = [*root.glob("**/*.pyx"), *(path for path in root.glob("**/*.py") if path.with_suffix(".pxd").exists())]
+    stems = {path.relative_to(root).with_suffix("") for path in sources}
     found = {}
     for stem in sorted(stems):
         name = ".".join(("headrace", *stem.parts))
