@@ -11,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+import weakref
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -174,6 +176,20 @@ def test_bound_to(leaf):
         assert leaf.bound_to(callback) is expected
     for callback in (WithSelf().method, WithSelf(), WithSelf, lambda: None, None, 1, items, str.upper, "text".__class__):
         assert leaf.bound_to(callback) is None
+
+
+@pytest.mark.parametrize("leaf", LEAVES)
+def test_referent(leaf):
+    """referent() returns what a weak reference refers to, and None once that is gone."""
+
+    class Referred:
+        pass
+
+    referred = Referred()
+    reference = weakref.ref(referred)
+    assert leaf.referent(reference) is referred
+    del referred
+    assert leaf.referent(reference) is None
 
 
 @pytest.mark.parametrize("leaf", LEAVES)

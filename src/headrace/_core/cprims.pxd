@@ -8,5 +8,6 @@ cpdef void put_front(bytes storage, Py_ssize_t at, bytearray data, Py_ssize_t si
 cpdef Py_ssize_t references(object data) noexcept
 cpdef double seconds() noexcept
 cpdef object bound_to(object callback)
+cpdef object referent(object reference)
 cpdef object set_attribute(object target, str name, object value)
 cpdef bint enter(object context, object callback, object argument) except -1

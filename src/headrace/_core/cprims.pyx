@@ -29,6 +29,18 @@ cdef extern from *:
         return NULL;
     }
     #endif
+
+    static PyObject *headrace_referent(PyObject *reference) {
+        PyObject *referent;
+    #if PY_VERSION_HEX >= 0x030D0000
+        if (PyWeakref_GetRef(reference, &referent) < 0) return NULL;
+        if (referent == NULL) referent = Py_NewRef(Py_None);
+    #else
+        referent = PyWeakref_GetObject(reference);
+        Py_XINCREF(referent);
+    #endif
+        return referent;
+    }
     """
     void *headrace_memmem(const void *, size_t, const void *, size_t) nogil
     Py_ssize_t Py_REFCNT(object)
@@ -38,6 +50,7 @@ cdef extern from *:
     void PyErr_Clear()
     int PyObject_GenericSetAttr(object, object, object) except -1
     bint PyCFunction_Check(object)
+    object headrace_referent(object)
     PyObject *PyCFunction_GET_SELF(object)
 
 
@@ -105,6 +118,11 @@ cpdef object bound_to(object callback):
         return None
     cdef PyObject *target = PyCFunction_GET_SELF(callback)
     return None if target == NULL else <object>target
+
+
+cpdef object referent(object reference):
+    """Return what the weak reference *reference* refers to, or None where that is gone."""
+    return headrace_referent(reference)
 
 
 cpdef object set_attribute(object target, str name, object value):

@@ -10,6 +10,8 @@ import time
 import types
 from collections.abc import Callable
 from contextvars import Context
+from typing import Any
+from weakref import ref
 
 Storage = bytes | bytearray
 
@@ -62,6 +64,11 @@ def seconds() -> float:
 def bound_to(callback: object) -> object:
     """Return what the C function *callback* is bound to, or None where it is anything else."""
     return callback.__self__ if isinstance(callback, types.BuiltinFunctionType) else None
+
+
+def referent(reference: ref[Any]) -> object:
+    """Return what the weak reference *reference* refers to, or None where that is gone."""
+    return reference()
 
 
 def set_attribute(target: object, name: str, value: object) -> None:

@@ -7,15 +7,14 @@ from headrace._transport.linux cimport iovec
 
 
 cdef class Outbox:
-    """A queue of pieces, in the order in which they were added."""
-
-    def __cinit__(self):
-        self.pieces = []
+    """A queue of pieces, in the order in which they were added. Most connections never have one: *pieces* is None until they do."""
 
     cdef object add(self, bytes piece, Py_ssize_t sent):
         """Add *piece*, of which the first *sent* bytes are sent already: more than 0 only where the queue is empty."""
         if self.size == 0:
             self.offset = sent
+            if self.pieces is None:
+                self.pieces = []
         self.pieces.append(piece)
         self.size += PyBytes_GET_SIZE(piece) - sent
 
@@ -54,7 +53,7 @@ cdef class Outbox:
 
     cdef object clear(self):
         """Forget everything."""
-        self.pieces.clear()
+        self.pieces = None
         self.first = 0
         self.offset = 0
         self.size = 0

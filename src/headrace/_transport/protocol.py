@@ -18,6 +18,7 @@ except ModuleNotFoundError:
     from headrace._core import _uncompiled as cython
 
 if cython.compiled:
+    from cython.cimports.headrace._core.cprims import referent
     from cython.cimports.headrace._transport.operation import (
         DRAIN_HELPER,
         PENDING,
@@ -29,6 +30,7 @@ if cython.compiled:
     from cython.cimports.headrace._transport.sender import Sender
     from cython.cimports.headrace._transport.stepper import stepper_of
 else:
+    from headrace._core.cprims_py import referent
     from headrace._transport.operation import DRAIN_HELPER, PENDING, Operation, Source, start, woken
     from headrace._transport.sender import Sender
     from headrace._transport.stepper import stepper_of
@@ -163,7 +165,7 @@ class StreamProtocol(FlowControl):
 
     @property
     def _stream_reader(self) -> object:
-        return None if self._stream_reader_wr is None else self._stream_reader_wr()
+        return None if self._stream_reader_wr is None else referent(self._stream_reader_wr)
 
     @property
     def _transport(self) -> object:
@@ -184,7 +186,7 @@ class StreamProtocol(FlowControl):
 
     def data_received(self, data: bytes) -> None:
         """Deliver *data* to the reader; without one they are dropped."""
-        reader = None if self._stream_reader_wr is None else self._stream_reader_wr()
+        reader = self._stream_reader
         if reader is None:
             return
         if type(data) is bytes and isinstance(reader, Receiver) and takes_fast(reader):
@@ -194,7 +196,9 @@ class StreamProtocol(FlowControl):
 
     def _h_receiver(self) -> object:
         """Return the reader where bytes can be given to it directly, else None."""
-        reader = None if self._stream_reader_wr is None else self._stream_reader_wr()
+        if self._stream_reader_wr is None:
+            return None
+        reader = referent(self._stream_reader_wr)
         return reader if isinstance(reader, Receiver) and takes_fast(reader) else None
 
     def get_buffer(self, sizehint: int) -> object:
@@ -205,7 +209,7 @@ class StreamProtocol(FlowControl):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Deliver the first *nbytes* of the receive buffer, as data_received() does."""
-        reader = None if self._stream_reader_wr is None else self._stream_reader_wr()
+        reader = self._stream_reader
         if reader is None:
             return
         if isinstance(reader, Receiver) and takes_fast(reader):

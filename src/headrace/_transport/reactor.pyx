@@ -227,7 +227,7 @@ cdef class Reactor:
                     self._end_all()
                 left -= served
                 # Where one connection at a time is ready, looking again finds nothing. Where many are, a turn of the loop is spared.
-                if served <= 1 or left <= 0 or self.epoll < 0 or not self.stepper.is_quiet():
+                if served < 1 or left <= 0 or self.epoll < 0 or not (self.stepper.overtakes or self.stepper.is_quiet()):
                     break
         finally:
             self.serving = False

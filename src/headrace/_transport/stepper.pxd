@@ -2,6 +2,7 @@ cimport cython
 
 cdef int BUDGET
 cdef object _CTask
+cdef bint EAGER
 cdef dict _current_tasks
 cdef Py_ssize_t _ALONE
 cdef Py_ssize_t _HELD
@@ -50,6 +51,8 @@ cdef class Stepper:
     cpdef object resume(self)
     cdef object current_task(self)
     cdef object step(self, object future, object callback, object context)
+    cdef object start(self, object coroutine)
+    cdef object _end_step(self)
     cdef object gather(self, Gathering sender)
     cdef object flushed(self, Gathering sender)
     @cython.locals(first=Gathering, more=list, sender=Gathering)

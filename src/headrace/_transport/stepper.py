@@ -40,6 +40,9 @@ except ImportError:  # gone in 3.14; the public function does
 # (tokio/src/task/coop). A write costs more than a read: see sender.COST_SHIFT.
 BUDGET = 128
 
+# Whether a task can be started without a turn of the loop.
+EAGER = sys.version_info >= (3, 12)
+
 # How many references a future has that only resume() and its list hold.
 _ALONE = 2
 
@@ -107,7 +110,7 @@ class Stepper:
         self.loop.call_soon(self.resume, context=self.context)
 
     def end_batch(self) -> None:
-        """Resume those that a batch of the reactor woke: now, where nothing that the loop has to do is overtaken by it, else in its turn."""
+        """Resume those that a batch of the reactor woke: now, where nothing that the loop has to do is overtaken, else in their turn."""
         self.collecting = False
         if self.waking and not self.scheduled:
             if self.overtakes or self.is_quiet():
@@ -171,10 +174,25 @@ class Stepper:
             # SystemExit or KeyboardInterrupt, which a task lets through: after the steps of the others.
             raise_later(self, error)
         finally:
-            # Still part of the step: what a transport in memory delivers from inside its write() is not sent in its turn.
-            while self.dirty is not None:
-                self._flush()
-            self.stepping = False
+            self._end_step()
+
+    def start(self, coroutine: object) -> object:
+        """Return a task of *coroutine*, a connection's handler; where a reactor has accepted it, and Python can, it has had its first step."""
+        if not self.collecting or not EAGER or self.debug or asyncio.Task is not _CTask or self.loop.get_task_factory() is not None:
+            return self.loop.create_task(coroutine)
+        # Nothing but the reactor is on the stack, and what the handler writes first is gathered as in every other step.
+        self.stepping = True
+        self.left = BUDGET
+        try:
+            return _CTask(coroutine, loop=self.loop, eager_start=True)
+        finally:
+            self._end_step()
+
+    def _end_step(self) -> None:
+        # Still part of the step: what a transport in memory delivers from inside its write() is not sent in its turn.
+        while self.dirty is not None:
+            self._flush()
+        self.stepping = False
 
     def gather(self, sender: Gathering) -> None:
         """Flush *sender* at the end of the step that goes on."""

@@ -21,8 +21,8 @@ ClientConnected = Callable[[StreamReader, StreamWriter], Awaitable[None] | None]
 def receive_bytes(limit: int) -> int:
     """Return how much a connection receives at a time whose reader has the buffer limit *limit*.
 
-    Up to the limit: a reader then holds at most 2 * limit and one receive, and what a read of 64 KiB finds with the default limit is one object,
-    which it returns without a copy.
+    Up to the limit: a reader then holds at most 2 * limit and one receive, and what a read of 64 KiB finds with the default limit
+    is one object, which it returns without a copy.
     """
     return min(max(limit, MIN_RECEIVE_BYTES), MAX_RECEIVE_BYTES)
 

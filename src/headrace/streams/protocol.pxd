@@ -1,3 +1,5 @@
+cimport cython
+
 from headrace._transport.protocol cimport FlowControl, StreamProtocol
 from headrace._transport.sender cimport Sender
 from headrace.streams.reader cimport Reader
@@ -6,3 +8,8 @@ cdef class ConnectingProtocol(StreamProtocol):
     cdef object _h_call_back(self, object reader, object transport)
 
 cdef object share_sender(Reader reader, Sender sender)
+
+@cython.final
+cdef class HandlerDone:
+    cdef object loop
+    cdef object transport

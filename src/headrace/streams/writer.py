@@ -274,7 +274,11 @@ class Writer(Source):
         if self._loop.is_closed():
             warnings.warn("loop is closed", ResourceWarning)
         else:
-            self.close()
+            if self._loop.is_running() and asyncio._get_running_loop() is not self._loop:
+                # Dropped in another thread, as the collector of cycles may do it.
+                self._loop.call_soon_threadsafe(sender.close)
+            else:
+                self.close()
             warnings.warn(f"unclosed {self!r}", ResourceWarning)
 
 
