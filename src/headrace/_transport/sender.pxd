@@ -40,7 +40,7 @@ cdef class Sender(Gathering):
     cpdef object hold(self)
     cpdef object release(self)
     cdef object write_eof(self)
-    cpdef object close(self)
+    cdef object close(self)
     cdef bint is_closing(self) except -1
     cdef object lost(self)
     cdef object drop(self)

@@ -19,3 +19,4 @@ cdef class Writer(Source):
     cdef object _h_detach(self, Operation operation)
 
 cdef bint is_flow_ours(object protocol) except -1
+cpdef object close_sender(Sender sender)

@@ -276,10 +276,15 @@ class Writer(Source):
         else:
             if self._loop.is_running() and asyncio._get_running_loop() is not self._loop:
                 # Dropped in another thread, as the collector of cycles may do it.
-                self._loop.call_soon_threadsafe(sender.close)
+                self._loop.call_soon_threadsafe(close_sender, sender)
             else:
                 self.close()
             warnings.warn(f"unclosed {self!r}", ResourceWarning)
+
+
+def close_sender(sender: Sender) -> None:
+    """Close *sender*: what a loop calls for a writer that was dropped in another thread."""
+    sender.close()
 
 
 def _tell_of_the_end(protocol: object, writer: Writer, error: BaseException) -> None:
