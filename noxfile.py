@@ -25,9 +25,15 @@ import nox
 ROOT = Path(__file__).parent
 MINORS = ("3.11", "3.12", "3.13")
 BUILDS = ("compiled", "pure")
-SWITCH = {"compiled": "HEADRACE_REQUIRE_EXTENSIONS", "pure": "HEADRACE_NO_EXTENSIONS"}
+SWITCHES = {
+    "compiled": {"HEADRACE_REQUIRE_EXTENSIONS": "1"},
+    "pure": {"HEADRACE_NO_EXTENSIONS": "1"},
+    "sanitized": {"HEADRACE_REQUIRE_EXTENSIONS": "1", "HEADRACE_SANITIZE": "1"},
+}
 WHEELS = ROOT / ".nox" / "wheels"
 SOURCES = ("src", "setup.py", "pyproject.toml", "README.md", "LICENSE")
+
+SANITIZERS = ("libasan.so", "libubsan.so")
 
 nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_venv = "yes"
@@ -120,7 +126,7 @@ def wheel(session: nox.Session, build: str) -> Path:
                     shutil.copytree(ROOT / name, Path(copy) / name, ignore=ignore)
                 else:
                     shutil.copy(ROOT / name, copy)
-            environment = {SWITCH[build]: "1", "DIST_EXTRA_CONFIG": str(Path(copy) / "parallel.cfg")}
+            environment = {**SWITCHES[build], "DIST_EXTRA_CONFIG": str(Path(copy) / "parallel.cfg")}
             (Path(copy) / "parallel.cfg").write_text(f"[build_ext]\nparallel = {os.cpu_count() or 1}\n")
             session.run("python", "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(directory), copy, env=environment)
         stamp.touch()
@@ -134,7 +140,7 @@ def prepare(session: nox.Session, build: str, *groups: str) -> None:
     session.install(str(built))
     # The version number stays while the sources change: pip would keep what is installed.
     session.install("--no-deps", "--force-reinstall", str(built))
-    session.env["HEADRACE_EXPECT_BUILD"] = build
+    session.env["HEADRACE_EXPECT_BUILD"] = "pure" if build == "pure" else "compiled"
     session.env["PYTHONPATH"] = ""
 
 
@@ -184,3 +190,21 @@ def peers(session: nox.Session) -> None:
     prepare(session, "compiled", "test", "peers")
     parallel = ["-n", str(os.cpu_count() or 1), "--dist", "loadfile"]
     session.run("python", "-m", "pytest", "-p", "no:cacheprovider", "-m", "peers", *parallel, *session.posargs)
+
+
+@nox.session(python=HERE[-1])
+def sanitizers(session: nox.Session) -> None:
+    """The test suite with gcc's address and undefined-behaviour sanitizers in every module of ours; an error ends the process."""
+    prepare(session, "sanitized", "test")
+    libraries = [subprocess.run(["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip() for name in SANITIZERS]
+    session.env |= {
+        "LD_PRELOAD": " ".join(libraries),
+        # Python itself ends with much that is never freed; what we leave behind is counted by tests/test_leaks*.py.
+        "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1:handle_segv=1:allocator_may_return_null=1",
+        "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
+        # Or Python's own allocator would hide what is used after it was freed.
+        "PYTHONMALLOC": "malloc",
+        "HEADRACE_SANITIZED": "1",
+    }
+    parallel = ["-n", str(os.cpu_count() or 1), "--dist", "loadfile"]
+    session.run("python", "-m", "pytest", "-p", "no:cacheprovider", "-m", "not peers", *parallel, *session.posargs)

@@ -3,6 +3,7 @@
 HEADRACE_NO_EXTENSIONS=1        build without the compiler: pure Python, slower, the same behaviour
 HEADRACE_REQUIRE_EXTENSIONS=1   fail where the extensions cannot be compiled, instead of falling back to pure Python
 HEADRACE_DEBUG=1                compile for a debugger (-O0 -g3, C assertions on)
+HEADRACE_SANITIZE=1             compile with gcc's address and undefined-behaviour sanitizers: `make test-sanitizers` runs that
 HEADRACE_ANNOTATE=1             write Cython's annotated HTML beside the sources
 """
 
@@ -45,6 +46,7 @@ def switch(name: str) -> bool:
 NONE = switch("HEADRACE_NO_EXTENSIONS")
 REQUIRED = switch("HEADRACE_REQUIRE_EXTENSIONS")
 DEBUG = switch("HEADRACE_DEBUG")
+SANITIZE = ["-fsanitize=address,undefined", "-fno-omit-frame-pointer"] if switch("HEADRACE_SANITIZE") else []
 
 
 class BuildOrFallBack(build_ext):
@@ -64,9 +66,14 @@ def extensions() -> list[Extension]:
     """Return the extension modules, translated by Cython."""
     from Cython.Build import cythonize
 
-    flags = ["-O0", "-g3", "-UNDEBUG"] if DEBUG else ["-O2"]
+    flags = ["-O0", "-g3", "-UNDEBUG"] if DEBUG else ["-O1", "-g"] if SANITIZE else ["-O2"]
     modules = [
-        Extension(path.rpartition(".")[0].replace("/", "."), [str(SOURCE / path)], extra_compile_args=[*flags, "-Wno-unreachable-code"])
+        Extension(
+            path.rpartition(".")[0].replace("/", "."),
+            [str(SOURCE / path)],
+            extra_compile_args=[*flags, *SANITIZE, "-Wno-unreachable-code"],
+            extra_link_args=SANITIZE,
+        )
         for path in COMPILED
     ]
     return cythonize(

@@ -113,6 +113,7 @@ cdef class Reactor:
         self.unfinished = []
         self.ended = []
         self.context = Context()
+        self.forks = forks
         self.thread = PyThread_get_thread_ident()
 
     def __dealloc__(self):
@@ -126,8 +127,13 @@ cdef class Reactor:
 
     cdef object check_thread(self):
         """Raise RuntimeError where the loop runs in another thread, or belongs to the parent process."""
-        if self.thread != PyThread_get_thread_ident() and self.loop.is_running():
-            raise RuntimeError("this stream belongs to an event loop in another thread: use loop.call_soon_threadsafe() to reach it there")
+        if self.thread != PyThread_get_thread_ident():
+            if asyncio._get_running_loop() is self.loop:
+                self.thread = PyThread_get_thread_ident()  # a loop that was stopped may be run again in another thread
+            elif self.loop.is_running():
+                raise RuntimeError(
+                    "this stream belongs to an event loop in another thread: use loop.call_soon_threadsafe() to reach it there"
+                )
         if self.is_inherited():
             raise RuntimeError("this stream belongs to the parent process: a child that was forked has to open its own")
 
@@ -214,7 +220,6 @@ cdef class Reactor:
         cdef int served
         if self.epoll < 0 or self.is_inherited():
             return
-        # A loop that was stopped may be run again in another thread.
         self.thread = PyThread_get_thread_ident()
         self.serving = True
         try:
@@ -281,9 +286,9 @@ cdef class Reactor:
 
     cdef object end(self, Watched watched):
         """Call on_end() of *watched* when nothing else is on the stack: in this turn where a batch is served, else in the next."""
-        self.ended.append(watched)
-        if not self.serving and len(self.ended) == 1:
+        if not self.serving and not self.ended:
             self.loop.call_soon(self.end_all, context=self.context)
+        self.ended.append(watched)
 
     def end_all(self):
         """Take leave of what has ended; the loop calls this where end() came from outside a batch."""

@@ -73,6 +73,9 @@ cdef extern from *:
 cdef enum:
     # How many pieces one system call takes: few enough for the stack, and enough that the call is not what it costs. Not measured.
     VECTORS = 64
+    # How much is received of a connection that broke: more than Linux keeps for one by default (net.ipv4.tcp_rmem: 6 MiB). There is an end
+    # to it, for the other side of a Unix socket may refuse what we send and go on sending.
+    REST_BYTES = 8 << 20
     # How much one receive into a large readexactly() may bring: what asyncio's own transports receive at a time.
     MOST_BYTES = 1 << 18
     # Pieces that are smaller than this on average are joined before they are sent. Not measured.
@@ -396,11 +399,13 @@ cdef class SocketTransport(Watched):
         return size
 
     cdef object receive_rest(self):
-        """Receive what came before the connection broke; the system has an end of it."""
+        """Receive what came before the connection broke."""
         cdef Py_ssize_t asked = 0
+        cdef Py_ssize_t left = REST_BYTES
         cdef ssize_t size = 1
-        while size > 0 or size == -EINTR:
+        while left > 0 and (size > 0 or size == -EINTR):
             size = self.receive_once(&asked)
+            left -= size
 
     cdef object on_eof(self):
         self.eof = True
@@ -553,7 +558,12 @@ cdef class SocketTransport(Watched):
         self.closing = self.ending = True
         self.error = error
         self.outbox.clear()
-        self.reactor.end(self)
+        try:
+            self.reactor.end(self)
+        except RuntimeError:
+            # The loop is closed: nobody will be told of anything any more.
+            self.close_socket()
+            raise
 
     cdef object close_socket(self):
         """Close the descriptor; the socket object does it where there is one."""
