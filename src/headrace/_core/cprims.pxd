@@ -9,5 +9,6 @@ cpdef Py_ssize_t references(object data) noexcept
 cpdef double seconds() noexcept
 cpdef object bound_to(object callback)
 cpdef object referent(object reference)
+cpdef unsigned int version_of(object cls) noexcept
 cpdef object set_attribute(object target, str name, object value)
 cpdef bint enter(object context, object callback, object argument) except -1

@@ -30,6 +30,15 @@ cdef extern from *:
     }
     #endif
 
+    /* The tag is 0, or marked as void, from a change until the next time that an attribute is looked up. */
+    static unsigned int headrace_version_of(PyObject *cls) {
+        PyTypeObject *type = (PyTypeObject *)cls;
+    #if PY_VERSION_HEX < 0x030D0000
+        if (!PyType_HasFeature(type, Py_TPFLAGS_VALID_VERSION_TAG)) return 0;
+    #endif
+        return type->tp_version_tag;
+    }
+
     static PyObject *headrace_referent(PyObject *reference) {
         PyObject *referent;
     #if PY_VERSION_HEX >= 0x030D0000
@@ -51,6 +60,7 @@ cdef extern from *:
     int PyObject_GenericSetAttr(object, object, object) except -1
     bint PyCFunction_Check(object)
     object headrace_referent(object)
+    unsigned int headrace_version_of(object)
     PyObject *PyCFunction_GET_SELF(object)
 
 
@@ -123,6 +133,11 @@ cpdef object bound_to(object callback):
 cpdef object referent(object reference):
     """Return what the weak reference *reference* refers to, or None where that is gone."""
     return headrace_referent(reference)
+
+
+cpdef unsigned int version_of(object cls) noexcept:
+    """Return a number that changes whenever an attribute of *cls*, or of a class that it inherits from, does; 0 where there is none."""
+    return headrace_version_of(cls)
 
 
 cpdef object set_attribute(object target, str name, object value):

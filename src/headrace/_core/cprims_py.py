@@ -71,6 +71,11 @@ def referent(reference: ref[Any]) -> object:
     return reference()
 
 
+def version_of(cls: type) -> int:
+    """Return a number that changes whenever an attribute of *cls*, or of a class that it inherits from, does; 0 where there is none."""
+    return 0
+
+
 def set_attribute(target: object, name: str, value: object) -> None:
     """Do what object.__setattr__() does; that one refuses the types of an extension before Python 3.12."""
     object.__setattr__(target, name, value)

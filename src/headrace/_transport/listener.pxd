@@ -5,6 +5,7 @@ cdef class Listener(Watched):
     cdef int family
     cdef object factory
     cdef object context
+    cdef object sockname
     cdef Py_ssize_t receive_bytes
 
     cdef int accept(self) except -1

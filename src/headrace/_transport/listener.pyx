@@ -37,6 +37,8 @@ cdef enum:
     # How many connections a turn of the loop takes from one socket: their handlers start there and then.
     ACCEPTS = 32
 
+INTERNET = (sockets.AF_INET, sockets.AF_INET6)
+
 # After how many seconds accepting is tried again: asyncio's figure (asyncio.constants.ACCEPT_RETRY_DELAY).
 RETRY_SECONDS = 1.0
 
@@ -51,6 +53,9 @@ cdef class Listener(Watched):
         self.factory = factory
         self.receive_bytes = receive_bytes
         self.context = copy_context()
+        name = sock.getsockname()
+        # A connection to one address has that address; to all of them, whichever it is.
+        self.sockname = name if self.family in INTERNET and name[0] not in ("0.0.0.0", "::") else None
 
     def listen(self, backlog):
         """Start to accept. Raises: OSError where the system refuses."""
@@ -58,7 +63,7 @@ cdef class Listener(Watched):
             return
         self.sock.listen(backlog)
         self.sock.setblocking(False)
-        if self.family in (sockets.AF_INET, sockets.AF_INET6):
+        if self.family in INTERNET:
             # A connection inherits it on Linux: one system call less for each.
             self.sock.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
         self.fd = self.sock.fileno()
@@ -66,7 +71,7 @@ cdef class Listener(Watched):
 
     def close(self):
         """Stop accepting, and close the socket."""
-        self.reactor.unwatch(self)
+        self.reactor.unwatch(self, False)
         self.fd = -1
         self.sock.close()
 
@@ -106,7 +111,7 @@ cdef class Listener(Watched):
             self.failed(failure)
             return True
         try:
-            accepted(self.reactor, fd, self.family, <sockaddr *>&peer, size, protocol, self.context.copy(), self.receive_bytes)
+            accepted(self.reactor, fd, self.family, <sockaddr *>&peer, size, protocol, self.context.copy(), self.receive_bytes, self.sockname)
         except BaseException as failure:
             self.failed(failure)
         return True
@@ -114,7 +119,7 @@ cdef class Listener(Watched):
     def pause(self, int error):
         """Leave the system alone for a while: it has no descriptor, or no memory, for another connection."""
         loop = self.reactor.loop
-        self.reactor.unwatch(self)
+        self.reactor.unwatch(self, False)
         loop.call_later(RETRY_SECONDS, self.resume)
         loop.call_exception_handler(
             {

@@ -17,6 +17,7 @@ cdef int NEXT_LINE
 cdef int WAIT_FOR_DATA
 cdef int DRAIN
 cdef int DRAIN_HELPER
+cdef int WAIT_CLOSED
 
 cdef object PENDING
 cdef object TURN

@@ -50,6 +50,7 @@ NEXT_LINE = 5
 WAIT_FOR_DATA = 6
 DRAIN = 7
 DRAIN_HELPER = 8
+WAIT_CLOSED = 9
 
 NAMES = (
     "StreamReader.read",
@@ -61,6 +62,7 @@ NAMES = (
     "StreamReader._wait_for_data",
     "StreamWriter.drain",
     "FlowControlMixin._drain_helper",
+    "StreamWriter.wait_closed",
 )
 
 

@@ -22,6 +22,7 @@ if cython.compiled:
     from cython.cimports.headrace._transport.operation import (
         DRAIN_HELPER,
         PENDING,
+        WAIT_CLOSED,
         Operation,
         Source,
         start,
@@ -31,7 +32,7 @@ if cython.compiled:
     from cython.cimports.headrace._transport.stepper import stepper_of
 else:
     from headrace._core.cprims_py import referent
-    from headrace._transport.operation import DRAIN_HELPER, PENDING, Operation, Source, start, woken
+    from headrace._transport.operation import DRAIN_HELPER, PENDING, WAIT_CLOSED, Operation, Source, start, woken
     from headrace._transport.sender import Sender
     from headrace._transport.stepper import stepper_of
 
@@ -146,6 +147,7 @@ class StreamProtocol(FlowControl):
         self._h_receive_bytes = 0
         self._h_view = None
         self._h_close_waiter = None
+        self._h_close_waiters = None
         self._h_transport = None
         self._h_server = None
         self._h_lost = False
@@ -244,6 +246,11 @@ class StreamProtocol(FlowControl):
         self._h_lost = True
         self._h_error = exc
         self._h_settle_close_waiter()
+        if self._h_close_waiters is not None:
+            waiters = self._h_close_waiters
+            self._h_close_waiters = None
+            for operation in waiters:
+                self._h_stepper.wake(woken(operation))
         FlowControl.connection_lost(self, exc)
         if self._h_sender is not None:
             self._h_sender.lost()
@@ -277,6 +284,33 @@ class StreamProtocol(FlowControl):
 
     def _get_close_waiter(self, stream: object) -> object:
         return self._closed
+
+    def _h_wait_closed(self) -> Operation:
+        """Return what waits for the end, as the future of _closed does, but is its caller's own."""
+        return start(self, WAIT_CLOSED, 0, None)
+
+    def _h_attempt(self, operation: Operation) -> object:
+        if operation.kind != WAIT_CLOSED:
+            return self._h_check_drain()
+        if not self._h_lost:
+            return PENDING
+        if self._h_error is not None:
+            raise self._h_error
+        return None
+
+    def _h_wait(self, operation: Operation) -> None:
+        if operation.kind != WAIT_CLOSED:
+            self._h_add_drain(operation)
+        elif self._h_close_waiters is None:
+            self._h_close_waiters = [operation]
+        else:
+            self._h_close_waiters.append(operation)
+
+    def _h_detach(self, operation: Operation) -> None:
+        if operation.kind != WAIT_CLOSED:
+            self._h_remove_drain(operation)
+        elif self._h_close_waiters is not None and operation in self._h_close_waiters:
+            self._h_close_waiters.remove(operation)
 
 
 # Calls through these three are typed where attributes of an unknown reader are not.

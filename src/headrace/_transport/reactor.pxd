@@ -5,10 +5,12 @@ from headrace._transport.stepper cimport Stepper
 
 cdef class Watched:
     # The descriptor, or -1 where it is closed; and the place in the reactor's table, or -1 where it is not watched.
-    cdef readonly int fd
+    cdef int fd
     cdef int slot
     # Which of the users of that place, one after another, this is.
     cdef uint32_t generation
+    # How many children the process had made when the watching began.
+    cdef int children
     cdef Reactor reactor
 
     cdef object on_events(self, uint32_t events)
@@ -39,7 +41,7 @@ cdef class Reactor:
     cdef bint is_inherited(self) noexcept
     cdef object check_thread(self)
     cdef object watch(self, Watched watched, uint32_t events)
-    cdef object unwatch(self, Watched watched)
+    cdef object unwatch(self, Watched watched, bint closing)
     cdef object rearm(self, Watched watched)
     cdef object continue_later(self, Watched watched)
     cdef object end(self, Watched watched)

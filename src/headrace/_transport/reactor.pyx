@@ -45,10 +45,12 @@ cdef extern from *:
     """
     #include <pthread.h>
 
-    /* How many forks lie between this process and the one that loaded the module. */
+    /* How many forks lie between this process and the one that loaded the module, and how many children it has made. */
     static int headrace_forks = 0;
+    static int headrace_children = 0;
     static void headrace_forked(void) { headrace_forks++; }
-    static int headrace_watch_forks(void) { return pthread_atfork(NULL, NULL, headrace_forked); }
+    static void headrace_has_forked(void) { headrace_children++; }
+    static int headrace_watch_forks(void) { return pthread_atfork(NULL, headrace_has_forked, headrace_forked); }
 
     /* A bytes object that gets new content must not remember the hash of the old one. */
     static void headrace_forget_hash(PyObject *data) {
@@ -64,6 +66,7 @@ cdef extern from *:
     }
     """
     int forks "headrace_forks"
+    int children "headrace_children"
     int watch_forks "headrace_watch_forks"()
     void forget_hash "headrace_forget_hash"(PyObject *)
     PyObject *shorten "headrace_shorten"(PyObject *, Py_ssize_t) except NULL
@@ -150,6 +153,7 @@ cdef class Reactor:
         watched.slot = self.free.pop()
         self.generation += 1
         watched.generation = self.generation
+        watched.children = children
         self.table[watched.slot] = watched
         event.events = events
         event.data.u64 = <uint64_t>watched.generation << 32 | <uint32_t>watched.slot
@@ -160,12 +164,16 @@ cdef class Reactor:
             finally:
                 self._vacate(watched)
 
-    cdef object unwatch(self, Watched watched):
-        """Forget *watched*, before its descriptor is closed: a copy of that would keep it in the set, out of reach."""
+    cdef object unwatch(self, Watched watched, bint closing):
+        """Forget *watched*; *closing* says that its descriptor, which nobody else has seen, is about to be closed.
+
+        The system takes a descriptor that is closed from the set by itself, unless there is a copy of it, which would keep it there, out of
+        reach: one that was shown to somebody, or that a child may have, is taken out first.
+        """
         cdef epoll_event event
         if watched.slot < 0:
             return
-        if self.epoll >= 0 and not self.is_inherited():
+        if self.epoll >= 0 and not self.is_inherited() and not (closing and watched.children == children):
             epoll_ctl(self.epoll, EPOLL_CTL_DEL, watched.fd, &event)
         self._vacate(watched)
 
@@ -229,7 +237,10 @@ cdef class Reactor:
                     served = self._serve(left)
                 finally:
                     self.stepper.end_batch()
-                    self._end_all()
+                    if self.ended:
+                        self.stepper.collecting = True
+                        self._end_all()
+                        self.stepper.end_batch()
                 left -= served
                 # Where one connection at a time is ready, looking again finds nothing. Where many are, a turn of the loop is spared.
                 if served < 1 or left <= 0 or self.epoll < 0 or not (self.stepper.overtakes or self.stepper.is_quiet()):

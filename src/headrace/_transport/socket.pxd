@@ -76,7 +76,8 @@ cdef class SocketSender(Sender):
     cdef SocketTransport direct
 
 cdef SocketTransport accepted(
-    Reactor reactor, int fd, int family, sockaddr *peer, socklen_t peer_size, object protocol, object context, Py_ssize_t receive_bytes
+    Reactor reactor, int fd, int family, sockaddr *peer, socklen_t peer_size, object protocol, object context, Py_ssize_t receive_bytes,
+    object sockname,
 )
 cdef SocketTransport make(Reactor reactor, int fd, int family, object protocol, object context, Py_ssize_t receive_bytes)
 cdef object connect(SocketTransport transport)

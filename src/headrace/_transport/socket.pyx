@@ -304,7 +304,7 @@ cdef class SocketTransport(Watched):
             self.call(self.protocol.connection_lost, (self.error,))
         finally:
             self.keep_names()
-            self.reactor.unwatch(self)
+            self.reactor.unwatch(self, self.sock is None)
             self.close_socket()
             self.protocol = None
             self.stream = None
@@ -634,9 +634,10 @@ def adopt(loop, sock, protocol, Py_ssize_t receive_bytes):
     return transport
 
 
-cdef SocketTransport accepted(Reactor reactor, int fd, int family, sockaddr *peer, socklen_t peer_size, object protocol, object context, Py_ssize_t receive_bytes):
-    """Return the transport of the descriptor *fd*, which accept() has made, and tell *protocol*."""
+cdef SocketTransport accepted(Reactor reactor, int fd, int family, sockaddr *peer, socklen_t peer_size, object protocol, object context, Py_ssize_t receive_bytes, object sockname):
+    """Return the transport of the descriptor *fd*, which accept() has made, and tell *protocol*; *sockname* is its own name, where known."""
     cdef SocketTransport transport = make(reactor, fd, family, protocol, context, receive_bytes)
+    transport.sockname = sockname
     if peer_size <= sizeof(transport.peer):
         memcpy(transport.peer, peer, peer_size)
         transport.peer_size = peer_size

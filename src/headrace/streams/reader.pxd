@@ -3,10 +3,15 @@ cimport cython
 from headrace._transport.operation cimport Operation
 from headrace.streams.intake cimport Intake
 
+cdef unsigned int _looked_at
+cdef bint _plain
+cdef bint _plain_reads
+
 cdef class Reader(Intake):
     # Nobody has overridden readuntil, readline or exception.
     cdef bint _h_plain_reads
 
+    @cython.locals(version=cython.uint)
     cdef object _h_notice_overrides(self)
     @cython.locals(kind=int)
     cdef object _h_attempt(self, Operation operation)

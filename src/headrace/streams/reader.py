@@ -17,7 +17,7 @@ except ModuleNotFoundError:
     from headrace._core import _uncompiled as cython
 
 if cython.compiled:
-    from cython.cimports.headrace._core.cprims import clipped, set_attribute
+    from cython.cimports.headrace._core.cprims import clipped, set_attribute, version_of
     from cython.cimports.headrace._transport.operation import (
         NEXT_LINE,
         PENDING,
@@ -32,7 +32,7 @@ if cython.compiled:
     )
     from cython.cimports.headrace.streams.intake import NEWLINE, Intake
 else:
-    from headrace._core.cprims_py import clipped, set_attribute
+    from headrace._core.cprims_py import clipped, set_attribute, version_of
     from headrace._transport.operation import (
         NEXT_LINE,
         PENDING,
@@ -57,6 +57,11 @@ Separator = bytes | bytearray | memoryview
 _INNER_FEEDS = ("feed_data", "feed_eof", "set_exception")
 _INNER_READS = ("readuntil", "readline", "exception")
 
+# The version of the class that was looked at last, and what was found.
+_looked_at = 0
+_plain = True
+_plain_reads = True
+
 
 class Reader(Intake):
     """The reader without asyncio's class behind it. See StreamReader for the public documentation."""
@@ -70,13 +75,23 @@ class Reader(Intake):
 
     def _h_notice_overrides(self) -> None:
         """Look for methods that a subclass overrides, or that somebody has patched on the class."""
+        global _looked_at, _plain, _plain_reads
         cls = type(self)
+        version = version_of(cls)
+        if version != 0 and version == _looked_at:
+            # The class is as it was when the last reader was made.
+            self._h_plain = _plain
+            self._h_plain_reads = _plain_reads
+            return
         for name in _INNER_FEEDS:
             if getattr(cls, name) is not _originals[name]:
                 self._h_plain = False
         for name in _INNER_READS:
             if getattr(cls, name) is not _originals[name]:
                 self._h_plain_reads = False
+        _looked_at = version
+        _plain = self._h_plain
+        _plain_reads = self._h_plain_reads
 
     def __setattr__(self, name: str, value: object) -> None:
         set_attribute(self, name, value)

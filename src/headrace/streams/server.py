@@ -27,15 +27,9 @@ class Client(weakref.ref):  # type: ignore[type-arg]
 
     __slots__ = ("connected", "refused", "server")
 
-    def __new__(cls, protocol: Any, server: Server) -> Client:
-        """Return a reference that tells *server* when *protocol* is freed."""
-        return super().__new__(cls, protocol, _forget)
-
-    def __init__(self, protocol: Any, server: Server) -> None:
-        super().__init__(protocol, _forget)  # type: ignore[call-arg]  # typeshed has only __new__
-        self.server = server
-        self.connected = False
-        self.refused = False
+    server: Server
+    connected: bool
+    refused: bool
 
     def _h_attach(self, transport: asyncio.Transport) -> None:
         """The connection is made, TLS included."""
@@ -93,7 +87,9 @@ class Server(asyncio.AbstractServer):
     def _h_make_protocol(self) -> Any:
         """Return the protocol of a connection that was accepted just now, and count it from here on."""
         protocol: Any = make(self._loop, self._h_limit, self._h_choice, self._h_callback)[1]
-        client = Client(protocol, self)
+        client = Client(protocol, _forget)
+        client.server = self
+        client.connected = client.refused = False
         if self._waiters is None:
             client.refused = True
         else:

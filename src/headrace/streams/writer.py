@@ -19,13 +19,13 @@ except ModuleNotFoundError:
 
 if cython.compiled:
     from cython.cimports.headrace._transport.operation import DRAIN, PENDING, TURN, Operation, Source, start
-    from cython.cimports.headrace._transport.protocol import FlowControl
+    from cython.cimports.headrace._transport.protocol import FlowControl, StreamProtocol
     from cython.cimports.headrace._transport.sender import Sender, as_bytes
     from cython.cimports.headrace._transport.stepper import stepper_of
     from cython.cimports.headrace.streams.reader import Reader
 else:
     from headrace._transport.operation import DRAIN, PENDING, TURN, Operation, Source, start
-    from headrace._transport.protocol import FlowControl
+    from headrace._transport.protocol import FlowControl, StreamProtocol
     from headrace._transport.sender import Sender, as_bytes
     from headrace._transport.stepper import stepper_of
     from headrace.streams.reader import Reader
@@ -43,8 +43,11 @@ class Writer(Source):
         if reader is not None and not isinstance(reader, StockStreamReader):
             raise AssertionError(f"reader must be a StreamReader or None, not {type(reader).__name__!r}")
         self._loop = loop
-        self._h_stepper = stepper_of(loop)
         self._h_link(protocol, reader)
+        if self._h_flow is not None and self._h_flow._loop is loop:
+            self._h_stepper = self._h_flow._h_stepper
+        else:
+            self._h_stepper = stepper_of(loop)
         sender = None if self._h_flow is None else self._h_flow._h_sender
         if sender is None or sender.transport is not transport:
             # Whoever makes a writer has the transport already.
@@ -196,12 +199,18 @@ class Writer(Source):
 
     # ---- off the data path
 
-    async def wait_closed(self) -> None:
+    def wait_closed(self) -> Coroutine[Any, Any, None]:
         """Wait until the connection is closed; close() has to come first.
 
         Raises: what broke the connection, if that is how it ended (ConnectionResetError, ssl.SSLError, …).
         Cancellation: safe, and private: it does not disturb others who wait, as it does in asyncio.
         """
+        protocol = self._h_protocol
+        if isinstance(protocol, StreamProtocol) and type(protocol)._get_close_waiter is StreamProtocol._get_close_waiter:
+            return protocol._h_wait_closed()
+        return self._h_wait_closed_foreign()
+
+    async def _h_wait_closed_foreign(self) -> None:
         await asyncio.shield(self._h_protocol._get_close_waiter(self))
 
     async def start_tls(
