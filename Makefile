@@ -7,7 +7,7 @@ SOURCES := setup.py pyproject.toml $(shell find src -name '*.py' -o -name '*.pyx
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-peers lint bench clean
+.PHONY: help demo test test-peers test-sanitizers lint bench clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -39,6 +39,9 @@ test: $(BIN)/nox  ## lint, types, and all tests on both builds on each Python fo
 test-peers: $(BIN)/nox  ## the tests that need programs of the system (redis-server and the like; as root it installs what is missing)
 	.ci/packages redis-server socat openssl curl
 	$(BIN)/nox -s peers
+
+test-sanitizers: $(BIN)/nox  ## the tests with gcc's address and undefined-behaviour sanitizers in every compiled module
+	$(BIN)/nox -s sanitizers
 
 lint: $(BIN)/nox  ## ruff, mypy --strict and pyright
 	$(BIN)/nox -s lint types

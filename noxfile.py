@@ -196,7 +196,10 @@ def peers(session: nox.Session) -> None:
 def sanitizers(session: nox.Session) -> None:
     """The test suite with gcc's address and undefined-behaviour sanitizers in every module of ours; an error ends the process."""
     prepare(session, "sanitized", "test")
-    libraries = [subprocess.run(["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip() for name in SANITIZERS]
+    libraries = [
+        subprocess.run(["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip()
+        for name in SANITIZERS
+    ]
     session.env |= {
         "LD_PRELOAD": " ".join(libraries),
         # Python itself ends with much that is never freed; what we leave behind is counted by tests/test_leaks*.py.

@@ -9,9 +9,8 @@ import inspect
 import re
 import sys
 import time
-from pathlib import Path
-
 import weakref
+from pathlib import Path
 
 import pytest
 from hypothesis import given

@@ -9,6 +9,7 @@ portable       a protocol over the transport that the loop itself makes, in one 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import socket
 import sys
@@ -16,12 +17,16 @@ from asyncio.selector_events import BaseSelectorEventLoop
 from dataclasses import dataclass
 from typing import Any, Literal
 
-native: Any
+native: Any = None
+_listener: Any = None
 try:
-    from headrace._transport import listener as _listener
-    from headrace._transport import socket as native
-except ImportError:
-    native = _listener = None
+    native = importlib.import_module("headrace._transport.socket")
+    _listener = importlib.import_module("headrace._transport.listener")
+except ModuleNotFoundError:  # not compiled, or not on Linux
+    pass
+
+# What is compiled on Linux only.
+NATIVE_MODULES = ("listener", "outbox", "reactor", "socket")
 
 Way = Literal["native", "portable"]
 WAYS = ("native", "portable")

@@ -177,14 +177,14 @@ class Stepper:
             self._end_step()
 
     def start(self, coroutine: object) -> object:
-        """Return a task of *coroutine*, a connection's handler; where a reactor has accepted it, and Python can, it has had its first step."""
+        """Return a task of *coroutine*, a handler. Where a reactor accepts, and Python can, it has had its first step."""
         if not self.collecting or not EAGER or self.debug or asyncio.Task is not _CTask or self.loop.get_task_factory() is not None:
             return self.loop.create_task(coroutine)
         # Nothing but the reactor is on the stack, and what the handler writes first is gathered as in every other step.
         self.stepping = True
         self.left = BUDGET
         try:
-            return _CTask(coroutine, loop=self.loop, eager_start=True)
+            return _CTask(coroutine, loop=self.loop, eager_start=True)  # type: ignore[call-arg]
         finally:
             self._end_step()
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import headrace
-from headrace._transport.choose import choose
+from headrace._transport.choose import NATIVE_MODULES, choose
 from headrace.streams.arguments import DEFAULT_LIMIT
 from headrace.swap import installed
 
@@ -24,6 +24,8 @@ def modules() -> dict[str, bool]:
     root = Path(headrace.__file__).parent
     sources = [*root.glob("**/*.pyx"), *(path for path in root.glob("**/*.py") if path.with_suffix(".pxd").exists())]
     stems = {path.relative_to(root).with_suffix("") for path in sources}
+    if not sys.platform.startswith("linux"):
+        stems = {stem for stem in stems if stem.name not in NATIVE_MODULES}
     found = {}
     for stem in sorted(stems):
         name = ".".join(("headrace", *stem.parts))
@@ -48,7 +50,7 @@ def _loops() -> dict[str, str | None]:
 
 
 def _choices() -> dict[str, dict[str, Any]]:
-    """Return, by loop, which way a connection with the default limit takes there, and why."""
+    """Return, by loop, which way a connection with the default limit takes there, without and with TLS, and why."""
     found = {}
     for name, loop_version in _loops().items():
         if loop_version is None:
@@ -56,11 +58,18 @@ def _choices() -> dict[str, dict[str, Any]]:
         module = asyncio if name == "asyncio" else importlib.import_module(name)
         loop = module.new_event_loop()
         try:
-            choice = choose(loop, DEFAULT_LIMIT)
-            found[name] = {"way": str(choice.way), "form": str(choice.form), "reason": choice.reason}
+            found[name] = _choice(loop) | {"tls": _choice(loop, tls=True)}
         finally:
             loop.close()
     return found
+
+
+def _choice(loop: asyncio.AbstractEventLoop, *, tls: bool = False) -> dict[str, Any]:
+    try:
+        choice = choose(loop, DEFAULT_LIMIT, tls=tls)
+    except ValueError as error:  # what the environment variable says
+        return {"way": "none", "form": "none", "reason": str(error)}
+    return {"way": str(choice.way), "form": str(choice.form), "reason": choice.reason}
 
 
 def findings() -> dict[str, Any]:
@@ -111,7 +120,12 @@ def _words(found: dict[str, Any]) -> str:
     else:
         lines.append(f"uvloop: {found['loops']['uvloop']}")
     for name, choice in found["connections"].items():
-        lines.append(f"Connections on {name}'s loop take the {choice['way']} way, {choice['form']} form: {choice['reason']}")
+        for kind, taken in (("Connections", choice), ("  With TLS they", choice["tls"])):
+            of_loop = f" on {name}'s loop" if taken is choice else ""
+            if taken["way"] == "none":
+                lines.append(f"{kind}{of_loop} cannot be made: {taken['reason']}.")
+                continue
+            lines.append(f"{kind}{of_loop} take the {taken['way']} way, {taken['form']} form: {taken['reason']}.")
     lines.append("")
     if found["installed"]:
         lines.append("asyncio's stream names mean headrace's in this process (headrace.install()).")

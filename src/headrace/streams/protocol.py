@@ -75,6 +75,7 @@ class HandlerDone:
         self.transport = transport
 
     def __call__(self, task: asyncio.Task[object]) -> None:
+        """See add_done_callback()."""
         if task.cancelled():
             self.transport.close()
             return
