@@ -28,6 +28,8 @@ cdef class Reactor:
     cdef list table
     cdef list free
     cdef uint32_t generation
+    # How often in a row looking for more events in the same turn has found none, or was not done for that reason.
+    cdef unsigned int misses
     # A batch of events is being served.
     cdef bint serving
     # What may have more to read than it was allowed to at once, and what has come to its end.

@@ -241,9 +241,18 @@ cdef class Reactor:
                         self.stepper.collecting = True
                         self._end_all()
                         self.stepper.end_batch()
+                if served == 0:
+                    self.misses += 1
+                    break
+                if left < EVENTS:
+                    self.misses = 0
                 left -= served
-                # Where one connection at a time is ready, looking again finds nothing. Where many are, a turn of the loop is spared.
-                if served < 1 or left <= 0 or self.epoll < 0 or not (self.stepper.overtakes or self.stepper.is_quiet()):
+                if left <= 0 or self.epoll < 0 or not (self.stepper.overtakes or self.stepper.is_quiet()):
+                    break
+                # Looking again spares a turn of the loop if it finds something, and is in vain where one connection at a time is ready:
+                # after a miss, only one such turn in eight looks again.
+                if served == 1 and self.misses != 0 and self.misses % 8 != 0:
+                    self.misses += 1
                     break
         finally:
             self.serving = False
