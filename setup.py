@@ -17,6 +17,7 @@ from setuptools.command.build_ext import build_ext
 SOURCE = Path("src")
 NATIVE = (
     "headrace/_transport/outbox.pyx",
+    "headrace/_transport/pool.pyx",
     "headrace/_transport/reactor.pyx",
     "headrace/_transport/socket.pyx",
     "headrace/_transport/listener.pyx",

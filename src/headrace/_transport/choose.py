@@ -26,7 +26,7 @@ except ModuleNotFoundError:  # not compiled, or not on Linux
     pass
 
 # What is compiled on Linux only.
-NATIVE_MODULES = ("listener", "outbox", "reactor", "socket")
+NATIVE_MODULES = ("listener", "outbox", "pool", "reactor", "socket")
 
 Way = Literal["native", "portable"]
 WAYS = ("native", "portable")

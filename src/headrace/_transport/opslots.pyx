@@ -47,6 +47,13 @@ cdef extern from *:
         PyErr_SetObject(PyExc_StopIteration, value);
     }
 
+    /* Let go of the value that was returned last: who got it may have dropped it since, and a large one could be used again. */
+    static CYTHON_INLINE void headrace_drop_value(void) {
+    #if PY_VERSION_HEX >= 0x030C0000
+        if (headrace_stop != NULL && Py_REFCNT(headrace_stop) == 1) Py_CLEAR(((PyStopIterationObject *)headrace_stop)->value);
+    #endif
+    }
+
     /* Freed operations, to be used again: one is made for every call of a stream's method. */
     #define HEADRACE_FREE_OPERATIONS 64
     static PyObject *headrace_free[HEADRACE_FREE_OPERATIONS];
@@ -79,6 +86,7 @@ cdef extern from *:
     }
     """
     void headrace_set_stop(object value)
+    void drop_value "headrace_drop_value"()
     PyObject *headrace_allocate(Type *, Py_ssize_t)
     void headrace_release(void *)
     void report "headrace_report"()
@@ -113,6 +121,7 @@ cdef PyObject *resume(PyObject *self) except? NULL:
     """tp_iternext: yield what to wait for, or None for a turn of the loop, or end with a StopIteration."""
     result = (<Operation>self)._advance()
     if result is PENDING:
+        drop_value()
         result = (<Operation>self).future
         Py_INCREF(result)
         return <PyObject *>result

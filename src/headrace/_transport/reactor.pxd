@@ -1,6 +1,6 @@
-from cpython.object cimport PyObject
 from libc.stdint cimport uint32_t
 
+from headrace._transport.pool cimport Pool
 from headrace._transport.stepper cimport Stepper
 
 cdef class Watched:
@@ -35,8 +35,8 @@ cdef class Reactor:
     # What may have more to read than it was allowed to at once, and what has come to its end.
     cdef list unfinished
     cdef list ended
-    # What was received into last: a bytes object, to be used again if nobody else has it then.
-    cdef PyObject *spare
+    # What connections receive into.
+    cdef Pool pool
     # For what is scheduled: never that of whoever was the first to need it.
     cdef object context
 
@@ -47,7 +47,6 @@ cdef class Reactor:
     cdef object rearm(self, Watched watched)
     cdef object continue_later(self, Watched watched)
     cdef object end(self, Watched watched)
-    cdef bytes receive(self, int descriptor, Py_ssize_t most, ssize_t *size)
     cdef object _open(self)
     cdef object _release(self)
     cdef object _vacate(self, Watched watched)

@@ -15,9 +15,7 @@ import asyncio
 import functools
 from contextvars import Context
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_SetFromErrno
-from cpython.object cimport PyObject
 from libc.stdint cimport uint32_t, uint64_t
 
 from headrace._transport.linux cimport (
@@ -37,8 +35,8 @@ from headrace._transport.linux cimport (
     epoll_event,
     epoll_wait,
     errno,
-    recv,
 )
+from headrace._transport.pool cimport Pool
 from headrace._transport.stepper cimport Stepper, raise_later, stepper_of
 
 cdef extern from *:
@@ -51,29 +49,10 @@ cdef extern from *:
     static void headrace_forked(void) { headrace_forks++; }
     static void headrace_has_forked(void) { headrace_children++; }
     static int headrace_watch_forks(void) { return pthread_atfork(NULL, headrace_has_forked, headrace_forked); }
-
-    /* A bytes object that gets new content must not remember the hash of the old one. */
-    static void headrace_forget_hash(PyObject *data) {
-        _Py_COMP_DIAG_PUSH
-        _Py_COMP_DIAG_IGNORE_DEPR_DECLS
-        ((PyBytesObject *)data)->ob_shash = -1;
-        _Py_COMP_DIAG_POP
-    }
-
-    /* Shorten a bytes object that nobody else has. */
-    static PyObject *headrace_shorten(PyObject *data, Py_ssize_t size) {
-        return _PyBytes_Resize(&data, size) < 0 ? NULL : data;
-    }
     """
     int forks "headrace_forks"
     int children "headrace_children"
     int watch_forks "headrace_watch_forks"()
-    void forget_hash "headrace_forget_hash"(PyObject *)
-    PyObject *shorten "headrace_shorten"(PyObject *, Py_ssize_t) except NULL
-    PyObject *new_bytes "PyBytes_FromStringAndSize"(const char *, Py_ssize_t) except NULL
-    bytes owned "(PyObject *)"(PyObject *)  # a reference that is given away
-    void Py_CLEAR(PyObject *)
-    Py_ssize_t Py_REFCNT(object)
     unsigned long PyThread_get_thread_ident()
 
 cdef enum:
@@ -111,6 +90,7 @@ cdef class Reactor:
     def __init__(self, loop):
         self.loop = loop
         self.stepper = stepper_of(loop)
+        self.pool = Pool()
         self.table = []
         self.free = []
         self.unfinished = []
@@ -120,7 +100,6 @@ cdef class Reactor:
         self.thread = PyThread_get_thread_ident()
 
     def __dealloc__(self):
-        Py_CLEAR(self.spare)
         if self.epoll >= 0:
             close(self.epoll)
 
@@ -212,7 +191,7 @@ cdef class Reactor:
         cdef int epoll = self.epoll
         self.table.clear()
         self.free.clear()
-        Py_CLEAR(self.spare)
+        self.pool.clear()
         self.epoll = -1
         try:
             if not self.is_inherited() and not self.loop.is_closed():
@@ -323,31 +302,6 @@ cdef class Reactor:
                     (<Watched>watched).on_end()
                 except BaseException as error:
                     raise_later(self.stepper, error)
-
-    cdef bytes receive(self, int descriptor, Py_ssize_t most, ssize_t *size):
-        """Receive up to *most* bytes. Sets *size* to what recv() returns, or to the negative number of its error; returns None where that is not above 0.
-
-        What fills at least half of the storage is returned as it is, without a copy; else the storage is used again, as it is when who got
-        all of it has dropped it.
-        """
-        cdef PyObject *storage = self.spare
-        self.spare = NULL
-        if storage != NULL and (Py_REFCNT(<object>storage) != 1 or PyBytes_GET_SIZE(<object>storage) != most):
-            Py_CLEAR(storage)
-        if storage == NULL:
-            storage = new_bytes(NULL, most)
-        else:
-            forget_hash(storage)
-        size[0] = recv(descriptor, PyBytes_AS_STRING(<object>storage), most, 0)
-        if size[0] < 0:
-            size[0] = -errno
-        if 2 * size[0] < most:
-            self.spare = storage
-            return None if size[0] <= 0 else PyBytes_FromStringAndSize(PyBytes_AS_STRING(<object>storage), size[0])
-        if size[0] < most:
-            return owned(shorten(storage, size[0]))
-        self.spare = storage
-        return <bytes>storage
 
 
 cdef Reactor reactor_of(object loop):

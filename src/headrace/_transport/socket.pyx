@@ -361,7 +361,7 @@ cdef class SocketTransport(Watched):
                 receiver._h_after_feed()
             return size
         asked[0] = self.receive_bytes
-        data = self.reactor.receive(self.fd, asked[0], &size)
+        data = self.reactor.pool.receive(self.fd, asked[0], &size)
         if data is not None:
             receiver._h_feed(data)
         return size
@@ -387,7 +387,7 @@ cdef class SocketTransport(Watched):
                     self.call(protocol.buffer_updated, (size,))
             else:
                 asked[0] = self.receive_bytes
-                data = self.reactor.receive(self.fd, asked[0], &size)
+                data = self.reactor.pool.receive(self.fd, asked[0], &size)
                 if data is not None:
                     what = "data_received"
                     self.call(protocol.data_received, (data,))
