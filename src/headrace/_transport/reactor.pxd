@@ -30,8 +30,9 @@ cdef class Reactor:
     cdef uint32_t generation
     # How often in a row looking for more events in the same turn has found none, or was not done for that reason.
     cdef unsigned int misses
-    # A batch of events is being served.
+    # A batch of events is being served; something in it raised what the loop has to raise.
     cdef bint serving
+    cdef bint interrupted
     # What may have more to read than it was allowed to at once, and what has come to its end.
     cdef list unfinished
     cdef list ended
@@ -45,6 +46,7 @@ cdef class Reactor:
     cdef object watch(self, Watched watched, uint32_t events)
     cdef object unwatch(self, Watched watched, bint closing)
     cdef object rearm(self, Watched watched)
+    cdef object interrupt(self, object error)
     cdef object continue_later(self, Watched watched)
     cdef object end(self, Watched watched)
     cdef object _open(self)

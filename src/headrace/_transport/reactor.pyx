@@ -61,6 +61,10 @@ cdef enum:
     EVENTS = 32
 
 
+# A timer of this length runs in the loop's next run, where it is being left, and soon, where it is not.
+LEAVING_SECONDS = 0.001
+
+
 cdef class Watched:
     """What a reactor watches: a connection or a listening socket."""
 
@@ -220,6 +224,8 @@ cdef class Reactor:
                         self.stepper.collecting = True
                         self._end_all()
                         self.stepper.end_batch()
+                if self.interrupted:
+                    break
                 if served == 0:
                     self.misses += 1
                     break
@@ -235,11 +241,20 @@ cdef class Reactor:
                     break
         finally:
             self.serving = False
-            if self.unfinished:
-                unfinished = self.unfinished
-                self.unfinished = []
-                for watched in unfinished:
-                    self.rearm(<Watched>watched)
+            if self.interrupted:
+                # First the loop is left, which uvloop does after one more look at its descriptors. It may be run again.
+                self.interrupted = False
+                self.loop.call_later(LEAVING_SECONDS, self.go_on, context=self.context)
+            else:
+                self.go_on()
+
+    def go_on(self):
+        """Have what is not finished told again what it is ready for."""
+        if self.unfinished:
+            unfinished = self.unfinished
+            self.unfinished = []
+            for watched in unfinished:
+                self.rearm(<Watched>watched)
 
     cdef int _serve(self, int most) except -1:
         """Let what is ready receive, *most* events at once; return how many there were. Nothing that it raises keeps others waiting."""
@@ -255,7 +270,7 @@ cdef class Reactor:
                 try:
                     (<Watched>each).on_turn()
                 except BaseException as error:
-                    raise_later(self.stepper, error)
+                    self.interrupt(error)
         if served >= most or self.epoll < 0:
             return served
         found = epoll_wait(self.epoll, events, most - served, 0)
@@ -273,8 +288,13 @@ cdef class Reactor:
             try:
                 watched.on_events(events[i].events)
             except BaseException as error:
-                raise_later(self.stepper, error)
+                self.interrupt(error)
         return served + found
+
+    cdef object interrupt(self, object error):
+        """Have the loop raise *error* when this batch is served."""
+        self.interrupted = True
+        raise_later(self.stepper, error)
 
     cdef object continue_later(self, Watched watched):
         """Call on_turn() of *watched* when others have had their turn."""

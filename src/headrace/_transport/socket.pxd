@@ -13,6 +13,8 @@ cdef class SocketTransport(Watched):
     # The protocol, where bytes can be handed to its reader directly; else None, and it runs in *context*.
     cdef StreamProtocol stream
     cdef object context
+    # The protocol that the connection was made with, which is how its server knows it.
+    cdef StreamProtocol first
     # How much one receive may bring.
     cdef Py_ssize_t receive_bytes
     # The socket object, made when somebody asks for it, and what he gets; the names, likewise.
@@ -68,6 +70,7 @@ cdef class SocketTransport(Watched):
     cdef object fatal(self, object error, str message)
     cdef object fail(self, object error)
     cdef object finish(self, object error)
+    cdef object leave(self)
     cdef object close_socket(self)
     cdef object keep_names(self)
 

@@ -16,11 +16,13 @@ a failed send. Its socket is closed after that, so whoever waits for the end fin
 import asyncio
 import os
 import socket as sockets
+import sys
 import warnings
 from asyncio import trsock
 from asyncio.log import logger
 from contextvars import copy_context
 
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint32_t
 from libc.string cimport memcpy, memset
@@ -241,20 +243,28 @@ cdef class SocketTransport(Watched):
             low = high // 4
         if not high >= low >= 0:
             raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
-        self.high, self.low = high, low
+        # More than there can be in memory is no limit, however it is written.
+        self.high, self.low = min(high, sys.maxsize), min(low, sys.maxsize)
         self.pause_if_high()
 
     def close(self):
         """Send what was written, then close. What arrives meanwhile is dropped. Closing twice is allowed."""
         if self.closing:
             return
+        if self.reactor.is_inherited():
+            self.leave()
+            return
+        self.reactor.check_thread()
         self.closing = True
         if self.outbox.size == 0:
             self.finish(None)
 
     def abort(self):
         """Close at once, and forget what was not sent."""
-        self.finish(None)
+        if self.reactor.is_inherited():
+            self.leave()
+        else:
+            self.finish(None)
 
     def _force_close(self, exc):
         self.finish(exc)
@@ -283,17 +293,21 @@ cdef class SocketTransport(Watched):
         if events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI) and not self.eof:
             self.readable = True
         if self.readable and not self.paused and not self.closing:
-            self.receive()
-        elif events & EPOLLERR:
-            # Nobody reads it, so nobody would ever see that it broke.
+            self.on_turn()
+        elif events & EPOLLERR and (self.stream is not None or self.eof):
+            # Nobody reads it, so nobody would see that it broke. (Another protocol than ours is told nothing while it is paused.)
             getsockopt(self.fd, SOL_SOCKET, SO_ERROR, &error, &size)
             if error != 0:
                 self.rest = True
                 self.fail(os_error(error))
 
     cdef object on_turn(self):
-        if self.readable and not self.paused and not self.closing:
+        try:
             self.receive()
+        except BaseException:
+            # The program is about to leave the loop, and may come back: no event will tell again what the system still has.
+            self.reactor.continue_later(self)
+            raise
 
     cdef object on_end(self):
         if self.fd < 0 or self.reactor.is_inherited():
@@ -302,12 +316,16 @@ cdef class SocketTransport(Watched):
             self.receive_rest()
         try:
             self.call(self.protocol.connection_lost, (self.error,))
+            if self.first is not None and self.first._h_server is not None:
+                # It was not told itself: there is another protocol now.
+                self.first._h_server._h_detach(self)
         finally:
             self.keep_names()
             self.reactor.unwatch(self, self.sock is None)
             self.close_socket()
             self.protocol = None
             self.stream = None
+            self.first = None
             self.context = None
             self.error = None
 
@@ -369,19 +387,22 @@ cdef class SocketTransport(Watched):
     cdef ssize_t receive_foreign(self, Py_ssize_t *asked) except? -1000000:
         """The same for a protocol that is called as asyncio's transports call it; what it raises breaks the connection."""
         cdef ssize_t size = 0
-        cdef unsigned char[::1] view
+        cdef Py_buffer view
         protocol = self.protocol
         buffered = isinstance(protocol, asyncio.BufferedProtocol)
         what = "get_buffer"
         try:
             if buffered:
-                view = memoryview(self.call(protocol.get_buffer, (-1,))).cast("B")
-                asked[0] = len(view)
+                PyObject_GetBuffer(self.call(protocol.get_buffer, (-1,)), &view, PyBUF_WRITABLE)
+                asked[0] = view.len
+                if view.len > 0:
+                    size = recv(self.fd, view.buf, view.len, 0)
+                    if size < 0:
+                        size = -errno
+                # Before the protocol is told: it may resize its buffer then.
+                PyBuffer_Release(&view)
                 if asked[0] == 0:
                     raise RuntimeError("get_buffer() returned an empty buffer")
-                size = recv(self.fd, &view[0], asked[0], 0)
-                if size < 0:
-                    return -errno
                 if size > 0:
                     what = "buffer_updated"
                     self.call(protocol.buffer_updated, (size,))
@@ -399,10 +420,16 @@ cdef class SocketTransport(Watched):
         return size
 
     cdef object receive_rest(self):
-        """Receive what came before the connection broke."""
+        """Receive what came before the connection broke, for a reader, or a protocol that is not paused."""
         cdef Py_ssize_t asked = 0
         cdef Py_ssize_t left = REST_BYTES
         cdef ssize_t size = 1
+        if self.stream is None and self.paused:
+            # loop.sendfile() puts a protocol of its own in front of the one that will read.
+            behind = getattr(self.protocol, "_proto", None)
+            if not is_direct(behind):
+                return
+            self.stream = <StreamProtocol>behind
         while left > 0 and (size > 0 or size == -EINTR):
             size = self.receive_once(&asked)
             left -= size
@@ -565,6 +592,13 @@ cdef class SocketTransport(Watched):
             self.close_socket()
             raise
 
+    cdef object leave(self):
+        """Close the copy of a descriptor that belongs to the parent of this process, which goes on with its own."""
+        self.closing = self.ending = True
+        self.outbox.clear()
+        if self.fd >= 0:
+            self.close_socket()
+
     cdef object close_socket(self):
         """Close the descriptor; the socket object does it where there is one."""
         fd = self.fd
@@ -593,6 +627,21 @@ cdef class SocketSender(Sender):
     def __init__(self, transport, stepper, exposed):
         Sender.__init__(self, transport, stepper, exposed)
         self.direct = <SocketTransport>transport
+
+    cpdef object write(self, object data):
+        # First of all: what another thread writes must not get among what a step gathers.
+        if self.direct is not None:
+            self.direct.reactor.check_thread()
+        Sender.write(self, data)
+
+    cdef object close(self):
+        if self.direct is None or self.closing:
+            return Sender.close(self)
+        if self.direct.reactor.is_inherited():
+            self.lost()
+            return self.direct.close()
+        self.direct.reactor.check_thread()
+        return Sender.close(self)
 
     cdef object _send(self, bytes data):
         if self.direct is None:
@@ -667,6 +716,7 @@ cdef SocketTransport make(Reactor reactor, int fd, int family, object protocol, 
 cdef object connect(SocketTransport transport):
     """Tell the protocol of the connection, then begin to read."""
     cdef StreamProtocol stream = transport.stream
+    transport.first = stream
     if stream is not None:
         stream._h_sender = SocketSender(transport, transport.reactor.stepper, not stream._h_private)
     try:

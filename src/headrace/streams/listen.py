@@ -114,13 +114,14 @@ async def start_unix_server(
     if path is not None:
         if sock is not None:
             raise ValueError("path and sock can not be specified at the same time")
-        sock = bound_socket(path)
     elif sock is None:
         raise ValueError("path was not specified, and no sock specified")
     else:
         check_unix_socket(sock)
 
     choice = choose(loop, limit, tls=ssl is not None, sock=sock, way=way)
+    if sock is None:
+        sock = bound_socket(path)  # type: ignore[arg-type]  # not None here
     server = Server(loop, limit, choice, client_connected_cb)
     file: SocketFile | None = None
     options = given(ssl=ssl, ssl_handshake_timeout=ssl_handshake_timeout, ssl_shutdown_timeout=ssl_shutdown_timeout)
