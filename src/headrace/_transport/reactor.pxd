@@ -24,9 +24,11 @@ cdef class Reactor:
     # What headrace_forks said when the set was made, and the thread that the loop was last seen in.
     cdef int forks
     cdef unsigned long thread
-    # What is watched, by slot, and the slots that are free.
+    # What is watched, by slot, and a stack of the slots that are free: in C, since a number for each connection that there ever was
+    # at a time, made among its other objects, would keep the memory of all of them from being given back.
     cdef list table
-    cdef list free
+    cdef int *free
+    cdef Py_ssize_t free_count
     cdef uint32_t generation
     # How often in a row looking for more events in the same turn has found none, or was not done for that reason.
     cdef unsigned int misses
@@ -51,6 +53,7 @@ cdef class Reactor:
     cdef object end(self, Watched watched)
     cdef object _open(self)
     cdef object _release(self)
+    cdef object _add_slot(self)
     cdef object _vacate(self, Watched watched)
     cdef object _end_all(self)
     cdef int _serve(self, int most) except -1

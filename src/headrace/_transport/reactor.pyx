@@ -17,6 +17,7 @@ from contextvars import Context
 
 from cpython.exc cimport PyErr_SetFromErrno
 from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport free as release, realloc
 
 from headrace._transport.linux cimport (
     EINTR,
@@ -96,7 +97,6 @@ cdef class Reactor:
         self.stepper = stepper_of(loop)
         self.pool = Pool()
         self.table = []
-        self.free = []
         self.unfinished = []
         self.ended = []
         self.context = Context()
@@ -104,6 +104,7 @@ cdef class Reactor:
         self.thread = PyThread_get_thread_ident()
 
     def __dealloc__(self):
+        release(self.free)
         if self.epoll >= 0:
             close(self.epoll)
 
@@ -130,10 +131,10 @@ cdef class Reactor:
         cdef epoll_event event
         if self.epoll < 0:
             self._open()
-        if not self.free:
-            self.free.append(len(self.table))
-            self.table.append(None)
-        watched.slot = self.free.pop()
+        if self.free_count == 0:
+            self._add_slot()
+        self.free_count -= 1
+        watched.slot = self.free[self.free_count]
         self.generation += 1
         watched.generation = self.generation
         watched.children = children
@@ -162,10 +163,21 @@ cdef class Reactor:
 
     cdef object _vacate(self, Watched watched):
         self.table[watched.slot] = None
-        self.free.append(watched.slot)
+        self.free[self.free_count] = watched.slot
+        self.free_count += 1
         watched.slot = -1
-        if len(self.free) == len(self.table) and self.epoll >= 0:
+        if self.free_count == len(self.table) and self.epoll >= 0:
             self._release()
+
+    cdef object _add_slot(self):
+        cdef Py_ssize_t count = len(self.table) + 1
+        cdef int *free = <int *>realloc(self.free, count * sizeof(int))
+        if free == NULL:
+            raise MemoryError
+        self.free = free
+        self.table.append(None)
+        self.free[0] = count - 1
+        self.free_count = 1
 
     cdef object rearm(self, Watched watched):
         """Have *watched* told once more what it is ready for."""
@@ -194,7 +206,9 @@ cdef class Reactor:
         """Take the set from the loop and close it, in this order: the loop must not know a descriptor that is somebody else's next."""
         cdef int epoll = self.epoll
         self.table.clear()
-        self.free.clear()
+        release(self.free)
+        self.free = NULL
+        self.free_count = 0
         self.pool.clear()
         self.epoll = -1
         try:

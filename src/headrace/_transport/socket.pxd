@@ -42,6 +42,9 @@ cdef class SocketTransport(Watched):
     cdef Py_ssize_t low
     cdef bint protocol_paused
     cdef bint eof_written
+    # The system is short of memory: nothing is sent, or received, before retry().
+    cdef bint send_waits
+    cdef bint receive_waits
 
     # The end. close() was called, or the connection broke; on_end() is to come, or was; and what it tells the protocol.
     cdef readonly bint closing
@@ -54,7 +57,7 @@ cdef class SocketTransport(Watched):
     cdef object receive(self)
     cdef ssize_t receive_once(self, Py_ssize_t *asked) except? -1000000
     cdef ssize_t receive_foreign(self, Py_ssize_t *asked) except? -1000000
-    cdef object receive_rest(self)
+    cdef bint receive_rest(self) except -1
     cdef object on_eof(self)
     cdef object call(self, object method, tuple arguments)
     cdef object use(self, object protocol)

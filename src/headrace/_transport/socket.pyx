@@ -286,7 +286,7 @@ cdef class SocketTransport(Watched):
         if events & EPOLLPRI:
             # A receive ends at urgent data, whatever is behind it (tcp(7)).
             self.trickles = True
-        if events & (EPOLLOUT | EPOLLERR | EPOLLHUP) and self.outbox.size > 0:
+        if events & (EPOLLOUT | EPOLLERR | EPOLLHUP) and self.outbox.size > 0 and not self.send_waits:
             self.send_queued()
             if self.ending:
                 return
@@ -312,8 +312,9 @@ cdef class SocketTransport(Watched):
     cdef object on_end(self):
         if self.fd < 0 or self.reactor.is_inherited():
             return
-        if self.rest and not self.eof:
-            self.receive_rest()
+        if self.rest and not self.eof and not self.receive_rest():
+            self._loop.call_later(RETRY_SECONDS, self.end_later, context=self.reactor.context)
+            return
         try:
             self.call(self.protocol.connection_lost, (self.error,))
             if self.first is not None and self.first._h_server is not None:
@@ -336,7 +337,7 @@ cdef class SocketTransport(Watched):
         cdef Py_ssize_t asked = 0
         cdef ssize_t size
         cdef int turns = 2
-        while turns > 0 and self.readable and not self.paused and not self.closing:
+        while turns > 0 and self.readable and not self.paused and not self.closing and not self.receive_waits:
             size = self.receive_once(&asked)
             if size > 0:
                 if size == asked:
@@ -349,11 +350,12 @@ cdef class SocketTransport(Watched):
                 self.readable = False
             elif size == -ENOBUFS or size == -ENOMEM:
                 self.retry_later()
+                self.receive_waits = True
                 return
             elif size != -EINTR:
                 self.readable = False
                 self.fail(os_error(-size))
-        if self.readable and not self.paused and not self.closing:
+        if self.readable and not self.paused and not self.closing and not self.receive_waits:
             self.reactor.continue_later(self)
 
     cdef ssize_t receive_once(self, Py_ssize_t *asked) except? -1000000:
@@ -419,8 +421,8 @@ cdef class SocketTransport(Watched):
             return -EAGAIN
         return size
 
-    cdef object receive_rest(self):
-        """Receive what came before the connection broke, for a reader, or a protocol that is not paused."""
+    cdef bint receive_rest(self) except -1:
+        """Receive what came before the connection broke, for a reader, or a protocol that is not paused; return whether that is over."""
         cdef Py_ssize_t asked = 0
         cdef Py_ssize_t left = REST_BYTES
         cdef ssize_t size = 1
@@ -428,11 +430,16 @@ cdef class SocketTransport(Watched):
             # loop.sendfile() puts a protocol of its own in front of the one that will read.
             behind = getattr(self.protocol, "_proto", None)
             if not is_direct(behind):
-                return
+                return True
             self.stream = <StreamProtocol>behind
         while left > 0 and (size > 0 or size == -EINTR):
             size = self.receive_once(&asked)
             left -= size
+        return size != -ENOBUFS and size != -ENOMEM
+
+    def end_later(self):
+        """Go on with the end, after a wait for memory."""
+        self.reactor.end(self)
 
     cdef object on_eof(self):
         self.eof = True
@@ -457,6 +464,7 @@ cdef class SocketTransport(Watched):
 
     def retry(self):
         """Go on after retry_later()."""
+        self.send_waits = self.receive_waits = False
         if self.ending:
             return
         if self.outbox.size > 0:
@@ -465,7 +473,8 @@ cdef class SocketTransport(Watched):
 
     cdef object retry_later(self):
         """Try again in a while: the system is short of memory, and no event will tell when it has some."""
-        self._loop.call_later(RETRY_SECONDS, self.retry, context=self.reactor.context)
+        if not self.send_waits and not self.receive_waits:
+            self._loop.call_later(RETRY_SECONDS, self.retry, context=self.reactor.context)
 
     # ---- writing
 
@@ -476,7 +485,7 @@ cdef class SocketTransport(Watched):
         if self.closing:
             return
         self.reactor.check_thread()
-        if self.outbox.size == 0:
+        if self.outbox.size == 0 and not self.send_waits:
             sent = send(self.fd, PyBytes_AS_STRING(data), size, MSG_NOSIGNAL)
             if sent == size:
                 return
@@ -495,7 +504,7 @@ cdef class SocketTransport(Watched):
         self.reactor.check_thread()
         for piece in pieces:
             self.outbox.add(<bytes>piece, 0)
-        if idle and self.outbox.size > 0:
+        if idle and self.outbox.size > 0 and not self.send_waits:
             self.send_queued()
         self.pause_if_high()
 
@@ -531,6 +540,7 @@ cdef class SocketTransport(Watched):
             return True
         if error == EINTR or error == ENOBUFS or error == ENOMEM:
             self.retry_later()
+            self.send_waits = True
             return True
         self.rest = True
         self.fail(os_error(error))
@@ -672,10 +682,14 @@ def adopt(loop, sock, protocol, Py_ssize_t receive_bytes):
 
     Raises: OSError where the socket is none that can be watched; it is then still the caller's.
     """
-    cdef SocketTransport transport = make(reactor_of(loop), sock.fileno(), sock.family, protocol, copy_context(), receive_bytes)
+    cdef SocketTransport transport
     sock.setblocking(False)
     if sock.family in (sockets.AF_INET, sockets.AF_INET6):
-        sock.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
+        try:
+            sock.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
+        except OSError:
+            pass  # a protocol other than TCP
+    transport = make(reactor_of(loop), sock.fileno(), sock.family, protocol, copy_context(), receive_bytes)
     transport.sock = sock
     transport.sockname = _name_or_none(sock.getsockname)
     transport.peername = _name_or_none(sock.getpeername)

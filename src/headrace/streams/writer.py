@@ -272,6 +272,11 @@ class Writer(Source):
         sender.exposed = False
         if reader is not None:
             reader._h_transport = upgraded
+            if reader._paused:
+                # By what came with the end of the handshake: that paused the transport below.
+                transport.resume_reading()
+                reader._paused = False
+                reader._h_maybe_pause()
         protocol._replace_transport(upgraded)
         sender.release()
 
