@@ -57,6 +57,13 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"the {expected} build was to be tested, and {headrace.__file__} is {doctor.build()}")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what takes long and asks the system more than the interpreter: one Python runs it, on one build."""
+    for item in items:
+        if "faults" in item.path.parts or item.path.name == "test_soak.py":
+            item.add_marker("once")
+
+
 def pytest_collection_finish() -> None:
     """Keep what is there before the first test out of every later collection: each test ends with one, and they took half the time."""
     gc.collect()

@@ -1,4 +1,4 @@
-"""The native way where a connection breaks: everything that came before can be read, then the error comes; who waits is told at once."""
+"""The native way where a connection or a server ends: everything that came before is there, then the error; who waits is told at once."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import time
 import pytest
 from conftest import OURS
 from connections import client, finish, reset, until
+from transports import ended
 from wires import tcp_pair
 
 from headrace._transport import choose
@@ -172,5 +173,37 @@ def test_a_flood_behind_a_failed_send(run, native):
         assert time.perf_counter() - began < 5
         await finish(writer)
         await asyncio.get_running_loop().run_in_executor(None, flooding.wait)
+
+    run(main)
+
+
+def test_a_handler_that_closes_its_server(run, native):
+    """A handler closes its server: those that were accepted go on, nobody else is accepted, and the server ends with the last of them."""
+
+    async def main():
+        served = []
+
+        async def serve(reader, writer):
+            line = await reader.readline()
+            if line == b"0\n":
+                server.close()
+            served.append(line)
+            writer.write(line)
+            writer.close()
+            await writer.wait_closed()
+
+        server = await native.start_server(serve, "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        peers = [socket.create_connection(address) for _ in range(10)]
+        for index, peer in enumerate(peers):
+            peer.setblocking(False)
+            peer.send(b"%d\n" % index)
+        await asyncio.wait_for(server.wait_closed(), 5)
+        assert sorted(served) == [b"%d\n" % index for index in range(10)]
+        for index, peer in enumerate(peers):
+            assert await ended(peer) == b"%d\n" % index
+            peer.close()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address)
 
     run(main)

@@ -11,7 +11,7 @@ import pytest
 from certificates import HOST, TlsPeer
 from conftest import OURS, STOCK, new_loop
 from connections import client, receive, serving, until
-from transports import Recorder, taken
+from transports import Recorder, ended, taken
 from wires import turns
 
 from headrace._transport import choose
@@ -24,15 +24,6 @@ def native(monkeypatch):
     """Our streams, which take the native way."""
     monkeypatch.setenv(choose.VARIABLE, "native")
     return OURS
-
-
-async def ended(peer):
-    """Return what *peer* receives up to the end, be it a FIN or a reset."""
-    data = b""
-    with contextlib.suppress(ConnectionResetError):
-        while piece := await asyncio.get_running_loop().sock_recv(peer, 65536):
-            data += piece
-    return data
 
 
 # ---- inside a step
@@ -210,38 +201,6 @@ def test_a_handler_that_starts_tls(run, native, tls, together):
             assert done == [b"over TLS\n"]
 
     assert HOST == "localhost"
-    run(main)
-
-
-def test_a_handler_that_closes_its_server(run, native):
-    """A handler closes its server: those that were accepted go on, nobody else is accepted, and the server ends with the last of them."""
-
-    async def main():
-        served = []
-
-        async def serve(reader, writer):
-            line = await reader.readline()
-            if line == b"0\n":
-                server.close()
-            served.append(line)
-            writer.write(line)
-            writer.close()
-            await writer.wait_closed()
-
-        server = await native.start_server(serve, "127.0.0.1", 0)
-        address = server.sockets[0].getsockname()
-        peers = [socket.create_connection(address) for _ in range(10)]
-        for index, peer in enumerate(peers):
-            peer.setblocking(False)
-            peer.send(b"%d\n" % index)
-        await asyncio.wait_for(server.wait_closed(), 5)
-        assert sorted(served) == [b"%d\n" % index for index in range(10)]
-        for index, peer in enumerate(peers):
-            assert await ended(peer) == b"%d\n" % index
-            peer.close()
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(address)
-
     run(main)
 
 

@@ -13,7 +13,7 @@ import tempfile
 import pytest
 from conftest import STOCK, new_loop
 from connections import client, pair, receive, reset, until
-from transports import BOTH, FIXTURES, Buffered, Recorder, is_libuv, stuffed, taken
+from transports import BOTH, FIXTURES, Buffered, Recorder, ended, is_libuv, stuffed, taken
 from wires import turns
 
 loop_kind, ours, streams = FIXTURES
@@ -26,12 +26,6 @@ FILE = bytes(range(256)) * 8192
 
 class Failure(Exception):
     pass
-
-
-async def ended(peer):
-    """Wait until the connection of *peer* has ended: with a reset, where we had not read everything."""
-    with contextlib.suppress(ConnectionResetError):
-        await receive(peer)
 
 
 def failing(kind, name, error, once=False):

@@ -12,7 +12,7 @@ import sys
 
 import pytest
 from connections import LOOPBACK, client, receive, reset, serving, until
-from transports import BIG, BOTH, FIXTURES, Buffered, Recorder, is_libuv, taken
+from transports import BIG, BOTH, FIXTURES, Buffered, Recorder, ended, is_libuv, taken
 from wires import turns
 
 from headrace._core.stock import StockStreamReader, StockStreamWriter
@@ -326,11 +326,13 @@ WITHIN = {
 }
 
 
+@pytest.mark.defect("asyncio ends a connection twice that is closed in resume_writing()")
 @pytest.mark.parametrize("call", WITHIN)
 @pytest.mark.parametrize("name", ["pause_writing", "resume_writing", "data_received", "eof_received", "connection_lost"])
 def test_callbacks_that_call_back(run, streams, name, call):
     """A callback may use the transport: what was written arrives, unless it aborts, and the protocol is told of the end, once."""
     transport_of = []
+    got = bytearray()
 
     def calling(self, *arguments):
         result = getattr(Recorder, name)(self, *arguments)
@@ -343,14 +345,14 @@ def test_callbacks_that_call_back(run, streams, name, call):
         async with taken(streams, type("Calling", (Recorder,), {name: calling})(keep_open=True)) as (transport, protocol, peer):
             transport_of.append(transport)
             transport.write(bytes(BIG))
-            receiving = asyncio.ensure_future(receive(peer))
-            await until(lambda: transport.get_write_buffer_size() == 0 or receiving.done())
-            if not receiving.done():
+            receiving = asyncio.ensure_future(ended(peer, got))
+            await until(lambda: len(got) >= BIG or receiving.done())
+            if not transport.is_closing():
                 peer.send(b"data")
                 peer.shutdown(socket.SHUT_WR)
-            await asyncio.sleep(0.005)
+                await until(lambda: "eof_received" in protocol.calls or not transport.is_reading())
             transport.close()
-            got = await asyncio.wait_for(receiving, 5)
+            await asyncio.wait_for(receiving, 5)
             assert await asyncio.wait_for(protocol.lost, 5) is None
             await turns(2)
             assert protocol.calls.count("connection_lost") == 1

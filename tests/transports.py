@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import types
 from collections.abc import AsyncIterator
 from typing import Any
@@ -123,6 +124,15 @@ async def taken(streams: types.SimpleNamespace, protocol: Any = None, ends: Any 
 def is_libuv(transport: Any) -> bool:
     """Tell whether *transport* is uvloop's own, which in some things does not do what asyncio documents."""
     return type(transport).__module__.startswith("uvloop")
+
+
+async def ended(peer: socket.socket, data: bytearray | None = None) -> bytearray:
+    """Return, in *data*, what *peer* receives up to the end: a FIN, or a reset, which is what a close is that leaves something unread."""
+    data = bytearray() if data is None else data
+    with contextlib.suppress(ConnectionResetError):
+        while piece := await asyncio.get_running_loop().sock_recv(peer, 1 << 18):
+            data += piece
+    return data
 
 
 async def stuffed(transport: Any) -> None:

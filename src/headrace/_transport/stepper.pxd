@@ -40,6 +40,8 @@ cdef class Stepper:
     # What the loop will call next, where that can be seen; and whether that may be overtaken where it cannot.
     cdef object ready
     cdef bint overtakes
+    # A handler may have its first step before the loop's next turn.
+    cdef bint eager
 
     cdef void renew(self) noexcept
     cdef object future_to_wait_for(self)

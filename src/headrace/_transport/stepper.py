@@ -77,6 +77,7 @@ class Stepper:
         self.reactor = None
         self.ready = ready_handles(loop)
         self.overtakes = may_overtake(loop)
+        self.eager = EAGER and has_usual_tasks(loop)
         # One for all: what a handle runs in must not be the context of whoever was first to wake somebody.
         self.context = Context()
 
@@ -178,7 +179,7 @@ class Stepper:
 
     def start(self, coroutine: object) -> object:
         """Return a task of *coroutine*, a handler. Where a reactor accepts, and Python can, it has had its first step."""
-        if not self.collecting or not EAGER or self.debug or asyncio.Task is not _CTask or self.loop.get_task_factory() is not None:
+        if not self.collecting or not self.eager or self.debug or asyncio.Task is not _CTask or makes_its_own_tasks(self.loop):
             return self.loop.create_task(coroutine)
         # Nothing but the reactor is on the stack, and what the handler writes first is gathered as in every other step.
         self.stepping = True
@@ -274,6 +275,17 @@ def ready_handles(loop: object) -> object:
     """Return the queue of what *loop* will call in its next turn, or None where it cannot be seen."""
     ready = getattr(loop, "_ready", None)
     return ready if isinstance(loop, asyncio.BaseEventLoop) and type(ready) is deque else None
+
+
+def has_usual_tasks(loop: object) -> bool:
+    """Tell whether the class of *loop* makes tasks as asyncio does: nobody has overridden create_task() in it."""
+    method = getattr(type(loop), "create_task", None)
+    return method is asyncio.BaseEventLoop.create_task or type(loop).__module__.partition(".")[0] == "uvloop"
+
+
+def makes_its_own_tasks(loop: object) -> bool:
+    """Tell whether somebody has put a task factory, or a create_task(), into this one *loop*."""
+    return loop.get_task_factory() is not None or "create_task" in loop.__dict__
 
 
 def may_overtake(loop: object) -> bool:
