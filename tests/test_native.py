@@ -137,6 +137,18 @@ def test_obstacles_when_it_is_asked_for(chosen, monkeypatch, kind):
     assert choose.choose(loop, 65536, **given).way == ("native" if kind == "loop" else "portable")
 
 
+@pytest.mark.parametrize("method", ["recv", "recv_into", "send", "accept"])
+def test_a_socket_class_of_its_own(chosen, method):
+    """A class that receives, sends or accepts in its own way is called, as asyncio's transports and servers call it: the portable way."""
+    kind = type("Wrapped", (socket.socket,), {method: lambda self, *arguments: getattr(socket.socket, method)(self, *arguments)})
+    loop = asyncio.SelectorEventLoop()
+    loop.close()
+    with kind() as sock:
+        assert choose.choose(loop, 65536, sock=sock).way == "portable"
+        with pytest.raises(ValueError, match="Wrapped"):
+            choose.choose(loop, 65536, sock=sock, way="native")
+
+
 def test_a_socket_class_that_receives_as_all_do(chosen):
     """A class derived from socket.socket that leaves recv() alone is no obstacle."""
     with Familiar() as sock:

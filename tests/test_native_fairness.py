@@ -21,6 +21,9 @@ from headrace._transport import choose
 
 pytestmark = pytest.mark.skipif(choose.native is None, reason="the pure-Python build has the portable way only")
 
+# A reactor serves 32 events a turn of the loop. A batch that could not be resumed at once is resumed in the turn that serves the next.
+TWO_BATCHES = 2 * 32 + 4
+
 
 # What takes its turns in another way (debug mode, eager tasks) is not what is bounded here.
 @pytest.fixture(params=[kind for kind in LOOP_KINDS if kind in ("asyncio", "uvloop")])
@@ -36,7 +39,7 @@ def native(monkeypatch):
 
 
 def test_busy_handlers_and_everything_else(run, native):
-    """With 300 handlers ready at once, each of which computes for 1 ms, a timer and a datagram wait for fewer than 60 of them."""
+    """With 300 handlers ready at once, each of which computes for 1 ms, a timer and a datagram wait for two batches at most."""
     count = 300
 
     async def main():
@@ -82,14 +85,14 @@ def test_busy_handlers_and_everything_else(run, native):
                 await asyncio.gather(*tasks)
                 receiver.close()
                 await turns(2)
-        assert max(waited["datagram"]) < 60
-        assert max(waited["timer"]) < 60
+        assert max(waited["datagram"]) < TWO_BATCHES
+        assert max(waited["timer"]) < TWO_BATCHES
 
     run(main)
 
 
 def test_busy_first_steps_and_everything_else(run, native):
-    """With 300 clients that connect at once, and handlers that compute for 1 ms before they wait, a timer waits for fewer than 60."""
+    """With 300 clients that connect at once, and handlers that compute for 1 ms before they wait, a timer waits for two batches."""
     count = 300
 
     async def main():
@@ -117,7 +120,7 @@ def test_busy_first_steps_and_everything_else(run, native):
             await until(lambda: ran == count)
             for peer in peers:
                 peer.close()
-        assert max(waited) < 60
+        assert max(waited) < TWO_BATCHES
 
     run(main)
 

@@ -34,6 +34,9 @@ WAYS = ("native", "portable")
 # Forces a way for all connections that do not ask for one themselves.
 VARIABLE = "HEADRACE_WAY"
 
+# What a loop's transport or server would call of a socket, and what we call past the socket object.
+SOCKET_CALLS = ("accept", "recv", "recv_into", "send", "sendmsg")
+
 # Who asks for a lower limit than asyncio's default wants little memory: uvloop receives up to 256,000 bytes at a time (uvloop 0.23,
 # UV_STREAM_RECV_BUF_SIZE), four times that default.
 SMALL_LIMIT_BYTES = 65536
@@ -105,8 +108,10 @@ def _obstacle(loop: asyncio.AbstractEventLoop, tls: bool, sock: socket.socket | 
         return "TLS is the loop's"
     if known_only and not isinstance(loop, BaseSelectorEventLoop) and not is_libuv(loop):
         return "this loop is not known to watch an epoll set"
-    if sock is not None and type(sock).recv is not socket.socket.recv:
-        return f"{type(sock).__name__} receives in its own way"
+    if sock is not None:
+        for name in SOCKET_CALLS:
+            if getattr(type(sock), name) is not getattr(socket.socket, name):
+                return f"{type(sock).__name__} has a {name}() of its own"
     return None
 
 
