@@ -104,6 +104,7 @@ cdef class Listener(Watched):
                 return False
             # Everything else is about the connection that would have been accepted (accept(2)).
             return True
+        self.reactor.accepted += 1
         try:
             protocol = self.factory()
         except BaseException as failure:

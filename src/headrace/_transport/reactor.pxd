@@ -32,6 +32,8 @@ cdef class Reactor:
     cdef uint32_t generation
     # How often in a row looking for more events in the same turn has found none, or was not done for that reason.
     cdef unsigned int misses
+    # How many connections this batch has accepted: each has had a step of its handler, which is as much as an event.
+    cdef int accepted
     # A batch of events is being served; something in it raised what the loop has to raise.
     cdef bint serving
     cdef bint interrupted

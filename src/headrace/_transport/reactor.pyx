@@ -276,6 +276,7 @@ cdef class Reactor:
         cdef Watched watched
         cdef uint64_t where
         cdef int found, i, served = 0
+        self.accepted = 0
         if self.unfinished:
             unfinished = self.unfinished
             self.unfinished = []
@@ -303,7 +304,7 @@ cdef class Reactor:
                 watched.on_events(events[i].events)
             except BaseException as error:
                 self.interrupt(error)
-        return served + found
+        return served + found + self.accepted
 
     cdef object interrupt(self, object error):
         """Have the loop raise *error* when this batch is served."""
