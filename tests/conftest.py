@@ -58,7 +58,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what takes long and asks the system more than the interpreter: one Python runs it, on one build."""
+    """Mark what takes long and asks the system more than the interpreter: one Python runs it, on one build. Leave out what others run.
+
+    The pure build has the portable way only, and runs it on every kind of loop; the other build does so on the two that are unlike.
+    """
+    if "native" in WAYS:
+        items[:] = [item for item in items if not is_left_to_the_pure_build(item)]
     for item in items:
         if "faults" in item.path.parts or item.path.name == "test_soak.py":
             item.add_marker("once")
@@ -68,6 +73,12 @@ def pytest_collection_finish() -> None:
     """Keep what is there before the first test out of every later collection: each test ends with one, and they took half the time."""
     gc.collect()
     gc.freeze()
+
+
+def is_left_to_the_pure_build(item: pytest.Item) -> bool:
+    """Tell whether *item* is about the portable way on a variant of asyncio's loop."""
+    given = item.callspec.params if hasattr(item, "callspec") else {}
+    return "portable" in (given.get("streams"), given.get("ours")) and given.get("loop_kind") in ("debug", "eager")
 
 
 def new_loop(kind: str) -> asyncio.AbstractEventLoop:
