@@ -149,6 +149,25 @@ def test_a_socket_class_of_its_own(chosen, method):
             choose.choose(loop, 65536, sock=sock, way="native")
 
 
+@pytest.mark.parametrize("where", ["class", "object"])
+def test_a_loop_that_connects_in_its_own_way(chosen, where):
+    """A loop whose create_connection() or create_server() a program overrides makes the transports, unless the native way is asked for."""
+
+    class Loop(asyncio.SelectorEventLoop):
+        if where == "class":
+
+            async def create_connection(self, *arguments, **options):
+                return await super().create_connection(*arguments, **options)
+
+    loop = Loop()
+    loop.close()
+    if where == "object":
+        loop.create_server = loop.create_server
+    choice = choose.choose(loop, 65536)
+    assert choice.way == "portable"
+    assert choose.choose(loop, 65536, way="native").way == "native"
+
+
 def test_a_socket_class_that_receives_as_all_do(chosen):
     """A class derived from socket.socket that leaves recv() alone is no obstacle."""
     with Familiar() as sock:

@@ -37,6 +37,9 @@ VARIABLE = "HEADRACE_WAY"
 # What a loop's transport or server would call of a socket, and what we call past the socket object.
 SOCKET_CALLS = ("accept", "recv", "recv_into", "send", "sendmsg")
 
+# What of a loop makes its transports: who overrides one means to see every connection.
+LOOP_CALLS = ("create_connection", "create_server", "create_unix_connection", "create_unix_server")
+
 # Who asks for a lower limit than asyncio's default wants little memory: uvloop receives up to 256,000 bytes at a time (uvloop 0.23,
 # UV_STREAM_RECV_BUF_SIZE), four times that default.
 SMALL_LIMIT_BYTES = 65536
@@ -106,12 +109,25 @@ def _obstacle(loop: asyncio.AbstractEventLoop, tls: bool, sock: socket.socket | 
         return "this is the pure-Python build"
     if tls:
         return "TLS is the loop's"
-    if known_only and not isinstance(loop, BaseSelectorEventLoop) and not is_libuv(loop):
-        return "this loop is not known to watch an epoll set"
+    if known_only:
+        if not isinstance(loop, BaseSelectorEventLoop) and not is_libuv(loop):
+            return "this loop is not known to watch an epoll set"
+        replaced = _replaced(loop)
+        if replaced is not None:
+            return f"somebody has put a {replaced}() of his own into this loop"
     if sock is not None:
         for name in SOCKET_CALLS:
             if getattr(type(sock), name) is not getattr(socket.socket, name):
                 return f"{type(sock).__name__} has a {name}() of its own"
+    return None
+
+
+def _replaced(loop: asyncio.AbstractEventLoop) -> str | None:
+    """Return which of the methods that the native way does without somebody has overridden, in the loop's class or on the object."""
+    theirs = next(cls for cls in type(loop).__mro__ if cls.__module__.partition(".")[0] in ("asyncio", "uvloop"))
+    for name in LOOP_CALLS:
+        if name in loop.__dict__ or getattr(type(loop), name) is not getattr(theirs, name):
+            return name
     return None
 
 
