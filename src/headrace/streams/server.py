@@ -71,6 +71,7 @@ class Server(asyncio.AbstractServer):
         self._h_clients: set[Client] = set()
         # How many transports there are, where the loop's server is asyncio's and says so; else the clients are what is known.
         self._h_transports: int | None = None
+        self._h_held = 0
         # Whether a connection in its handshake was given up: its transport lives on, and nobody waits for it.
         self._h_gave_up = False
         self._h_closed = False
@@ -110,12 +111,17 @@ class Server(asyncio.AbstractServer):
             inner._detach = self._detach  # type: ignore[attr-defined]
 
     def _attach(self, *transport: object) -> None:
-        assert self._h_transports is not None
-        self._h_transports += 1
+        # Called by asyncio's transports; where there are none, by programs that hold the server open.
+        if self._h_transports is None:
+            self._h_held += 1
+        else:
+            self._h_transports += 1
 
     def _detach(self, *transport: object) -> None:
-        assert self._h_transports is not None
-        self._h_transports -= 1
+        if self._h_transports is None:
+            self._h_held -= 1
+        else:
+            self._h_transports -= 1
         self._h_wake_if_done()
 
     def _h_leave(self, client: Client) -> None:
@@ -133,7 +139,7 @@ class Server(asyncio.AbstractServer):
     def _h_busy(self) -> bool:
         """Tell whether there are connections."""
         if self._h_transports is None or self._h_gave_up:
-            return bool(self._h_clients)
+            return bool(self._h_clients) or self._h_held > 0
         return self._h_transports > 0
 
     # ---- asyncio's surface
