@@ -10,7 +10,6 @@ import socket as sockets
 from asyncio import trsock
 from contextvars import copy_context
 
-from cpython.object cimport PyObject
 from libc.stdint cimport uint32_t
 
 from headrace._transport.linux cimport (

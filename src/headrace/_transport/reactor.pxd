@@ -9,6 +9,8 @@ cdef class Watched:
     cdef int slot
     # Which of the users of that place, one after another, this is.
     cdef uint32_t generation
+    # What it is watched for.
+    cdef uint32_t events
     # How many children the process had made when the watching began.
     cdef int children
     cdef Reactor reactor
@@ -57,7 +59,7 @@ cdef class Reactor:
     cdef object _release(self)
     cdef object _add_slot(self)
     cdef object _vacate(self, Watched watched)
-    cdef object _end_all(self)
+    cpdef object end_all(self)
     cdef int _serve(self, int most) except -1
 
 cdef Reactor reactor_of(object loop)

@@ -25,11 +25,6 @@ from headrace._transport.linux cimport (
     EPOLL_CTL_ADD,
     EPOLL_CTL_DEL,
     EPOLL_CTL_MOD,
-    EPOLLET,
-    EPOLLIN,
-    EPOLLOUT,
-    EPOLLPRI,
-    EPOLLRDHUP,
     close,
     epoll_create1,
     epoll_ctl,
@@ -138,6 +133,7 @@ cdef class Reactor:
         self.generation += 1
         watched.generation = self.generation
         watched.children = children
+        watched.events = events
         self.table[watched.slot] = watched
         event.events = events
         event.data.u64 = <uint64_t>watched.generation << 32 | <uint32_t>watched.slot
@@ -184,7 +180,7 @@ cdef class Reactor:
         cdef epoll_event event
         if watched.slot < 0 or self.is_inherited():
             return
-        event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET
+        event.events = watched.events
         event.data.u64 = <uint64_t>watched.generation << 32 | <uint32_t>watched.slot
         epoll_ctl(self.epoll, EPOLL_CTL_MOD, watched.fd, &event)
 
@@ -236,7 +232,7 @@ cdef class Reactor:
                     self.stepper.end_batch()
                     if self.ended:
                         self.stepper.collecting = True
-                        self._end_all()
+                        self.end_all()
                         self.stepper.end_batch()
                 if self.interrupted:
                     break
@@ -324,11 +320,8 @@ cdef class Reactor:
             self.loop.call_soon(self.end_all, context=self.context)
         self.ended.append(watched)
 
-    def end_all(self):
+    cpdef object end_all(self):
         """Take leave of what has ended; the loop calls this where end() came from outside a batch."""
-        self._end_all()
-
-    cdef object _end_all(self):
         while self.ended:
             ended = self.ended
             self.ended = []

@@ -61,7 +61,7 @@ from headrace._transport.linux cimport (
     socklen_t,
 )
 from headrace._transport.outbox cimport Outbox
-from headrace._transport.protocol cimport Receiver, StreamProtocol, takes_fast
+from headrace._transport.protocol cimport Receiver, StreamProtocol
 from headrace._transport.reactor cimport Reactor, Watched, reactor_of
 from headrace._transport.sender cimport Sender, as_bytes
 
