@@ -202,13 +202,15 @@ def sanitizers(session: nox.Session) -> None:
         subprocess.run(["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip()
         for name in SANITIZERS
     ]
-    session.env |= {
-        "LD_PRELOAD": " ".join(libraries),
-        # Python itself ends with much that is never freed; what we leave behind is counted by tests/test_leaks*.py.
-        "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1:handle_segv=1:allocator_may_return_null=1",
-        "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
-        # Or Python's own allocator would hide what is used after it was freed.
-        "PYTHONMALLOC": "malloc",
-    }
+    session.env.update(
+        {
+            "LD_PRELOAD": " ".join(libraries),
+            # Python itself ends with much that is never freed; what we leave behind is counted by tests/test_leaks*.py.
+            "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1:handle_segv=1:allocator_may_return_null=1",
+            "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
+            # Or Python's own allocator would hide what is used after it was freed.
+            "PYTHONMALLOC": "malloc",
+        }
+    )
     parallel = ["-n", str(os.cpu_count() or 1), "--dist", "loadfile"]
     session.run("python", "-m", "pytest", "-p", "no:cacheprovider", "-m", "not peers and not once", *parallel, *session.posargs)
