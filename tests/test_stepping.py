@@ -122,6 +122,38 @@ def test_a_cancellation_is_not_overtaken(run, streams):
     run(main)
 
 
+def test_a_new_task_is_not_overtaken(run, streams):
+    """What a task makes ready has its turn before the answer to what it sends next, however quick that is: programs count on it."""
+
+    async def echo(reader, writer):
+        while line := await reader.readline():
+            writer.write(line)
+        writer.close()
+
+    async def main():
+        order = []
+        server = await streams.start_server(echo, "127.0.0.1", 0)
+        reader, writer = await streams.open_connection(*server.sockets[0].getsockname())
+
+        async def other():
+            order.append("task")
+
+        for _ in range(10):
+            task = asyncio.create_task(other())
+            for _ in range(3):
+                writer.write(b"line\n")
+                await reader.readline()
+                order.append("answer")
+            await task
+        assert order == ["task", "answer", "answer", "answer"] * 10
+        writer.close()
+        await writer.wait_closed()
+        server.close()
+        await server.wait_closed()
+
+    run(main)
+
+
 def test_real_connections_are_stepped(run, ours):
     """On a connection of open_connection(), over the loop's own transport, a waiting task is stepped."""
 

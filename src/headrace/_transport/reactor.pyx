@@ -35,6 +35,8 @@ from headrace._transport.linux cimport (
 from headrace._transport.pool cimport Pool
 from headrace._transport.stepper cimport Stepper, raise_later, stepper_of
 
+from headrace._transport.stepper import ready_handles
+
 cdef extern from *:
     """
     #include <pthread.h>
@@ -90,6 +92,7 @@ cdef class Reactor:
     def __init__(self, loop):
         self.loop = loop
         self.stepper = stepper_of(loop)
+        self.stepper.ready = ready_handles(loop)
         self.pool = Pool()
         self.table = []
         self.unfinished = []
@@ -242,7 +245,7 @@ cdef class Reactor:
                 if left < EVENTS:
                     self.misses = 0
                 left -= served
-                if left <= 0 or self.epoll < 0 or not (self.stepper.overtakes or self.stepper.is_quiet()):
+                if left <= 0 or self.epoll < 0 or not self.stepper.is_quiet():
                     break
                 # Looking again spares a turn of the loop if it finds something, and is in vain where one connection at a time is ready:
                 # after a miss, only one such turn in eight looks again.

@@ -37,9 +37,8 @@ cdef class Stepper:
     cdef bint scheduled
     # The loop's Reactor, once there is one. (Not typed: it stands on a higher floor.)
     cdef object reactor
-    # What the loop will call next, where that can be seen; and whether that may be overtaken where it cannot.
+    # What the loop will call next, once a reactor has found it; None where that cannot be seen.
     cdef object ready
-    cdef bint overtakes
     # A handler may have its first step before the loop's next turn.
     cdef bint eager
 

@@ -10,6 +10,7 @@ future that the task waits for gets a result, and the loop does the rest.
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from collections import deque
 from contextvars import Context
@@ -75,8 +76,7 @@ class Stepper:
         self.collecting = False
         self.scheduled = False
         self.reactor = None
-        self.ready = ready_handles(loop)
-        self.overtakes = may_overtake(loop)
+        self.ready = None
         self.eager = EAGER and has_usual_tasks(loop)
         # One for all: what a handle runs in must not be the context of whoever was first to wake somebody.
         self.context = Context()
@@ -114,13 +114,13 @@ class Stepper:
         """Resume those that a batch of the reactor woke: now, where nothing that the loop has to do is overtaken, else in their turn."""
         self.collecting = False
         if self.waking and not self.scheduled:
-            if self.overtakes or self.is_quiet():
+            if self.is_quiet():
                 self.resume()
             else:
                 self._schedule()
 
     def is_quiet(self) -> bool:
-        """Tell whether the loop is known to have nothing else to call at once."""
+        """Tell whether the loop is known to have nothing else to call at once; only a reactor has to know it."""
         return self.ready is not None and not self.ready
 
     def resume(self) -> None:
@@ -178,8 +178,9 @@ class Stepper:
             self._end_step()
 
     def start(self, coroutine: object) -> object:
-        """Return a task of *coroutine*, a handler. Where a reactor accepts, and Python can, it has had its first step."""
-        if not self.collecting or not self.eager or self.debug or asyncio.Task is not _CTask or makes_its_own_tasks(self.loop):
+        """Return a task of *coroutine*, a handler. Where a reactor accepts, Python can, and it overtakes nothing, it has had its first step."""
+        usual = self.eager and not self.debug and asyncio.Task is _CTask and not makes_its_own_tasks(self.loop)
+        if not usual or not self.collecting or not self.is_quiet():
             return self.loop.create_task(coroutine)
         # Nothing but the reactor is on the stack, and what the handler writes first is gathered as in every other step.
         self.stepping = True
@@ -272,9 +273,21 @@ def _raise(error: BaseException) -> None:
 
 
 def ready_handles(loop: object) -> object:
-    """Return the queue of what *loop* will call in its next turn, or None where it cannot be seen."""
-    ready = getattr(loop, "_ready", None)
-    return ready if isinstance(loop, asyncio.BaseEventLoop) and type(ready) is deque else None
+    """Return the queue of what *loop* will call in its next turn, or None where it cannot be found.
+
+    It is the deque that call_soon() puts things into. asyncio's loop has it in an attribute that is private, and
+    uvloop's in a field of a C structure, but the collector of cycles sees both.
+    """
+    handle = loop.call_soon(_nothing)
+    handle.cancel()
+    for each in gc.get_referents(loop, loop.__dict__):
+        if type(each) is deque and handle in each:
+            return each
+    return None
+
+
+def _nothing() -> None:
+    pass
 
 
 def has_usual_tasks(loop: object) -> bool:
@@ -286,15 +299,6 @@ def has_usual_tasks(loop: object) -> bool:
 def makes_its_own_tasks(loop: object) -> bool:
     """Tell whether somebody has put a task factory, or a create_task(), into this one *loop*."""
     return loop.get_task_factory() is not None or "create_task" in loop.__dict__
-
-
-def may_overtake(loop: object) -> bool:
-    """Tell whether a task may be resumed before what *loop* has ready, where that cannot be seen.
-
-    uvloop calls the callbacks of descriptors first, and then what is ready. A task that is resumed from there overtakes one that was
-    cancelled in the turn before, and wait_for() of Python 3.11 then takes the cancellation for too late.
-    """
-    return sys.version_info >= (3, 12) and type(loop).__module__.partition(".")[0] == "uvloop"
 
 
 _KEY = "_headrace_stepper"
