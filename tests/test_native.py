@@ -66,13 +66,9 @@ async def talk(reader, writer):
 
 
 def test_every_known_loop_gets_it(loop_kind, chosen):
-    """asyncio's loop, in debug mode and with eager tasks too, gets the native way without being asked; uvloop has to ask for it."""
+    """asyncio's loop, in debug mode and with eager tasks too, and uvloop get the native way without being asked."""
     loop = new_loop(loop_kind)
     try:
-        if loop_kind == "uvloop":
-            assert choose.choose(loop, 65536).way == "portable"
-            assert choose.choose(loop, 1, way="native").way == "native"
-            return
         choice = choose.choose(loop, 65536)
         assert (choice.way, choice.form) == ("native", "direct")
         assert choice == choose.choose(loop, 1, way="native")

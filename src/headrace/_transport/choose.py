@@ -110,9 +110,7 @@ def _obstacle(loop: asyncio.AbstractEventLoop, tls: bool, sock: socket.socket | 
     if tls:
         return "TLS is the loop's"
     if known_only:
-        if is_libuv(loop):
-            return "on uvloop it has to be asked for: a program was once seen to wait for ever there"
-        if not isinstance(loop, BaseSelectorEventLoop):
+        if not isinstance(loop, BaseSelectorEventLoop) and not is_libuv(loop):
             return "this loop is not known to watch an epoll set"
         replaced = _replaced(loop)
         if replaced is not None:
