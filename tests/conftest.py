@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import socket
 import sys
 import types
 import warnings
@@ -199,6 +200,14 @@ def ours(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> typ
     """headrace's streams, each way, for what asyncio does not have."""
     monkeypatch.setenv(choose.VARIABLE, request.param)
     return OURS
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port of loopback on which nobody listens, and that is taken: a client that the system gave the same port would reach itself."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield sock.getsockname()[1]
 
 
 def open_descriptors() -> set[str]:

@@ -23,13 +23,6 @@ def lacks(streams, loop_kind, since=(3, 11), race=False):
         pytest.skip("asyncio's race fails with eager tasks (gh-124309)")
 
 
-def closed_port():
-    """Return a port of loopback on which nobody listens."""
-    with socket.socket() as sock:
-        sock.bind((LOOPBACK, 0))
-        return sock.getsockname()[1]
-
-
 @contextlib.contextmanager
 def silent_port():
     """A port of loopback that answers no connection request: its backlog is full."""
@@ -169,12 +162,12 @@ def test_socket_belongs_to_the_writer(run, streams):
     run(main)
 
 
-def test_nobody_listens(run, streams):
+def test_nobody_listens(run, streams, closed_port):
     """A refused connection raises ConnectionRefusedError and leaves no socket behind."""
 
     async def main():
         with pytest.raises(ConnectionRefusedError):
-            await streams.open_connection(LOOPBACK, closed_port())
+            await streams.open_connection(LOOPBACK, closed_port)
 
     run(main)
 
@@ -197,13 +190,13 @@ def test_unknown_name(run, streams):
 
 
 @pytest.mark.parametrize("options", [{}, {"happy_eyeballs_delay": 10}, {"interleave": 1}], ids=str)
-def test_second_address_is_tried(run, streams, loop_kind, options):
+def test_second_address_is_tried(run, streams, loop_kind, options, closed_port):
     """Where the first address refuses, the next is tried at once, however the addresses are raced."""
     lacks(streams, loop_kind, race="happy_eyeballs_delay" in options)
 
     async def main():
         async with greeting(streams) as port:
-            resolve_to((LOOPBACK, closed_port()), (LOOPBACK, port))
+            resolve_to((LOOPBACK, closed_port), (LOOPBACK, port))
             if loop_kind == "uvloop":
                 # Its own create_connection() does not ask the method.
                 options.setdefault("interleave", 1)
@@ -225,15 +218,14 @@ def test_silent_address_is_overtaken(run, streams, loop_kind):
     assert LOOPBACK.encode() in run(main)
 
 
-def test_families_alternate(run, streams, loop_kind):
+def test_families_alternate(run, streams, loop_kind, closed_port):
     """interleave=1 tries the families in turn; all_errors=True raises what every attempt said, in that order."""
     lacks(streams, loop_kind, (3, 12))
 
     async def main():
-        port = closed_port()
-        resolve_to(("127.0.0.1", port), ("127.0.0.2", port), ("::1", port))
+        resolve_to(("127.0.0.1", closed_port), ("127.0.0.2", closed_port), ("::1", closed_port))
         with pytest.raises(ExceptionGroup, match="create_connection failed") as info:
-            await streams.open_connection(NAME, port, interleave=1, all_errors=True)
+            await streams.open_connection(NAME, closed_port, interleave=1, all_errors=True)
         return [str(error) for error in info.value.exceptions]
 
     first, second, third = run(main)
@@ -243,18 +235,17 @@ def test_families_alternate(run, streams, loop_kind):
 
 
 @pytest.mark.parametrize("options", [{"interleave": 1}, {"happy_eyeballs_delay": 0.01}], ids=str)
-def test_different_errors_come_as_one(run, streams, loop_kind, options):
+def test_different_errors_come_as_one(run, streams, loop_kind, options, closed_port):
     """Addresses that fail differently raise one OSError with every message; one that fails alone raises its own error."""
     lacks(streams, loop_kind, race="happy_eyeballs_delay" in options)
 
     async def main():
-        port = closed_port()
-        resolve_to(("127.0.0.1", port), ("127.0.0.2", port))
+        resolve_to(("127.0.0.1", closed_port), ("127.0.0.2", closed_port))
         with pytest.raises(OSError, match=r"Multiple exceptions: .*127\.0\.0\.1.*127\.0\.0\.2"):
-            await streams.open_connection(NAME, port, **options)
-        resolve_to(("127.0.0.1", port))
+            await streams.open_connection(NAME, closed_port, **options)
+        resolve_to(("127.0.0.1", closed_port))
         with pytest.raises(ConnectionRefusedError, match=r"127\.0\.0\.1"):
-            await streams.open_connection(NAME, port, **options)
+            await streams.open_connection(NAME, closed_port, **options)
 
     run(main)
 
@@ -299,11 +290,11 @@ def test_local_address_that_is_taken(run, streams, loop_kind, options):
     run(main)
 
 
-def test_local_address_of_another_family(run, ours):
+def test_local_address_of_another_family(run, ours, closed_port):
     """Where no local address has the family of the remote one, the error says so."""
 
     async def main():
-        resolve_to(("::1", closed_port()))
+        resolve_to(("::1", closed_port))
         with pytest.raises(OSError, match="no matching local address"):
             await ours.open_connection(NAME, 1, local_addr=(LOOPBACK, 0), interleave=1)
 

@@ -11,7 +11,7 @@ from certificates import HOST
 from conftest import LOOP_KINDS
 from connections import LOOPBACK, serving
 from leaks import DATA, grown
-from wires import tcp_pair, turns
+from wires import turns
 
 # For each connection there are dozens of objects and blocks, and some chance: one block is none.
 CONNECTIONS = 60
@@ -94,17 +94,15 @@ def test_servers(run, ours):
     run(main)
 
 
-def test_connections_that_fail(run, ours):
+def test_connections_that_fail(run, ours, closed_port):
     """A connection that is refused, cancelled while it is made, or aborted in use leaves nothing."""
 
     async def main():
-        first, second = tcp_pair()
-        refusing = first.getsockname()  # bound, and nobody listens
         async with serving(ours, echo) as address:
 
             async def step():
                 with contextlib.suppress(OSError):
-                    await ours.open_connection(*refusing)
+                    await ours.open_connection(LOOPBACK, closed_port)
                 connecting = asyncio.create_task(ours.open_connection(*address))
                 await turns()
                 connecting.cancel()
@@ -120,8 +118,6 @@ def test_connections_that_fail(run, ours):
                     await writer.wait_closed()
 
             assert await grown_by_connections(step) == {}
-        first.close()
-        second.close()
 
     run(main)
 
