@@ -19,6 +19,7 @@ NATIVE = (
     "headrace/_transport/outbox.pyx",
     "headrace/_transport/pool.pyx",
     "headrace/_transport/reactor.pyx",
+    "headrace/_transport/connection.pyx",
     "headrace/_transport/socket.pyx",
     "headrace/_transport/listener.pyx",
 )

@@ -10,7 +10,7 @@ import struct
 import child
 from scene import client, holds, idle, pattern, play, raising, read_to_error, receive, until
 
-# How often at most a connection asks the system again that was short of memory: socket.pyx has 20 ms.
+# How often at most a connection asks the system again that was short of memory: connection.pyx has 20 ms.
 RETRIES_A_SECOND = 50
 
 

@@ -1,6 +1,6 @@
 """Which way a connection takes to its socket, and why, in words.
 
-native         the socket is ours, and the loop watches one epoll set for all of them (reactor.pyx, socket.pyx): Linux, the compiled build
+native         the socket is ours, and the loop watches one epoll set for all of them (reactor.pyx, connection.pyx): Linux, the compiled build
 portable       a protocol over the transport that the loop itself makes, in one of two forms:
   buffered       the transport receives into one buffer that all connections of the loop share (asyncio.BufferedProtocol)
   data_received  the transport hands over a new bytes object for every receive (asyncio.Protocol)
@@ -26,7 +26,7 @@ except ModuleNotFoundError:  # not compiled, or not on Linux
     pass
 
 # What is compiled on Linux only.
-NATIVE_MODULES = ("listener", "outbox", "pool", "reactor", "socket")
+NATIVE_MODULES = ("connection", "listener", "outbox", "pool", "reactor", "socket")
 
 Way = Literal["native", "portable"]
 WAYS = ("native", "portable")
