@@ -1,5 +1,5 @@
 # Everything is set up on the way: all this needs is make, a C compiler and Python 3.11 or newer with its venv module.
-# PYTHON names the interpreter of .venv; the tests also run on the other Pythons that are found.
+# PYTHON names the interpreter of .venv; the tests run on the newest Python found, with PYTHONS=all on each.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -33,8 +33,8 @@ $(BIN)/nox: $(BIN)/python
 demo: $(VENV)/.installed  ## small programs on real sockets, then what a message costs beside asyncio (under a minute)
 	$(BIN)/headrace demo
 
-test: $(BIN)/nox  ## lint, types, and all tests on both builds on each Python found
-	$(BIN)/nox
+test: $(BIN)/nox  ## lint, types, and all tests on both builds; PYTHONS=all for each Python found, not the newest only
+	PYTHONS=$(PYTHONS) $(BIN)/nox
 
 test-peers: $(BIN)/nox  ## the tests that need programs of the system (redis-server and the like; as root it installs what is missing)
 	.ci/packages redis-server socat openssl curl strace

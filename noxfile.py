@@ -1,6 +1,7 @@
-"""What `make test` runs: lint, types, and the test suite on both builds on each Python that is found here.
+"""What `make test` runs: lint, types, and the test suite on both builds.
 
-    nox                                     everything but the peers
+    nox                                     everything but the peers, on the newest Python: what a day's work needs
+    PYTHONS=all nox                         on each Python found: what .ci/run asks for
     nox -s "tests-3.13(compiled)"           one Python, one build
     nox -s tests -- tests/test_swap.py      one file, everywhere
     nox -s conformance                      CPython's own test suites against headrace
@@ -38,7 +39,6 @@ SANITIZERS = ("libasan.so", "libubsan.so")
 nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_venv = "yes"
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["lint", "types", "tests", "conformance"]
 
 
 def real(python: Path) -> tuple[tuple[int, ...], Path] | None:
@@ -94,6 +94,8 @@ def pythons() -> dict[str, Path]:
 # nox looks interpreters up on the path: put the ones that work in front.
 os.environ["PATH"] = os.pathsep.join([*dict.fromkeys(str(path.parent) for path in pythons().values()), os.environ["PATH"]])
 HERE = list(pythons())
+WHICH = "" if os.environ.get("PYTHONS") == "all" else f"-{HERE[-1]}"
+nox.options.sessions = ["lint", "types", f"tests{WHICH}", f"conformance{WHICH}"]
 
 
 def group(session: nox.Session, *names: str) -> None:
@@ -144,6 +146,13 @@ def prepare(session: nox.Session, build: str, *groups: str) -> None:
     session.env["PYTHONPATH"] = ""
 
 
+def run_tests(session: nox.Session, which: str) -> None:
+    """Run the tests that the marker expression *which* selects."""
+    # A file is run by one process, so that what its tests share is made once.
+    parallel = ["-n", str(os.cpu_count() or 1), "--dist", "loadfile"]
+    session.run("python", "-m", "pytest", "-p", "no:cacheprovider", "-m", which, *parallel, *session.posargs)
+
+
 @nox.session(python=HERE[-1])
 def lint(session: nox.Session) -> None:
     """The linter and the format check."""
@@ -166,11 +175,12 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session, build: str) -> None:
     """The test suite."""
     prepare(session, build, "test")
-    # A file is run by one process, so that what its tests share is made once.
-    parallel = ["-n", str(os.cpu_count() or 1), "--dist", "loadfile"]
-    everything = session.python == HERE[-1] and build == "compiled"
-    which = "not peers" if everything else "not peers and not once"
-    session.run("python", "-m", "pytest", "-p", "no:cacheprovider", "-m", which, *parallel, *session.posargs)
+    which = "not peers"
+    if build == "pure":
+        which += " and not stock"
+    if build == "pure" or session.python != HERE[-1]:
+        which += " and not once"
+    run_tests(session, which)
 
 
 @nox.session(python=HERE)
@@ -190,8 +200,7 @@ def conformance(session: nox.Session, build: str) -> None:
 def peers(session: nox.Session) -> None:
     """The tests that need programs of the system: redis-server and the like. Those whose program is not there are skipped."""
     prepare(session, "compiled", "test", "peers")
-    parallel = ["-n", str(os.cpu_count() or 1), "--dist", "loadfile"]
-    session.run("python", "-m", "pytest", "-p", "no:cacheprovider", "-m", "peers", *parallel, *session.posargs)
+    run_tests(session, "peers")
 
 
 @nox.session(python=HERE[-1])
@@ -212,5 +221,4 @@ def sanitizers(session: nox.Session) -> None:
             "PYTHONMALLOC": "malloc",
         }
     )
-    parallel = ["-n", str(os.cpu_count() or 1), "--dist", "loadfile"]
-    session.run("python", "-m", "pytest", "-p", "no:cacheprovider", "-m", "not peers and not once", *parallel, *session.posargs)
+    run_tests(session, "not peers and not once and not stock")

@@ -59,7 +59,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what takes long and asks the system more than the interpreter: one Python runs it, on one build. Leave out what others run.
+    """Mark what takes long and asks the system more than the interpreter, and what runs on asyncio's own streams: noxfile.py says where
+    they run. Leave out what others run.
 
     The pure build has the portable way only, and runs it on every kind of loop; the other build does so on the two that are unlike.
     """
@@ -68,6 +69,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "faults" in item.path.parts or item.path.name == "test_soak.py":
             item.add_marker("once")
+        if "stock" in parameters(item).values():
+            item.add_marker("stock")
 
 
 def pytest_collection_finish() -> None:
@@ -76,9 +79,14 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def parameters(item: pytest.Item) -> dict[str, object]:
+    """Return what *item* is one variant with: the values of its parameters, and of its fixtures'."""
+    return item.callspec.params if hasattr(item, "callspec") else {}
+
+
 def is_left_to_the_pure_build(item: pytest.Item) -> bool:
     """Tell whether *item* is about the portable way on a variant of asyncio's loop."""
-    given = item.callspec.params if hasattr(item, "callspec") else {}
+    given = parameters(item)
     return "portable" in (given.get("streams"), given.get("ours")) and given.get("loop_kind") in ("debug", "eager")
 
 
@@ -133,8 +141,7 @@ def _libuv_opens_its_signal_pipe() -> None:
 
 def shows_a_defect(item: pytest.Item) -> pytest.Mark | None:
     """Return the mark ``defect("gh-…")`` where *item* runs on asyncio's streams, which may then fail."""
-    parameters = item.callspec.params if hasattr(item, "callspec") else {}
-    return item.get_closest_marker("defect") if parameters.get("streams") == "stock" else None
+    return item.get_closest_marker("defect") if parameters(item).get("streams") == "stock" else None
 
 
 @contextlib.contextmanager
