@@ -1,6 +1,6 @@
 """Which way a connection takes to its socket, and why, in words.
 
-native         the socket is ours, and the loop watches one epoll set for all of them (reactor.pyx, connection.pyx): Linux, the compiled build
+native         the socket is ours, and the loop watches one epoll set for all of them (reactor.pyx, connection.pyx): Linux, compiled
 portable       a protocol over the transport that the loop itself makes, in one of two forms:
   buffered       the transport receives into one buffer that all connections of the loop share (asyncio.BufferedProtocol)
   data_received  the transport hands over a new bytes object for every receive (asyncio.Protocol)

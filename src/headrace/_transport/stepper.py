@@ -178,7 +178,7 @@ class Stepper:
             self._end_step()
 
     def start(self, coroutine: object) -> object:
-        """Return a task of *coroutine*, a handler. It has had its first step where a reactor accepts, Python can, and it overtakes nothing."""
+        """Return a task of *coroutine*, a handler, after its first step where a reactor accepts, Python can, and it overtakes nothing."""
         usual = self.eager and not self.debug and asyncio.Task is _CTask and not makes_its_own_tasks(self.loop)
         if not usual or not self.collecting or not self.is_quiet():
             return self.loop.create_task(coroutine)
