@@ -13,8 +13,10 @@ cdef class Connection(Watched):
     cdef object context
     # The protocol that the connection was made with, which is how its server knows it.
     cdef StreamProtocol first
-    # How much one receive may bring.
+    # How much one receive may bring at first, and now that the peer floods; the last one brought all of it.
     cdef Py_ssize_t receive_bytes
+    cdef Py_ssize_t flood_bytes
+    cdef bint filled
     # The socket object, made when somebody asks for it, and what he gets; the names, likewise.
     cdef object sock
     cdef object shown
@@ -55,6 +57,7 @@ cdef class Connection(Watched):
     cdef object receive(self)
     cdef ssize_t receive_once(self, Py_ssize_t *asked) except? -1000000
     cdef ssize_t receive_foreign(self, Py_ssize_t *asked) except? -1000000
+    cdef void adapt(self, Py_ssize_t asked, ssize_t size) noexcept
     cdef bint receive_rest(self) except -1
     cdef object on_eof(self)
     cdef object call(self, object method, tuple arguments)

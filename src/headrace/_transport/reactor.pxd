@@ -13,6 +13,8 @@ cdef class Watched:
     cdef uint32_t events
     # How many children the process had made when the watching began.
     cdef int children
+    # It is on the list of those whose turn is to come: see Reactor.continue_later().
+    cdef bint queued
     cdef Reactor reactor
 
     cdef object on_events(self, uint32_t events)

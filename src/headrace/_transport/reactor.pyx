@@ -249,7 +249,7 @@ cdef class Reactor:
                     break
                 # Looking again spares a turn of the loop if it finds something, and is in vain where one connection at a time is ready:
                 # after a miss, only one such turn in eight looks again.
-                if served == 1 and self.misses != 0 and self.misses % 8 != 0:
+                if served == 1 and not self.unfinished and self.misses != 0 and self.misses % 8 != 0:
                     self.misses += 1
                     break
         finally:
@@ -267,6 +267,7 @@ cdef class Reactor:
             unfinished = self.unfinished
             self.unfinished = []
             for watched in unfinished:
+                (<Watched>watched).queued = False
                 self.rearm(<Watched>watched)
 
     cdef int _serve(self, int most) except -1:
@@ -281,6 +282,7 @@ cdef class Reactor:
             self.unfinished = []
             for each in unfinished:
                 served += 1
+                (<Watched>each).queued = False
                 try:
                     (<Watched>each).on_turn()
                 except BaseException as error:
@@ -312,7 +314,10 @@ cdef class Reactor:
 
     cdef object continue_later(self, Watched watched):
         """Call on_turn() of *watched* when others have had their turn."""
+        if watched.queued:
+            return
         if self.serving:
+            watched.queued = True
             self.unfinished.append(watched)
         else:
             self.rearm(watched)

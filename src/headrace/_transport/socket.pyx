@@ -286,7 +286,7 @@ cdef SocketTransport make(Reactor reactor, int fd, int family, object protocol, 
     transport.fd = fd
     transport.family = family
     transport.context = context
-    transport.receive_bytes = receive_bytes
+    transport.receive_bytes = transport.flood_bytes = receive_bytes
     transport.outbox = Outbox.__new__(Outbox)
     transport.high = HIGH_WATER_BYTES
     transport.low = HIGH_WATER_BYTES // 4
