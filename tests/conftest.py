@@ -79,6 +79,12 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish() -> None:
+    """Let the collector see again what it was kept from: hypothesis, which may be imported last of all, asks it who refers to an object."""
+    gc.unfreeze()
+
+
 def parameters(item: pytest.Item) -> dict[str, object]:
     """Return what *item* is one variant with: the values of its parameters, and of its fixtures'."""
     return item.callspec.params if hasattr(item, "callspec") else {}

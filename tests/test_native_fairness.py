@@ -215,6 +215,27 @@ def test_a_flood_and_a_timer(run, native):
     run(main)
 
 
+def test_a_flood_is_received_in_larger_pieces(run, native):
+    """A reader that keeps up with a flood gets up to four limits at once, and never more; every byte is in its place."""
+    limit = 16384
+    data = os.urandom(1 << 20) * 16
+
+    async def main():
+        async with client(native, limit=limit) as (reader, _, peer):
+            peer.settimeout(10)
+            sending = asyncio.create_task(asyncio.to_thread(peer.sendall, data))
+            pieces = []
+            got = 0
+            while got < len(data):
+                pieces.append(await reader.read(1 << 20))
+                got += len(pieces[-1])
+            await sending
+        assert b"".join(pieces) == data
+        return max(map(len, pieces))
+
+    assert 2 * limit < run(main) <= 4 * limit
+
+
 def test_a_burst_of_connections(run, native):
     """A thousand clients that connect at once, before the server has a turn, are all accepted and all served."""
     count = 1000

@@ -71,8 +71,8 @@ cdef enum:
     REST_BYTES = 8 << 20
     # How much one receive may bring at most: what asyncio's own transports receive at a time.
     MOST_BYTES = 1 << 18
-    # How many times as much as at first. A peer that floods has to be received from as fast as it sends: what waits in the system's buffer
-    # for long is out of the processor's caches by then, and costs three times as much to copy.
+    # How many times as much as at first, where the reader waits for it. A peer that floods has to be received from as fast as it sends: what
+    # waits in the system's buffer for long is out of the processor's caches by then, and costs three times as much to copy.
     FLOOD_FACTOR = 4
 
 # How long to wait where the system is short of memory for its buffers, in seconds. Nothing says when it has some again.
@@ -154,6 +154,7 @@ cdef class Connection(Watched):
         while turns > 0 and self.readable and not self.paused and not self.closing and not self.receive_waits:
             size = self.receive_once(&asked)
             if size > 0:
+                self.reactor.received += size
                 if size == asked:
                     break  # there may be more, and no event will say so
                 self.readable = self.hangup or self.trickles
@@ -194,7 +195,9 @@ cdef class Connection(Watched):
                 buffer.end += size
                 receiver._h_after_feed()
             return size
-        asked[0] = self.flood_bytes
+        asked[0] = self.receive_bytes
+        if self.flood_bytes != asked[0] and receiver._h_waits():
+            asked[0] = self.flood_bytes
         data = self.reactor.pool.receive(self.fd, asked[0], &size)
         self.adapt(asked[0], size)
         if data is not None:
@@ -205,7 +208,7 @@ cdef class Connection(Watched):
         """Ask for more next time where *asked* bytes have come twice in a row, for no more than at first where not half of it has."""
         if size == asked:
             if self.filled:
-                self.flood_bytes = min(2 * asked, FLOOD_FACTOR * self.receive_bytes, MOST_BYTES)
+                self.flood_bytes = min(2 * self.flood_bytes, FLOOD_FACTOR * self.receive_bytes, MOST_BYTES)
             self.filled = True
         else:
             self.filled = False

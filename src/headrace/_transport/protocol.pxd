@@ -9,6 +9,7 @@ cdef class Receiver(Source):
     cdef object _h_feed(self, bytes data)
     cdef object _h_feed_front(self, bytearray scratch, Py_ssize_t size)
     cdef ReadBuffer _h_reserved(self)
+    cdef bint _h_waits(self) except -1
     cdef object _h_after_feed(self)
     cdef object _h_lose(self, object error)
 

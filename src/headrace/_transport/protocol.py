@@ -59,6 +59,10 @@ class Receiver(Source):
         """Return the ReadBuffer in whose storage a large read collects what arrives, behind its ``end``, or None where none does."""
         raise NotImplementedError
 
+    def _h_waits(self) -> bool:
+        """Tell whether somebody waits for what arrives."""
+        raise NotImplementedError
+
     def _h_after_feed(self) -> None:
         """Wake whom the bytes satisfy that were put there."""
         raise NotImplementedError

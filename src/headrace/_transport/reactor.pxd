@@ -38,6 +38,8 @@ cdef class Reactor:
     cdef unsigned int misses
     # How many connections this batch has accepted: each has had a step of its handler, which is as much as an event.
     cdef int accepted
+    # How many bytes this turn has received.
+    cdef Py_ssize_t received
     # A batch of events is being served; something in it raised what the loop has to raise.
     cdef bint serving
     cdef bint interrupted

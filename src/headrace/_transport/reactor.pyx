@@ -57,6 +57,8 @@ cdef enum:
     # How many events a turn of the loop serves, so that whatever else is on the loop has its turn: with 300 connections ready at once,
     # each of which computes for 1 ms, a datagram waited 130 ms without a bound, and 16 to 34 with 16.
     EVENTS = 32
+    # How many bytes, likewise: what some hundred microseconds receive.
+    TURN_BYTES = 1 << 20
 
 
 # A timer of this length runs in the loop's next run, where it is being left, and soon, where it is not.
@@ -226,6 +228,7 @@ cdef class Reactor:
             return
         self.thread = PyThread_get_thread_ident()
         self.serving = True
+        self.received = 0
         try:
             while True:
                 self.stepper.collecting = True
@@ -245,7 +248,7 @@ cdef class Reactor:
                 if left < EVENTS:
                     self.misses = 0
                 left -= served
-                if left <= 0 or self.epoll < 0 or not self.stepper.is_quiet():
+                if left <= 0 or self.received >= TURN_BYTES or self.epoll < 0 or not self.stepper.is_quiet():
                     break
                 # Looking again spares a turn of the loop if it finds something, and is in vain where one connection at a time is ready:
                 # after a miss, only one such turn in eight looks again.

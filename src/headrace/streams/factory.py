@@ -22,7 +22,7 @@ def receive_bytes(limit: int) -> int:
     """Return how much a connection receives at a time whose reader has the buffer limit *limit*.
 
     Up to the limit: a reader then holds at most 2 * limit and one receive, and what a read of 64 KiB finds with the default limit
-    is one object, which it returns without a copy.
+    is one object, which it returns without a copy. (On the native way a reader that waits while its peer floods gets more.)
     """
     return min(max(limit, MIN_RECEIVE_BYTES), MAX_RECEIVE_BYTES)
 

@@ -28,6 +28,7 @@ cdef class Intake(Receiver):
     cdef object _h_feed(self, bytes data)
     cdef object _h_feed_front(self, bytearray scratch, Py_ssize_t size)
     cdef ReadBuffer _h_reserved(self)
+    cdef bint _h_waits(self) except -1
     cdef object _h_after_feed(self)
     cdef object _h_maybe_pause(self)
     cdef object _h_pause_once(self, Operation waiter)

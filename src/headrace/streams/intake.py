@@ -191,6 +191,9 @@ class Intake(Receiver):
             return None
         return self._h_bytes
 
+    def _h_waits(self) -> bool:
+        return self._h_waiter is not None
+
     def _h_after_feed(self) -> None:
         """Wake the read that the new bytes satisfy, and pause the transport if that is due."""
         waiter = self._h_waiter
