@@ -359,6 +359,7 @@ def test_memory_of_a_large_read(loop_kind):
         assert float(times) < 1.2
 
 
+@pytest.mark.skipif("libasan" in os.environ.get("LD_PRELOAD", ""), reason="the address sanitizer puts space around every allocation")
 def test_memory_of_idle_connections(loop_kind):
     """A connection that has been used and is idle takes less than 6000 bytes, its handler, reader, writer and transport included."""
     warm, count = 100, 500
