@@ -6,6 +6,8 @@ from the buffer. Here the slots of Operation are C functions. 3.11 resumes throu
 3.12 and later through ``tp_iternext``, which has to set a StopIteration: an exception object is kept for that and used again.
 """
 
+import gc
+
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
 
@@ -84,11 +86,16 @@ cdef extern from *:
         if (headrace_free_count < HEADRACE_FREE_OPERATIONS) headrace_free[headrace_free_count++] = (PyObject *)self;
         else PyObject_GC_Del(self);
     }
+
+    static void headrace_release_all(void) {
+        while (headrace_free_count > 0) PyObject_GC_Del(headrace_free[--headrace_free_count]);
+    }
     """
     void headrace_set_stop(object value)
     void drop_value "headrace_drop_value"()
     PyObject *headrace_allocate(Type *, Py_ssize_t)
     void headrace_release(void *)
+    void release_all "headrace_release_all"()
     void report "headrace_report"()
     void PyType_Modified(Type *)
     void PyObject_GC_UnTrack(PyObject *)
@@ -175,6 +182,12 @@ cdef void warn(int kind) noexcept:
         report()
 
 
+def release_free(phase: str, info: dict) -> None:
+    """Give the free operations back in a full collection, as Python does with its own free things: each may hold an arena of the allocator."""
+    if phase == "stop" and info["generation"] == 2:
+        release_all()
+
+
 def install() -> None:
     """Put the functions into Operation's slots; ``__next__`` and ``send`` called from Python stay as they are."""
     global deallocate_as_before
@@ -182,6 +195,7 @@ def install() -> None:
     (<Type *>Operation).tp_dealloc = <destructor>deallocate
     (<Type *>Operation).tp_alloc = headrace_allocate
     (<Type *>Operation).tp_free = headrace_release
+    gc.callbacks.append(release_free)
     # A __getattr__ would slow down every attribute; these two cannot be written in the class, where they would name the class.
     names = <dict>(<Type *>Operation).tp_dict
     names["__name__"] = property(lambda operation: name_of(operation, "__name__"))
