@@ -20,6 +20,8 @@ NATIVE = (
     "headrace/_transport/pool.pyx",
     "headrace/_transport/reactor.pyx",
     "headrace/_transport/connection.pyx",
+    "headrace/_transport/tls.pyx",
+    "headrace/_transport/secure.pyx",
     "headrace/_transport/socket.pyx",
     "headrace/_transport/listener.pyx",
 )

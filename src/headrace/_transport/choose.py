@@ -12,21 +12,25 @@ import asyncio
 import importlib
 import os
 import socket
+import ssl
 import sys
+from asyncio import constants
 from asyncio.selector_events import BaseSelectorEventLoop
 from dataclasses import dataclass
 from typing import Any, Literal
 
 native: Any = None
 _listener: Any = None
+_tls: Any = None
 try:
     native = importlib.import_module("headrace._transport.socket")
     _listener = importlib.import_module("headrace._transport.listener")
+    _tls = importlib.import_module("headrace._transport.tls")
 except ModuleNotFoundError:  # not compiled, or not on Linux
     pass
 
 # What is compiled on Linux only.
-NATIVE_MODULES = ("connection", "listener", "outbox", "pool", "reactor", "socket")
+NATIVE_MODULES = ("connection", "listener", "outbox", "pool", "reactor", "secure", "socket", "tls")
 
 Way = Literal["native", "portable"]
 WAYS = ("native", "portable")
@@ -76,11 +80,12 @@ UNKNOWN = Choice(
 
 
 def choose(
-    loop: asyncio.AbstractEventLoop, limit: int, *, tls: bool = False, sock: socket.socket | None = None, way: Way | None = None
+    loop: asyncio.AbstractEventLoop, limit: int, *, tls: object = None, sock: socket.socket | None = None, way: Way | None = None
 ) -> Choice:
     """Return what a connection of *loop* gets whose reader has the buffer limit *limit* (bytes).
 
-    *way* asks for one way, else the environment variable HEADRACE_WAY does. Raises: ValueError where *way* is no way, or cannot be.
+    *tls* is the SSLContext where there is one. *way* asks for one way, else the environment variable HEADRACE_WAY does.
+    Raises: ValueError where *way* is no way, or cannot be.
     """
     if way is not None and way not in WAYS:
         raise ValueError(f"way must be 'native', 'portable' or None, not {way!r}")
@@ -101,14 +106,14 @@ def _from_environment() -> str | None:
     return asked
 
 
-def _obstacle(loop: asyncio.AbstractEventLoop, tls: bool, sock: socket.socket | None, known_only: bool) -> str | None:
+def _obstacle(loop: asyncio.AbstractEventLoop, tls: object, sock: socket.socket | None, known_only: bool) -> str | None:
     """Return why a connection cannot take the native way, or None where it can."""
     if not sys.platform.startswith("linux"):
         return "it needs Linux"
     if native is None:
         return "this is the pure-Python build"
-    if tls:
-        return "TLS is the loop's"
+    if tls is not None and not isinstance(tls, ssl.SSLContext):
+        return f"TLS of a {type(tls).__name__} is the loop's"
     if known_only:
         if not isinstance(loop, BaseSelectorEventLoop) and not is_libuv(loop):
             return "this loop is not known to watch an epoll set"
@@ -144,11 +149,49 @@ def is_libuv(loop: asyncio.AbstractEventLoop) -> bool:
     return any(cls.__module__.partition(".")[0] == "uvloop" for cls in type(loop).__mro__)
 
 
-def adopt(loop: asyncio.AbstractEventLoop, sock: socket.socket, protocol: Any, receive_bytes: int) -> Any:
-    """Return a transport of ours for the connected *sock*: see socket.pyx."""
-    return native.adopt(loop, sock, protocol, receive_bytes)
+@dataclass(frozen=True)
+class Secure:
+    """How connections are secured: what the functions that open them are given as ssl=…, server_hostname=… and the rest."""
+
+    context: ssl.SSLContext
+    # The name that a client verifies; None on a server, or for no name.
+    server_hostname: str | None = None
+    handshake_timeout: float | None = None
+    shutdown_timeout: float | None = None
+
+    @property
+    def timeouts(self) -> tuple[float, float]:
+        """Seconds for the handshake and for the shutdown: asyncio's where none are given."""
+        handshake, shutdown = self.handshake_timeout, self.shutdown_timeout
+        return (
+            constants.SSL_HANDSHAKE_TIMEOUT if handshake is None else handshake,
+            constants.SSL_SHUTDOWN_TIMEOUT if shutdown is None else shutdown,
+        )
 
 
-def make_listener(loop: asyncio.AbstractEventLoop, sock: socket.socket, factory: Any, receive_bytes: int) -> Any:
+async def adopt(
+    loop: asyncio.AbstractEventLoop, sock: socket.socket, protocol: Any, receive_bytes: int, secure: Secure | None = None
+) -> Any:
+    """Return a transport of ours for the connected *sock*, after the handshake where it is to be *secure*: see socket.pyx."""
+    if secure is None:
+        return native.adopt(loop, sock, protocol, receive_bytes)
+    session = _tls.TLS(secure.context, False, secure.server_hostname or None)
+    return await native.adopt_secure(loop, sock, protocol, receive_bytes, session, *secure.timeouts)
+
+
+def is_native(transport: asyncio.BaseTransport) -> bool:
+    """Tell whether *transport* is one of ours, in plain text."""
+    return native is not None and type(transport) is native.SocketTransport and transport.get_extra_info("sslcontext") is None
+
+
+async def start_tls(transport: Any, secure: Secure, early: bytes, server_side: bool) -> None:
+    """Go on in TLS with *transport*, which is_native(): see socket.pyx."""
+    session = _tls.TLS(secure.context, server_side, None if server_side else secure.server_hostname or None)
+    await transport.start_tls(session, early, *secure.timeouts)
+
+
+def make_listener(
+    loop: asyncio.AbstractEventLoop, sock: socket.socket, factory: Any, receive_bytes: int, secure: Secure | None = None
+) -> Any:
     """Return a Listener for the bound *sock*: see listener.pyx."""
-    return _listener.Listener(loop, sock, factory, receive_bytes)
+    return _listener.Listener(loop, sock, factory, receive_bytes, None if secure is None else (secure.context, *secure.timeouts))

@@ -5,6 +5,10 @@ from headrace._transport.outbox cimport Outbox
 from headrace._transport.protocol cimport Receiver, StreamProtocol
 from headrace._transport.reactor cimport Reactor, Watched
 
+cdef enum:
+    # How much one receive may bring at most: what asyncio's own transports receive at a time.
+    MOST_BYTES = 1 << 18
+
 cdef class Connection(Watched):
     cdef readonly object _loop
     cdef object protocol
@@ -38,6 +42,8 @@ cdef class Connection(Watched):
 
     # Writing. What was not sent, and when the protocol is told of it.
     cdef Outbox outbox
+    # How many bytes were written besides, and are kept elsewhere.
+    cdef Py_ssize_t held
     cdef Py_ssize_t high
     cdef Py_ssize_t low
     cdef bint protocol_paused
@@ -57,6 +63,8 @@ cdef class Connection(Watched):
     cdef object receive(self)
     cdef ssize_t receive_once(self, Py_ssize_t *asked) except? -1000000
     cdef ssize_t receive_foreign(self, Py_ssize_t *asked) except? -1000000
+    cdef Py_ssize_t to_ask(self, Receiver receiver) except -1
+    cdef bint is_left(self)
     cdef void adapt(self, Py_ssize_t asked, ssize_t size) noexcept
     cdef bint receive_rest(self) except -1
     cdef object on_eof(self)
@@ -73,6 +81,8 @@ cdef class Connection(Watched):
     cdef object report(self, object error, str message)
     cdef object fatal(self, object error, str message)
     cdef object fail(self, object error)
+    cdef object shut_writing(self)
+    cdef object tell_lost(self)
     cdef object end_when_sent(self)
     cdef object finish(self, object error)
     cdef object leave(self)

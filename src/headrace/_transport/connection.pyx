@@ -69,8 +69,6 @@ cdef enum:
     # How much is received of a connection that broke: more than Linux keeps for one by default (net.ipv4.tcp_rmem: 6 MiB). There is an end
     # to it, for the other side of a Unix socket may refuse what we send and go on sending.
     REST_BYTES = 8 << 20
-    # How much one receive may bring at most: what asyncio's own transports receive at a time.
-    MOST_BYTES = 1 << 18
     # How many times as much as at first, where the reader waits for it. A peer that floods has to be received from as fast as it sends: what
     # waits in the system's buffer for long is out of the processor's caches by then, and costs three times as much to copy.
     FLOOD_FACTOR = 4
@@ -130,7 +128,7 @@ cdef class Connection(Watched):
             self._loop.call_later(RETRY_SECONDS, self.end_later, context=self.reactor.context)
             return
         try:
-            self.call(self.protocol.connection_lost, (self.error,))
+            self.tell_lost()
             if self.first is not None and self.first._h_server is not None:
                 # It was not told itself: there is another protocol now.
                 self.first._h_server._h_detach(self)
@@ -157,7 +155,7 @@ cdef class Connection(Watched):
                 self.reactor.received += size
                 if size == asked:
                     break  # there may be more, and no event will say so
-                self.readable = self.hangup or self.trickles
+                self.readable = self.hangup or self.trickles or self.is_left()
                 turns -= 1
             elif size == 0:
                 self.on_eof()
@@ -195,14 +193,22 @@ cdef class Connection(Watched):
                 buffer.end += size
                 receiver._h_after_feed()
             return size
-        asked[0] = self.receive_bytes
-        if self.flood_bytes != asked[0] and receiver._h_waits():
-            asked[0] = self.flood_bytes
+        asked[0] = self.to_ask(receiver)
         data = self.reactor.pool.receive(self.fd, asked[0], &size)
         self.adapt(asked[0], size)
         if data is not None:
             receiver._h_feed(data)
         return size
+
+    cdef Py_ssize_t to_ask(self, Receiver receiver) except -1:
+        """Return how much to receive at once: what the peer floods with only where somebody waits for it."""
+        if self.flood_bytes == self.receive_bytes or (receiver is not None and not receiver._h_waits()):
+            return self.receive_bytes
+        return self.flood_bytes
+
+    cdef bint is_left(self):
+        """Tell whether something has been received that the protocol has not got."""
+        return False
 
     cdef void adapt(self, Py_ssize_t asked, ssize_t size) noexcept:
         """Ask for more next time where *asked* bytes have come twice in a row, for no more than at first where not half of it has."""
@@ -238,7 +244,7 @@ cdef class Connection(Watched):
                     what = "buffer_updated"
                     self.call(protocol.buffer_updated, (size,))
             else:
-                asked[0] = self.flood_bytes
+                asked[0] = self.to_ask(None)
                 data = self.reactor.pool.receive(self.fd, asked[0], &size)
                 self.adapt(asked[0], size)
                 if data is not None:
@@ -361,7 +367,7 @@ cdef class Connection(Watched):
             if self.closing:
                 self.finish(None)
             elif self.eof_written:
-                shutdown(self.fd, SHUT_WR)
+                self.shut_writing()
 
     cdef bint may_send_later(self) except -1:
         """Look at the error of a send: return whether it was no more than a lack of room; else the connection has broken."""
@@ -377,12 +383,12 @@ cdef class Connection(Watched):
         return False
 
     cdef object pause_if_high(self):
-        if self.outbox.size > self.high and not self.protocol_paused and not self.ending:
+        if self.outbox.size + self.held > self.high and not self.protocol_paused and not self.ending:
             self.protocol_paused = True
             self.tell("pause_writing")
 
     cdef object resume_if_low(self):
-        if self.protocol_paused and self.outbox.size <= self.low:
+        if self.protocol_paused and self.outbox.size + self.held <= self.low:
             self.protocol_paused = False
             self.tell("resume_writing")
 
@@ -416,6 +422,14 @@ cdef class Connection(Watched):
         if self._loop.get_debug():
             logger.debug("%r: %s", self, error)
         self.finish(error)
+
+    cdef object shut_writing(self):
+        """Close the writing half: everything was sent."""
+        shutdown(self.fd, SHUT_WR)
+
+    cdef object tell_lost(self):
+        """Tell the protocol that the connection is over."""
+        self.call(self.protocol.connection_lost, (self.error,))
 
     cdef object end_when_sent(self):
         """Send what was kept, then end. What arrives meanwhile is dropped."""

@@ -10,6 +10,8 @@ cdef extern from *:
     #include <errno.h>
     #include <netinet/in.h>
     #include <sys/epoll.h>
+    #include <sys/ioctl.h>
+    #include <linux/sockios.h>
     #include <sys/socket.h>
     #include <sys/uio.h>
     #include <sys/un.h>
@@ -41,6 +43,7 @@ cdef extern from *:
     int EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD
     uint32_t EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLERR, EPOLLHUP, EPOLLRDHUP, EPOLLET
     int MSG_NOSIGNAL, MSG_DONTWAIT, MSG_TRUNC
+    unsigned long SIOCOUTQ
     int SHUT_WR, SOCK_NONBLOCK, SOCK_CLOEXEC, SOL_SOCKET, SO_ERROR
     int AF_INET, AF_INET6
     int EAGAIN, EWOULDBLOCK, EINTR, ENOBUFS, ENOMEM, EMFILE, ENFILE, ECONNABORTED, EPROTO
@@ -57,4 +60,5 @@ cdef extern from *:
     int getpeername(int descriptor, sockaddr *address, socklen_t *size) nogil
     int getsockopt(int descriptor, int level, int option, void *value, socklen_t *size) nogil
     int shutdown(int descriptor, int how) nogil
+    int ioctl(int descriptor, unsigned long request, int *answer) nogil
     int close(int descriptor) nogil

@@ -7,5 +7,7 @@ cdef class Listener(Watched):
     cdef object context
     cdef object sockname
     cdef Py_ssize_t receive_bytes
+    # What TLS needs: see accepted(); or None.
+    cdef tuple secure
 
     cdef int accept(self) except -1

@@ -45,12 +45,13 @@ RETRY_SECONDS = 1.0
 cdef class Listener(Watched):
     """Calls factory() for a protocol for every connection that *sock*, a bound socket, accepts; its context is the one it was made in."""
 
-    def __init__(self, loop, sock, factory, Py_ssize_t receive_bytes):
+    def __init__(self, loop, sock, factory, Py_ssize_t receive_bytes, secure):
         self.reactor = reactor_of(loop)
         self.sock = sock
         self.family = sock.family
         self.factory = factory
         self.receive_bytes = receive_bytes
+        self.secure = secure
         self.context = copy_context()
         name = sock.getsockname()
         # A connection to one address has that address; to all of them, whichever it is.
@@ -111,7 +112,9 @@ cdef class Listener(Watched):
             self.failed(failure)
             return True
         try:
-            accepted(self.reactor, fd, self.family, <sockaddr *>&peer, size, protocol, self.context.copy(), self.receive_bytes, self.sockname)
+            accepted(
+                self.reactor, fd, self.family, <sockaddr *>&peer, size, protocol, self.context.copy(), self.receive_bytes, self.sockname, self.secure
+            )
         except BaseException as failure:
             self.failed(failure)
         return True

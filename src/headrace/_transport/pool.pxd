@@ -13,4 +13,5 @@ cdef class Pool:
 
     cdef bytes receive(self, int descriptor, Py_ssize_t most, ssize_t *size)
     cdef PyObject *storage(self, Py_ssize_t size) except NULL
+    cdef bytes filled(self, PyObject *storage, Py_ssize_t capacity, Py_ssize_t size)
     cdef void clear(self) noexcept

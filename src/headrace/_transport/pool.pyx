@@ -37,20 +37,26 @@ cdef class Pool:
     cdef bytes receive(self, int descriptor, Py_ssize_t most, ssize_t *size):
         """Receive up to *most* bytes; set *size* to what recv() returns, or to the negative number of its error.
 
-        Returns: what was received, or None where *size* is not above 0: the storage itself where at least half of it was filled, so that
-        whoever keeps that keeps no more than twice its length, else a copy.
+        Returns: what was received, or None where *size* is not above 0.
         """
         cdef PyObject *storage = self.storage(most)
         size[0] = recv(descriptor, PyBytes_AS_STRING(<object>storage), most, 0)
-        if 2 * size[0] >= most:
-            if size[0] < most:
-                set_length(storage, size[0])
-            return <bytes>storage
         if size[0] > 0:
-            return PyBytes_FromStringAndSize(PyBytes_AS_STRING(<object>storage), size[0])
+            return self.filled(storage, most, size[0])
         if size[0] < 0:
             size[0] = -errno
         return None
+
+    cdef bytes filled(self, PyObject *storage, Py_ssize_t capacity, Py_ssize_t size):
+        """Return the first *size* bytes of *storage*, of which there are *capacity*.
+
+        The storage itself where at least half of it was filled, so that whoever keeps that keeps no more than twice its length, else a copy.
+        """
+        if 2 * size < capacity:
+            return PyBytes_FromStringAndSize(PyBytes_AS_STRING(<object>storage), size)
+        if size < capacity:
+            set_length(storage, size)
+        return <bytes>storage
 
     cdef PyObject *storage(self, Py_ssize_t size) except NULL:
         """Return a bytes object of *size* that nobody but the pool refers to."""

@@ -224,11 +224,11 @@ class StreamProtocol(FlowControl):
             reader.feed_data(bytes(self._h_view[:nbytes]))
 
     def eof_received(self) -> bool:
-        """Tell the reader; return whether the transport shall stay open for writing (TLS cannot)."""
+        """Tell the reader; return whether the transport shall stay open for writing: the loop's TLS cannot, ours can."""
         reader = self._stream_reader
         if reader is not None:
             reader.feed_eof()
-        return not self._over_ssl
+        return not self._over_ssl or self._h_transport.can_write_eof()
 
     # ---- the end
 

@@ -1,9 +1,9 @@
-from headrace._transport.connection cimport Connection
 from headrace._transport.linux cimport sockaddr, socklen_t
 from headrace._transport.reactor cimport Reactor
+from headrace._transport.secure cimport SecureConnection
 from headrace._transport.sender cimport Sender
 
-cdef class SocketTransport(Connection):
+cdef class SocketTransport(SecureConnection):
     cdef object __weakref__
 
 cdef class SocketSender(Sender):
@@ -12,7 +12,6 @@ cdef class SocketSender(Sender):
 
 cdef SocketTransport accepted(
     Reactor reactor, int fd, int family, sockaddr *peer, socklen_t peer_size, object protocol, object context, Py_ssize_t receive_bytes,
-    object sockname,
+    object sockname, tuple secure,
 )
 cdef SocketTransport make(Reactor reactor, int fd, int family, object protocol, object context, Py_ssize_t receive_bytes)
-cdef object connect(SocketTransport transport)

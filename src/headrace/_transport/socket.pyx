@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""SocketTransport: a whole asyncio.Transport over a Connection, and the Sender of a stream over one."""
+"""SocketTransport: a whole asyncio.Transport over a SecureConnection, and the Sender of a stream over one."""
 
 import asyncio
 import socket as sockets
@@ -11,12 +11,12 @@ from contextvars import copy_context
 from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.string cimport memcpy
 
-from headrace._transport.connection cimport Connection
-from headrace._transport.linux cimport AF_INET, AF_INET6, SHUT_WR, shutdown, sockaddr, socklen_t
+from headrace._transport.linux cimport AF_INET, AF_INET6, sockaddr, socklen_t
 from headrace._transport.outbox cimport Outbox
-from headrace._transport.protocol cimport StreamProtocol
 from headrace._transport.reactor cimport Reactor, reactor_of
+from headrace._transport.secure cimport SecureConnection
 from headrace._transport.sender cimport Sender, as_bytes
+from headrace._transport.tls cimport TLS
 
 from headrace._transport.addresses import address_of
 
@@ -37,7 +37,7 @@ class Transport(asyncio.transports._FlowControlMixin, asyncio.Transport):
 Transport.__name__ = Transport.__qualname__ = "SocketTransport"
 
 
-cdef class SocketTransport(Connection):
+cdef class SocketTransport(SecureConnection):
     """See the module's documentation. Made by adopt() and accepted()."""
 
     # loop.start_tls() of asyncio asks for it, and loop.sendfile() for the other: it then sends the file through write().
@@ -60,7 +60,9 @@ cdef class SocketTransport(Connection):
                 info.append("closing")
             info.append(f"fd={self.fd}")
             info.append("paused" if self.paused else "reading")
-            info.append(f"unsent={self.outbox.size}")
+            info.append(f"unsent={self.outbox.size + self.held}")
+            if self.tls is not None:
+                info.append(f"tls={self.tls.version}")
         return "<{}>".format(" ".join(info))
 
     def __del__(self):
@@ -75,7 +77,11 @@ cdef class SocketTransport(Connection):
     # ---- asyncio's surface
 
     def get_extra_info(self, name, default=None):
-        """Return 'peername' or 'sockname' as the socket module writes addresses, or 'socket', an asyncio.trsock.TransportSocket."""
+        """Return 'peername' or 'sockname' as the socket module writes addresses, or 'socket', an asyncio.trsock.TransportSocket.
+
+        With TLS also 'sslcontext', 'ssl_object', 'peercert', 'cipher' and 'compression' as asyncio has them, and 'close_notify': None while
+        the peer may send, then True where it has ended the stream itself, and False where the connection has merely ended, or was cut.
+        """
         if name == "peername":
             if self.peername is None and self.peer_size > 0:
                 self.peername = address_of(PyBytes_FromStringAndSize(self.peer, self.peer_size))
@@ -91,6 +97,27 @@ cdef class SocketTransport(Connection):
                     self.sock = sockets.socket(fileno=self.fd) if self.fd >= 0 else _closed_socket()
                 self.shown = trsock.TransportSocket(self.sock)
             return self.shown
+        if self.tls is not None:
+            return self.get_tls_info(name, default)
+        return default
+
+    def get_tls_info(self, name, default):
+        """Return what get_extra_info() does, of TLS."""
+        session = self.tls.ssl_object
+        if name == "sslcontext":
+            return self.tls.context
+        if self.shaking:
+            return default
+        if name == "ssl_object":
+            return session
+        if name == "peercert":
+            return session.getpeercert()
+        if name == "cipher":
+            return session.cipher()
+        if name == "compression":
+            return session.compression()
+        if name == "close_notify":
+            return True if self.ended_well else False if self.eof or self.ending else None
         return default
 
     def set_protocol(self, protocol):
@@ -111,7 +138,7 @@ cdef class SocketTransport(Connection):
 
     def is_closing(self):
         """Return whether the transport is closed or being closed."""
-        return self.closing
+        return self.closing or self.departing
 
     def is_reading(self):
         """Return whether the protocol is told of what arrives."""
@@ -153,21 +180,23 @@ cdef class SocketTransport(Connection):
         self.send_all([piece for piece in pieces if piece])
 
     def write_eof(self):
-        """Close the writing half after what was written; reading goes on."""
+        """Close the writing half after what was written; reading goes on. Raises: NotImplementedError over TLS before 1.3."""
         if self.closing or self.eof_written:
             return
+        if not self.is_half_closable():
+            raise NotImplementedError("TLS before version 1.3 has no half-close")
         self.reactor.check_thread()
         self.eof_written = True
         if self.outbox.size == 0:
-            shutdown(self.fd, SHUT_WR)
+            self.shut_writing()
 
     def can_write_eof(self):
-        """Return True."""
-        return True
+        """Return True, but for TLS before version 1.3, which has no half-close."""
+        return self.is_half_closable()
 
     def get_write_buffer_size(self):
-        """Return how many bytes are unsent."""
-        return self.outbox.size
+        """Return how many bytes are unsent; with TLS as they will be sent, encrypted."""
+        return self.outbox.size + self.held
 
     def get_write_buffer_limits(self):
         """Return (low, high): the protocol is paused above *high* unsent bytes and resumed at *low*."""
@@ -198,6 +227,35 @@ cdef class SocketTransport(Connection):
 
     def _force_close(self, exc):
         self.finish(exc)
+
+    # ---- TLS
+
+    cdef object introduce(self):
+        stream = self.first = self.stream
+        self.introduced = True
+        if stream is not None:
+            stream._h_sender = SocketSender(self, self.reactor.stepper, not stream._h_private)
+        self.call(self.protocol.connection_made, (self,))
+
+    async def start_tls(self, tls, early, handshake_timeout, shutdown_timeout):
+        """Go on in TLS, of the new session *tls*, and return after the handshake, whose first received bytes are *early*.
+
+        What was written before is sent in plain text. Raises: ssl.SSLError or ConnectionError where the handshake fails; the connection is
+        then closed, and so it is by a cancellation.
+        """
+        if self.closing or self.eof:
+            raise ConnectionResetError("Connection lost before the TLS handshake")
+        shaken = self._loop.create_future()
+        self.paused = False
+        self.secure(tls, early, handshake_timeout, shutdown_timeout, shaken)
+        if self.readable:
+            self.reactor.continue_later(self)
+        try:
+            await shaken
+        except BaseException:
+            if not self._loop.is_closed():
+                self.finish(None)
+            raise
 
 
 cdef class SocketSender(Sender):
@@ -251,6 +309,24 @@ def adopt(loop, sock, protocol, Py_ssize_t receive_bytes):
 
     Raises: OSError where the socket is none that can be watched; it is then still the caller's.
     """
+    cdef SocketTransport transport = take(loop, sock, protocol, receive_bytes)
+    connect(transport)
+    return transport
+
+
+async def adopt_secure(loop, sock, protocol, receive_bytes, tls, handshake_timeout, shutdown_timeout):
+    """The same over TLS, of the new session *tls*, after the handshake. Raises also what start_tls() does."""
+    cdef SocketTransport transport = take(loop, sock, protocol, receive_bytes)
+    try:
+        transport.begin()
+    except BaseException:
+        transport.abort()
+        raise
+    await transport.start_tls(tls, b"", handshake_timeout, shutdown_timeout)
+    return transport
+
+
+cdef SocketTransport take(loop, sock, protocol, Py_ssize_t receive_bytes):
     cdef SocketTransport transport
     sock.setblocking(False)
     if sock.family in (sockets.AF_INET, sockets.AF_INET6):
@@ -262,12 +338,14 @@ def adopt(loop, sock, protocol, Py_ssize_t receive_bytes):
     transport.sock = sock
     transport.sockname = _name_or_none(sock.getsockname)
     transport.peername = _name_or_none(sock.getpeername)
-    connect(transport)
     return transport
 
 
-cdef SocketTransport accepted(Reactor reactor, int fd, int family, sockaddr *peer, socklen_t peer_size, object protocol, object context, Py_ssize_t receive_bytes, object sockname):
-    """Return the transport of the descriptor *fd*, which accept() has made, and tell *protocol*; *sockname* is its own name, where known."""
+cdef SocketTransport accepted(Reactor reactor, int fd, int family, sockaddr *peer, socklen_t peer_size, object protocol, object context, Py_ssize_t receive_bytes, object sockname, tuple secure):
+    """Return the transport of the descriptor *fd*, which accept() has made, and tell *protocol*; *sockname* is its own name, where known.
+
+    *secure* is None, or (context, seconds for the handshake, seconds for the shutdown) of TLS; the protocol is then told after the handshake.
+    """
     cdef SocketTransport transport = make(reactor, fd, family, protocol, context, receive_bytes)
     transport.sockname = sockname
     if peer_size <= sizeof(transport.peer):
@@ -275,7 +353,16 @@ cdef SocketTransport accepted(Reactor reactor, int fd, int family, sockaddr *pee
         transport.peer_size = peer_size
     else:
         transport.peername = address_of(PyBytes_FromStringAndSize(<char *>peer, peer_size))
-    connect(transport)
+    if secure is None:
+        connect(transport)
+        return transport
+    sslcontext, handshake_timeout, shutdown_timeout = secure
+    try:
+        transport.begin()
+        transport.secure(TLS(sslcontext, True, None), b"", handshake_timeout, shutdown_timeout, None)
+    except BaseException:
+        transport.abort()
+        raise
     return transport
 
 
@@ -298,12 +385,8 @@ cdef SocketTransport make(Reactor reactor, int fd, int family, object protocol, 
 
 cdef object connect(SocketTransport transport):
     """Tell the protocol of the connection, then begin to read."""
-    cdef StreamProtocol stream = transport.stream
-    transport.first = stream
-    if stream is not None:
-        stream._h_sender = SocketSender(transport, transport.reactor.stepper, not stream._h_private)
     try:
-        transport.call(transport.protocol.connection_made, (transport,))
+        transport.introduce()
         transport.begin()
     except BaseException:
         transport.abort()

@@ -1,8 +1,8 @@
-"""start_tls over a transport of the loop, with the bytes that came too early.
+"""start_tls, with the bytes that came too early.
 
-``loop.start_tls()`` does the work. What it cannot do is begin with bytes that have already been read: a client may send
-its ClientHello together with whatever made the server upgrade. They are put into the loop's own TLS protocol right
-after it was connected, and before the transport reads anything more.
+A transport of ours goes on in TLS by itself. Over one of the loop's, ``loop.start_tls()`` does the work. What that cannot do is begin
+with bytes that have already been read: a client may send its ClientHello together with whatever made the server upgrade. They are put
+into the loop's own TLS protocol right after it was connected, and before the transport reads anything more.
 """
 
 from __future__ import annotations
@@ -13,20 +13,33 @@ import types
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
+from headrace._transport.choose import Secure, is_native, start_tls
+
 
 async def upgrade(
     loop: asyncio.AbstractEventLoop,
     transport: asyncio.Transport,
     protocol: asyncio.BaseProtocol,
-    sslcontext: ssl.SSLContext,
+    secure: Secure,
     early: bytes,
-    **options: Any,
+    server_side: bool,
 ) -> asyncio.Transport:
-    """Return the TLS transport over *transport*, after the handshake; *early* are its first received bytes.
+    """Return the TLS transport over *transport*, or that itself, after the handshake; *early* are its first received bytes.
 
     Raises what loop.start_tls() raises; *transport* is then closed or closing.
     """
-    handshake = loop.start_tls(transport, protocol, sslcontext, **options)
+    if is_native(transport) and isinstance(secure.context, ssl.SSLContext):
+        await start_tls(transport, secure, early, server_side)
+        return transport
+    handshake = loop.start_tls(
+        transport,
+        protocol,
+        secure.context,
+        server_side=server_side,
+        server_hostname=secure.server_hostname,
+        ssl_handshake_timeout=secure.handshake_timeout,
+        ssl_shutdown_timeout=secure.shutdown_timeout,
+    )
     if not early:
         upgraded = await handshake
     else:

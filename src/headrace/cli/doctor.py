@@ -58,13 +58,13 @@ def _choices() -> dict[str, dict[str, Any]]:
         module = asyncio if name == "asyncio" else importlib.import_module(name)
         loop = module.new_event_loop()
         try:
-            found[name] = _choice(loop) | {"tls": _choice(loop, tls=True)}
+            found[name] = _choice(loop) | {"tls": _choice(loop, tls=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))}
         finally:
             loop.close()
     return found
 
 
-def _choice(loop: asyncio.AbstractEventLoop, *, tls: bool = False) -> dict[str, Any]:
+def _choice(loop: asyncio.AbstractEventLoop, *, tls: ssl.SSLContext | None = None) -> dict[str, Any]:
     try:
         choice = choose(loop, DEFAULT_LIMIT, tls=tls)
     except ValueError as error:  # what the environment variable says

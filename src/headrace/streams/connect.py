@@ -11,12 +11,12 @@ import asyncio
 import os
 import socket
 import ssl as ssl_module
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import aiohappyeyeballs
 
-from headrace._transport.choose import Way, adopt, choose
+from headrace._transport.choose import Secure, Way, adopt, choose
 from headrace.streams.arguments import check_stream_socket, check_timeouts, check_unix_socket, checked_limit, given
 from headrace.streams.factory import make, receive_bytes
 from headrace.streams.reader import StreamReader
@@ -71,6 +71,8 @@ async def open_connection(
     if ssl and server_hostname is None and not host:
         raise ValueError("You must set server_hostname when using ssl without a host")
     check_timeouts(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
+    if ssl and server_hostname is None:
+        server_hostname = host  # type: ignore[assignment]  # bytes are refused by the ssl module
     named = host is not None or port is not None
     if sock is not None:
         if named:
@@ -86,12 +88,14 @@ async def open_connection(
         ssl_handshake_timeout=ssl_handshake_timeout,
         ssl_shutdown_timeout=ssl_shutdown_timeout,
     )
-    choice = choose(loop, limit, tls=bool(ssl), sock=sock, way=way)
+    context = context_for(ssl, server_hostname)
+    choice = choose(loop, limit, tls=context, sock=sock, way=way)
     reader, protocol = make(loop, limit, choice)
     native = choice.way == "native"
+    tls = None if context is None else Secure(context, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
     if sock is not None:
         if native:
-            transport = adopt(loop, sock, protocol, receive_bytes(limit))
+            transport = await adopt(loop, sock, protocol, receive_bytes(limit), tls)
         else:
             transport, _ = await loop.create_connection(lambda: protocol, sock=sock, **secure)
     elif not native and happy_eyeballs_delay is None and not interleave and not all_errors and (local_addr is None or is_asyncio(loop)):
@@ -108,10 +112,8 @@ async def open_connection(
             local = await resolve(loop, *local_addr[:2], hints)
         connected = await race(loop, addresses, local, happy_eyeballs_delay, interleave, all_errors)
         if native:
-            transport = adopt(loop, connected, protocol, receive_bytes(limit))
+            transport = await _or_close(loop, connected, adopt(loop, connected, protocol, receive_bytes(limit), tls))
         else:
-            if ssl and server_hostname is None:
-                secure["server_hostname"] = host
             transport = await _hand_over(loop, loop.create_connection, protocol, connected, secure)
     return reader, StreamWriter(transport, protocol, reader, loop)
 
@@ -152,12 +154,14 @@ async def open_unix_connection(
         ssl_handshake_timeout=ssl_handshake_timeout,
         ssl_shutdown_timeout=ssl_shutdown_timeout,
     )
-    choice = choose(loop, limit, tls=bool(ssl), sock=sock, way=way)
+    context = context_for(ssl, server_hostname)
+    choice = choose(loop, limit, tls=context, sock=sock, way=way)
     reader, protocol = make(loop, limit, choice)
     native = choice.way == "native"
+    tls = None if context is None else Secure(context, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
     if sock is not None:
         if native:
-            transport = adopt(loop, sock, protocol, receive_bytes(limit))
+            transport = await adopt(loop, sock, protocol, receive_bytes(limit), tls)
         else:
             transport, _ = await loop.create_unix_connection(lambda: protocol, sock=sock, **secure)
     elif not native and is_asyncio(loop):
@@ -172,10 +176,20 @@ async def open_unix_connection(
             connected.close()
             raise
         if native:
-            transport = adopt(loop, connected, protocol, receive_bytes(limit))
+            transport = await _or_close(loop, connected, adopt(loop, connected, protocol, receive_bytes(limit), tls))
         else:
             transport = await _hand_over(loop, loop.create_unix_connection, protocol, connected, secure)
     return reader, StreamWriter(transport, protocol, reader, loop)
+
+
+def context_for(ssl: ssl_module.SSLContext | bool | None, server_hostname: str | None) -> ssl_module.SSLContext | None:
+    """Return the context that *ssl* stands for: True is the default one, which checks names where there is one to check."""
+    if ssl is not True:
+        return ssl or None
+    context = ssl_module.create_default_context()
+    if not server_hostname:
+        context.check_hostname = False
+    return context
 
 
 def is_asyncio(loop: asyncio.AbstractEventLoop) -> bool:
@@ -185,13 +199,18 @@ def is_asyncio(loop: asyncio.AbstractEventLoop) -> bool:
 
 async def _hand_over(loop: Any, create: Any, protocol: asyncio.BaseProtocol, sock: socket.socket, secure: dict[str, Any]) -> Any:
     """Return the transport that the loop makes of *sock*, which is closed where it makes none."""
+    transport, _ = await _or_close(loop, sock, create(lambda: protocol, sock=sock, **secure))
+    return transport
+
+
+async def _or_close(loop: Any, sock: socket.socket, making: Awaitable[Any]) -> Any:
+    """Return what *making* a transport of *sock* returns; the socket is closed where it raises."""
     try:
-        transport, _ = await create(lambda: protocol, sock=sock, **secure)
+        return await making
     except BaseException:
         # Where there is a transport it closes the socket in the loop's next turn, before us; a second close does nothing.
         loop.call_soon(sock.close)
         raise
-    return transport
 
 
 async def resolve(loop: asyncio.AbstractEventLoop, host: Any, port: Any, hints: dict[str, int]) -> Sequence[AddressInfo]:

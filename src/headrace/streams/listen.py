@@ -9,7 +9,7 @@ import ssl as ssl_module
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from headrace._transport.choose import Way, choose
+from headrace._transport.choose import Secure, Way, choose
 from headrace.streams.arguments import check_stream_socket, check_timeouts, check_unix_socket, checked_limit, given
 from headrace.streams.connect import is_asyncio, resolve
 from headrace.streams.factory import ClientConnected, receive_bytes
@@ -68,11 +68,12 @@ async def start_server(
     elif not named:
         raise ValueError("Neither host/port nor sock were specified")
 
-    choice = choose(loop, limit, tls=ssl is not None, sock=sock, way=way)
+    choice = choose(loop, limit, tls=ssl, sock=sock, way=way)
+    secure = None if ssl is None else Secure(ssl, None, ssl_handshake_timeout, ssl_shutdown_timeout)
     server = Server(loop, limit, choice, client_connected_cb)
     if choice.way == "native":
         sockets = [sock] if sock is not None else await bound_sockets(loop, host, port, family, flags, reuse_address, reuse_port)
-        server._h_adopt(Listening(loop, sockets, server._h_make_protocol, backlog, receive_bytes(limit)), backlog)
+        server._h_adopt(Listening(loop, sockets, server._h_make_protocol, backlog, receive_bytes(limit), secure), backlog)
         return await _begin(server, start_serving, keep_alive)
     options = given(ssl=ssl, ssl_handshake_timeout=ssl_handshake_timeout, ssl_shutdown_timeout=ssl_shutdown_timeout, sock=sock)
     if named:
@@ -119,9 +120,10 @@ async def start_unix_server(
     else:
         check_unix_socket(sock)
 
-    choice = choose(loop, limit, tls=ssl is not None, sock=sock, way=way)
+    choice = choose(loop, limit, tls=ssl, sock=sock, way=way)
     if sock is None:
         sock = bound_socket(path)  # type: ignore[arg-type]  # not None here
+    secure = None if ssl is None else Secure(ssl, None, ssl_handshake_timeout, ssl_shutdown_timeout)
     server = Server(loop, limit, choice, client_connected_cb)
     file: SocketFile | None = None
     options = given(ssl=ssl, ssl_handshake_timeout=ssl_handshake_timeout, ssl_shutdown_timeout=ssl_shutdown_timeout)
@@ -130,7 +132,7 @@ async def start_unix_server(
     try:
         file = SocketFile(sock) if cleanup_socket else None
         if choice.way == "native":
-            inner: Any = Listening(loop, [sock], server._h_make_protocol, backlog, receive_bytes(limit))
+            inner: Any = Listening(loop, [sock], server._h_make_protocol, backlog, receive_bytes(limit), secure)
         else:
             inner = await loop.create_unix_server(server._h_make_protocol, sock=sock, backlog=backlog, start_serving=False, **options)
     except BaseException:

@@ -10,12 +10,12 @@ from asyncio.log import logger
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from headrace._transport.choose import make_listener
+from headrace._transport.choose import Secure, make_listener
 from headrace.streams.connect import resolve
 
 
 class Listening:
-    """Accepts on *sockets*, which belong to it, with a protocol of factory() for each connection."""
+    """Accepts on *sockets*, which belong to it, with a protocol of factory() for each connection, over TLS where *secure*."""
 
     def __init__(
         self,
@@ -24,9 +24,10 @@ class Listening:
         factory: Callable[[], asyncio.BaseProtocol],
         backlog: int,
         receive_bytes: int,
+        secure: Secure | None,
     ) -> None:
         self._backlog = backlog
-        self._listeners = [make_listener(loop, sock, factory, receive_bytes) for sock in sockets]
+        self._listeners = [make_listener(loop, sock, factory, receive_bytes, secure) for sock in sockets]
 
     @property
     def sockets(self) -> tuple[trsock.TransportSocket, ...]:

@@ -12,6 +12,7 @@ import os
 import socket
 import weakref
 from asyncio import base_events
+from asyncio.log import logger
 from typing import Any
 
 from headrace._transport.choose import Choice
@@ -22,7 +23,7 @@ from headrace.streams.socketfile import SocketFile
 class Client(weakref.ref):  # type: ignore[type-arg]
     """One connection as its server knows it: a weak reference to its protocol, so that a dropped writer is still noticed.
 
-    The protocol calls the two methods. A protocol that dies without them (a handshake failed) is no connection any more.
+    The protocol and its transport call the methods. A protocol that dies without them (a handshake failed) is no connection any more.
     """
 
     __slots__ = ("connected", "refused", "server")
@@ -43,6 +44,10 @@ class Client(weakref.ref):  # type: ignore[type-arg]
     def _h_detach(self, transport: asyncio.Transport) -> None:
         """The connection is lost."""
         self.server._h_leave(self)
+
+    def _h_fail(self, transport: asyncio.Transport, error: BaseException) -> None:
+        """The TLS handshake has failed."""
+        self.server._h_count_failure(transport, error)
 
 
 def _forget(client: Client) -> None:
@@ -74,6 +79,7 @@ class Server(asyncio.AbstractServer):
         self._h_held = 0
         # Whether a connection in its handshake was given up: its transport lives on, and nobody waits for it.
         self._h_gave_up = False
+        self._h_failures = 0
         self._h_closed = False
         self._serving = False
         self._serving_forever_fut: asyncio.Future[None] | None = None
@@ -128,6 +134,14 @@ class Server(asyncio.AbstractServer):
         self._h_clients.discard(client)
         self._h_wake_if_done()
 
+    def _h_count_failure(self, transport: asyncio.Transport, error: BaseException) -> None:
+        self._h_failures += 1
+        if self._h_failures == 1:
+            # Once, and no traceback: whoever scans ports would fill the log.
+            peer = transport.get_extra_info("peername")
+            why = " ".join([str(error), *(f"({note})" for note in getattr(error, "__notes__", ()))])
+            logger.warning("%r: a TLS handshake with %r failed: %s; further ones are only counted (handshake_failures)", self, peer, why)
+
     def _h_wake_if_done(self) -> None:
         if self._waiters is None or not self._h_closed or self._h_busy():
             return
@@ -160,6 +174,11 @@ class Server(asyncio.AbstractServer):
     @property
     def _sockets(self) -> list[Any] | None:
         return None if self._h_closed else list(self.sockets)
+
+    @property
+    def handshake_failures(self) -> int:
+        """How many TLS handshakes have failed; the first is logged. On the portable way loops keep them to themselves, and this is 0."""
+        return self._h_failures
 
     async def start_serving(self) -> None:
         """Start accepting; does nothing where it has been started.

@@ -32,6 +32,7 @@ else:
 
 from headrace._core.coroutines import SignatureOf, mark_coroutine_functions
 from headrace._core.stock import StockStreamReader, StockStreamWriter
+from headrace._transport.choose import Secure
 from headrace._transport.upgrade import upgrade
 from headrace.errors import UpgradeError
 
@@ -251,17 +252,8 @@ class Writer(Source):
             reader._paused = False
         sender.hold()
         try:
-            upgraded = await upgrade(
-                self._loop,
-                transport,
-                protocol,
-                sslcontext,
-                early,
-                server_side=server_side,
-                server_hostname=server_hostname,
-                ssl_handshake_timeout=ssl_handshake_timeout,
-                ssl_shutdown_timeout=ssl_shutdown_timeout,
-            )
+            secure = Secure(sslcontext, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
+            upgraded = await upgrade(self._loop, transport, protocol, secure, early, server_side)
         except BaseException as error:
             sender.lost()
             transport.close()
