@@ -18,12 +18,21 @@ class Tls:
     """``server`` and ``client`` contexts that trust one authority; ``stranger`` trusts nobody, so its handshakes fail."""
 
     def __init__(self) -> None:
-        authority = trustme.CA()
-        self.server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert(HOST).configure_cert(self.server)
-        self.client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        authority.configure_trust(self.client)
+        self.authority = trustme.CA()
+        self.certificate = self.authority.issue_cert(HOST)
+        self.server, self.client = self.contexts()
         self.stranger = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+    def contexts(self, version: ssl.TLSVersion | None = None) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+        """Return new contexts of a server and of a client, of one *version* or of all."""
+        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.certificate.configure_cert(server)
+        client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self.authority.configure_trust(client)
+        if version is not None:
+            for context in (server, client):
+                context.minimum_version = context.maximum_version = version
+        return server, client
 
 
 @pytest.fixture(scope="session")

@@ -9,22 +9,27 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 # The suites that meet streams, and how many tests the first release of each Python has in the one about streams.
 SUITES = ("test_streams", "test_server", "test_buffered_proto", "test_pep492", "test_ssl", "test_sslproto", "test_subprocess")
 STREAM_TESTS = {(3, 11): 67, (3, 12): 67, (3, 13): 73}
+# They reach into asyncio's own TLS protocol, behind the transport of the loop: for them it is that.
+PRIVATE = {"test_ssl": ("TestSSL.test_flush_before_shutdown", "TestSSL.test_remote_shutdown_receives_trailing_data")}
 TIMEOUT_S = 300
 AT_ONCE = 4
 
 
-def run(streams: str, names: list[str]) -> tuple[dict[str, object], str]:
-    """Run *names* on *streams* ('stock' or 'headrace') in a process; return its result and its log."""
+def run(streams: str, names: list[str], more: dict[str, str] | None = None) -> tuple[dict[str, Any], str]:
+    """Run *names* on *streams* ('stock' or 'headrace') in a process with *more* in its environment; return its result and its log."""
     command = [sys.executable, "-m", "tests.conformance.suite", streams, *names]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    environment = {**os.environ, **(more or {})}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, env=environment)
     lines = done.stdout.strip().splitlines()
     if not lines:
         return {
@@ -38,8 +43,15 @@ def run(streams: str, names: list[str]) -> tuple[dict[str, object], str]:
 def check(suite: str) -> tuple[bool, str]:
     """Run one suite; return whether headrace is free of blame, and what to print about it."""
     began = time.monotonic()
-    result, log = run("headrace", [f"test.test_asyncio.{suite}"])
+    module = f"test.test_asyncio.{suite}"
+    private = [f"{module}.{name}" for name in PRIVATE.get(suite, ())]
+    result, log = run("headrace", [module, *(f"-{test}" for test in private)])
     failed = list(result["failed"])
+    if private:
+        portable, more = run("headrace", private, {"HEADRACE_WAY": "portable"})
+        failed += portable["failed"]
+        result["ran"] += portable["ran"]
+        log += more
     known = list(run("stock", failed)[0]["failed"]) if failed else []
     ours = [test for test in failed if test not in known]
     wanted = STREAM_TESTS.get(sys.version_info[:2], 1) if suite == "test_streams" else 1
