@@ -35,3 +35,9 @@ def test_chaos(loop: str) -> None:
 def test_many(loop: str) -> None:
     """Hundreds of connections echo at once while others come and go: every byte is in its place, and everything is given back."""
     soak("many", "--connections", 500, "--echoes", 20, "--churn", "--loop", loop)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_mangled(loop: str) -> None:
+    """TLS records that are damaged on their way: what was said before the damage arrives, then an error, and nothing hangs."""
+    soak("mangled", "--seconds", 5, "--loop", loop, "--seed", 1)

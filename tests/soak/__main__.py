@@ -1,9 +1,10 @@
 """Soak tests of headrace's streams.
 
-chaos  a server and clients against hostile peers, for as long as you like: resets, half-closes, cancelled reads and drains, stalls, floods,
-       urgent data, dropped writers, servers that are closed and started again. Every byte is checked at its place, every connection against
-       its script, and the process for what it keeps.
-many   ten thousand connections at once, each echoing: every byte checked, and what a connection costs in memory.
+chaos    a server and clients against hostile peers, for as long as you like: resets, half-closes, cancelled reads and drains, stalls,
+         floods, urgent data, dropped writers, servers that are closed and started again. Every byte is checked at its place, every
+         connection against its script, and the process for what it keeps.
+many     ten thousand connections at once, each echoing: every byte checked, and what a connection costs in memory.
+mangled  TLS from peers whose records are damaged on their way, in the handshake or behind it.
 
 examples:
   python -m tests.soak chaos --seconds 600 --loop uvloop
@@ -12,6 +13,8 @@ examples:
       connection 1234 of the run with seed 7, again and again
   python -m tests.soak many --connections 10000 --echoes 100 --churn
       a million echoes, while others come and go
+  python -m tests.soak mangled --seconds 60 --seed 7 --only 1234
+      case 1234 of the run with seed 7, again and again
 Exit status: 0 where all is well, 1 where something is wrong, 2 where it cannot be tested here.
 """
 
@@ -24,7 +27,7 @@ import sys
 from typing import Any
 
 from headrace._transport import choose
-from tests.soak import chaos, many
+from tests.soak import chaos, mangled, many
 
 try:
     import uvloop
@@ -58,6 +61,10 @@ def parser() -> argparse.ArgumentParser:
     add("--connections", type=positive, default=10_000, metavar="N", help="how many at once (10000)")
     add("--echoes", type=positive, default=100, metavar="M", help="echoes of 64 bytes on each (100)")
     add("--churn", action="store_true", help="a tenth more that connect, echo once, and close or reset, over and over")
+    add = commands.add_parser("mangled", parents=[common], help="TLS records that are damaged on their way").add_argument
+    add("--seconds", type=float, default=60.0, metavar="T", help="how long (60)")
+    add("--seed", type=int, metavar="N", help="what the cases are made of (a random one, printed)")
+    add("--only", type=int, metavar="N", help="play this case alone, again and again")
     return root
 
 
@@ -77,6 +84,8 @@ def main() -> int:
     if options["seed"] is None:
         options["seed"] = random.randrange(1_000_000)
     print(f"seed {options['seed']}", file=sys.stderr, flush=True)
+    if command == "mangled":
+        return mangled.run(mangled.Options(**options), factory)
     return chaos.run(chaos.Options(**options), factory)
 
 

@@ -6,7 +6,7 @@
                             +----an error----------+-------> ending: the alert is sent, if the system takes it at once
 
 What is received is decrypted as far as the reader takes it. A paused reader leaves the rest of one receive encrypted, and comes back
-to it (has_data()). What is written is encrypted at once, so that what waits to be sent is ciphertext, and the water marks count that; during
+to it (is_left()). What is written is encrypted at once, so that what waits to be sent is ciphertext, and the water marks count that; during
 a handshake it waits in plain text, and counts as well.
 
 The end of a stream is close_notify. A connection that just ends may have been cut by somebody in between: the reader sees the end, as it does
