@@ -82,7 +82,12 @@ def test_run_is_as_python(tmp_path: Path, how: list[str]) -> None:
         ("raise SystemExit(7)", 7, ""),
         ("import sys; sys.exit('no')", 1, "no\n"),
         ("1 / 0", 1, "ZeroDivisionError: division by zero\n"),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGINT)", -2, "KeyboardInterrupt\n"),
+        # A shell starts what runs in the background with SIGINT ignored.
+        (
+            "import os, signal; signal.signal(signal.SIGINT, signal.default_int_handler); os.kill(os.getpid(), signal.SIGINT)",
+            -2,
+            "KeyboardInterrupt\n",
+        ),
     ],
 )
 def test_run_ends_as_the_program_ends(tmp_path: Path, code: str, status: int, errors: str) -> None:
