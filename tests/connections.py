@@ -43,6 +43,16 @@ def patience(streams: types.SimpleNamespace) -> float:
     return 0.3 if streams.name == "stock" else 10.0
 
 
+async def echo(reader: Any, writer: Any) -> None:
+    """Send back what comes, until the end, and close: a handler."""
+    with contextlib.suppress(OSError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+
 async def until(condition: Callable[[], Any]) -> None:
     """Let the loop turn until condition() is true."""
     while not condition():

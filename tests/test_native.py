@@ -15,7 +15,7 @@ import warnings
 
 import pytest
 from conftest import OURS, new_loop, open_descriptors
-from connections import LOOPBACK, client, serving
+from connections import LOOPBACK, client, echo, serving
 from wires import tcp_pair, turns
 
 from headrace._transport import choose
@@ -44,15 +44,6 @@ def is_native(writer):
 def sets():
     """Return how many epoll sets this process has, the loops' own included."""
     return sum("[eventpoll]" in each for each in open_descriptors())
-
-
-async def echo(reader, writer):
-    with contextlib.suppress(OSError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-        writer.close()
-        await writer.wait_closed()
 
 
 async def talk(reader, writer):

@@ -14,7 +14,7 @@ from asyncio.trsock import TransportSocket
 import pytest
 from certificates import HOST, TlsPeer
 from conftest import OURS, open_descriptors
-from connections import LOOPBACK, client, finish, pair, receive, reset, served, serving, until
+from connections import LOOPBACK, client, echo, finish, pair, receive, reset, served, serving, until
 from wires import turns
 
 from headrace._transport import choose
@@ -52,15 +52,6 @@ async def secured(streams, contexts, **options):
             await finish(writer)
     finally:
         sock.close()
-
-
-async def echo(reader, writer):
-    with contextlib.suppress(OSError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-        writer.close()
-        await writer.wait_closed()
 
 
 def test_it_is_native(run, native, tls):
@@ -225,15 +216,7 @@ def test_data_right_behind_the_handshake(run, native, tls, version):
             with socket.create_connection(address) as sock:
                 sock.setblocking(False)
                 peer = TlsPeer(sock, ours)
-                await loop.sock_sendall(sock, peer.hello())
-                if version == VERSIONS[1]:
-                    while True:
-                        peer.incoming.write(await loop.sock_recv(sock, 65536))
-                        with contextlib.suppress(ssl.SSLWantReadError):
-                            peer.tls.do_handshake()
-                            break
-                else:
-                    await peer.handshake()
+                await (peer.handshake_but_the_last() if version == VERSIONS[1] else peer.handshake())
                 sent = b""
                 for number in range(20):
                     sent += b"%d," % number
@@ -828,12 +811,7 @@ def test_a_close_in_connection_made(run, native, tls, monkeypatch):
                 sock.setblocking(False)
                 loop = asyncio.get_running_loop()
                 peer = TlsPeer(sock, tls.client)
-                await loop.sock_sendall(sock, peer.hello())
-                while True:
-                    peer.incoming.write(await loop.sock_recv(sock, 65536))
-                    with contextlib.suppress(ssl.SSLWantReadError):
-                        peer.tls.do_handshake()
-                        break
+                await peer.handshake_but_the_last()
                 peer.tls.write(b"early")
                 await loop.sock_sendall(sock, peer.outgoing.read())
                 assert await peer.read(100) == b"busy"

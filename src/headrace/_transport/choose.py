@@ -168,6 +168,10 @@ class Secure:
             constants.SSL_SHUTDOWN_TIMEOUT if shutdown is None else shutdown,
         )
 
+    def session(self, server_side: bool) -> Any:
+        """Return a new session of ours, for the native way: see tls.pyx."""
+        return _tls.TLS(self.context, server_side, None if server_side else self.server_hostname or None)
+
 
 async def adopt(
     loop: asyncio.AbstractEventLoop, sock: socket.socket, protocol: Any, receive_bytes: int, secure: Secure | None = None
@@ -175,8 +179,7 @@ async def adopt(
     """Return a transport of ours for the connected *sock*, after the handshake where it is to be *secure*: see socket.pyx."""
     if secure is None:
         return native.adopt(loop, sock, protocol, receive_bytes)
-    session = _tls.TLS(secure.context, False, secure.server_hostname or None)
-    return await native.adopt_secure(loop, sock, protocol, receive_bytes, session, *secure.timeouts)
+    return await native.adopt_secure(loop, sock, protocol, receive_bytes, secure.session(server_side=False), *secure.timeouts)
 
 
 def is_native(transport: asyncio.BaseTransport) -> bool:
@@ -186,8 +189,7 @@ def is_native(transport: asyncio.BaseTransport) -> bool:
 
 async def start_tls(transport: Any, secure: Secure, early: bytes, server_side: bool) -> None:
     """Go on in TLS with *transport*, which is_native(): see socket.pyx."""
-    session = _tls.TLS(secure.context, server_side, None if server_side else secure.server_hostname or None)
-    await transport.start_tls(session, early, *secure.timeouts)
+    await transport.start_tls(secure.session(server_side), early, *secure.timeouts)
 
 
 def make_listener(
