@@ -216,6 +216,13 @@ def ours(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> typ
 
 
 @pytest.fixture
+def native(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
+    """Our streams, which take the native way."""
+    monkeypatch.setenv(choose.VARIABLE, "native")
+    return OURS
+
+
+@pytest.fixture
 def closed_port() -> Iterator[int]:
     """A port of loopback on which nobody listens, and that is taken: a client that the system gave the same port would reach itself."""
     with socket.socket() as sock:

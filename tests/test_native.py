@@ -24,13 +24,6 @@ pytestmark = pytest.mark.skipif(choose.native is None, reason="the pure-Python b
 
 
 @pytest.fixture
-def native(monkeypatch):
-    """Our streams, which take the native way."""
-    monkeypatch.setenv(choose.VARIABLE, "native")
-    return OURS
-
-
-@pytest.fixture
 def chosen(monkeypatch):
     """Our streams, which take the way that choose() says."""
     monkeypatch.delenv(choose.VARIABLE, raising=False)

@@ -10,7 +10,6 @@ import sys
 import time
 
 import pytest
-from conftest import OURS
 from connections import client, finish, reset, until
 from transports import ended
 from wires import tcp_pair
@@ -18,13 +17,6 @@ from wires import tcp_pair
 from headrace._transport import choose
 
 pytestmark = pytest.mark.skipif(choose.native is None, reason="the pure-Python build has the portable way only")
-
-
-@pytest.fixture
-def native(monkeypatch):
-    """Our streams, which take the native way."""
-    monkeypatch.setenv(choose.VARIABLE, "native")
-    return OURS
 
 
 def both_ends(family):

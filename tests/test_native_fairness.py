@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from certificates import HOST
-from conftest import LOOP_KINDS, OURS
+from conftest import LOOP_KINDS
 from connections import LOOPBACK, client, receive, serving, until
 from wires import tcp_pair, turns
 
@@ -30,13 +30,6 @@ TWO_BATCHES = 2 * 32 + 4
 @pytest.fixture(params=[kind for kind in LOOP_KINDS if kind in ("asyncio", "uvloop")])
 def loop_kind(request):
     return request.param
-
-
-@pytest.fixture
-def native(monkeypatch):
-    """Our streams, which take the native way."""
-    monkeypatch.setenv(choose.VARIABLE, "native")
-    return OURS
 
 
 def test_busy_handlers_and_everything_else(run, native):

@@ -12,7 +12,7 @@ import sys
 import time
 
 import pytest
-from conftest import LOOP_KINDS, OURS, open_descriptors
+from conftest import LOOP_KINDS, open_descriptors
 from connections import LOOPBACK, client, finish, receive, reset, until
 from transports import Buffered, Recorder, taken
 from wires import tcp_pair, turns
@@ -20,13 +20,6 @@ from wires import tcp_pair, turns
 from headrace._transport import choose
 
 pytestmark = pytest.mark.skipif(choose.native is None, reason="the pure-Python build has the portable way only")
-
-
-@pytest.fixture
-def native(monkeypatch):
-    """Our streams, which take the native way."""
-    monkeypatch.setenv(choose.VARIABLE, "native")
-    return OURS
 
 
 def at_once(coroutine):

@@ -19,13 +19,6 @@ from headrace._transport import choose
 pytestmark = pytest.mark.skipif(choose.native is None, reason="the pure-Python build has the portable way only")
 
 
-@pytest.fixture
-def native(monkeypatch):
-    """Our streams, which take the native way."""
-    monkeypatch.setenv(choose.VARIABLE, "native")
-    return OURS
-
-
 # ---- inside a step
 
 

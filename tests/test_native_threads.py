@@ -12,20 +12,13 @@ import sys
 import threading
 
 import pytest
-from conftest import LOOP_KINDS, OURS
+from conftest import LOOP_KINDS
 from connections import client, receive
 from wires import tcp_pair, turns
 
 from headrace._transport import choose
 
 pytestmark = pytest.mark.skipif(choose.native is None, reason="the pure-Python build has the portable way only")
-
-
-@pytest.fixture
-def native(monkeypatch):
-    """Our streams, which take the native way."""
-    monkeypatch.setenv(choose.VARIABLE, "native")
-    return OURS
 
 
 # ---- threads

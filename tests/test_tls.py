@@ -13,7 +13,7 @@ from asyncio.trsock import TransportSocket
 
 import pytest
 from certificates import HOST, TlsPeer
-from conftest import OURS, open_descriptors
+from conftest import open_descriptors
 from connections import LOOPBACK, client, echo, finish, pair, receive, reset, served, serving, until
 from wires import turns
 
@@ -25,13 +25,6 @@ VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 versions = pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])
 # A record's first five bytes: what is in it, the version, its length (RFC 8446, 5.1).
 APPLICATION_DATA = 23
-
-
-@pytest.fixture
-def native(monkeypatch):
-    """Our streams, which take the native way."""
-    monkeypatch.setenv(choose.VARIABLE, "native")
-    return OURS
 
 
 @contextlib.asynccontextmanager
