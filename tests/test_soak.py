@@ -41,3 +41,9 @@ def test_many(loop: str) -> None:
 def test_mangled(loop: str) -> None:
     """TLS records that are damaged on their way: what was said before the damage arrives, then an error, and nothing hangs."""
     soak("mangled", "--seconds", 5, "--loop", loop, "--seed", 1)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_handshakes(loop: str) -> None:
+    """TLS handshakes of both versions, resumed, mutual, upgraded, refused, given up and cut off leave nothing behind."""
+    soak("handshakes", "--handshakes", 1500, "--loop", loop, "--seed", 1)

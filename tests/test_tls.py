@@ -14,7 +14,7 @@ from asyncio.trsock import TransportSocket
 import pytest
 from certificates import HOST, TlsPeer
 from conftest import open_descriptors
-from connections import LOOPBACK, client, echo, finish, pair, receive, reset, served, serving, until
+from connections import LOOPBACK, client, echo, finish, pair, receive, reset, serving, until
 from wires import turns
 
 from headrace._transport import choose
@@ -649,6 +649,59 @@ def test_sessions_are_resumed(run, native, tls, version):
     run(main)
 
 
+@versions
+@pytest.mark.parametrize("how", ["open_connection", "start_tls"])
+def test_a_client_resumes_a_session(run, native, tls, version, how):
+    """A session of an earlier connection spares the server its certificate, in a connection that begins with TLS or turns to it."""
+    server, ours = tls.contexts(version)
+
+    async def upgrading(reader, writer):
+        await writer.start_tls(server)
+        await echo(reader, writer)
+
+    async def connect(address, session):
+        if how == "open_connection":
+            return await native.open_connection(*address, ssl=ours, server_hostname=HOST, ssl_session=session)
+        reader, writer = await native.open_connection(*address)
+        await writer.start_tls(ours, server_hostname=HOST, ssl_session=session)
+        return reader, writer
+
+    async def main():
+        handler, options = (echo, {"ssl": server}) if how == "open_connection" else (upgrading, {})
+        async with serving(native, handler, **options) as address:
+            session = None
+            for reused in False, True:
+                reader, writer = await connect(address, session)
+                writer.write(b"hello")
+                assert await reader.readexactly(5) == b"hello"
+                used = writer.get_extra_info("ssl_object")
+                assert used.session_reused is reused
+                session = used.session
+                await finish(writer)
+
+    run(main)
+
+
+def test_a_session_of_another_context(run, native, tls):
+    """A session does not fit a connection without TLS, nor the default context, and another context than its own refuses it."""
+    _, ours = tls.contexts(ssl.TLSVersion.TLSv1_3)
+
+    async def main():
+        async with serving(native, echo, ssl=tls.server) as address:
+            reader, writer = await native.open_connection(*address, ssl=ours, server_hostname=HOST)
+            writer.write(b"hello")
+            await reader.readexactly(5)
+            session = writer.get_extra_info("ssl_object").session
+            await finish(writer)
+            for context in None, True:
+                with pytest.raises(ValueError, match="ssl_session is only meaningful with"):
+                    await native.open_connection(*address, ssl=context, ssl_session=session)
+            with pytest.raises(ValueError, match="different SSLContext"):
+                await native.open_connection(*address, ssl=tls.client, server_hostname=HOST, ssl_session=session)
+
+    run(main)
+
+
 def test_tls_in_tls(run, native, tls):
     """A stream over TLS can be upgraded once more."""
 
@@ -875,19 +928,20 @@ def test_a_mangled_record_behind_a_pause(run, native, tls):
     run(main)
 
 
-def test_served_and_refused(run, native, tls):
-    """A server that is closed with a handshake going on ends all the same."""
+@pytest.mark.parametrize("call", ["close_clients", "abort_clients"])
+def test_served_and_refused(run, native, tls, call):
+    """A server that is closed with a handshake going on ends it, and itself; that is no failure."""
 
     async def main():
-        async with served(native, ssl=None):
-            pass
         server = await native.start_server(echo, LOOPBACK, 0, ssl=tls.server)
         with socket.create_connection(server.sockets[0].getsockname()) as sock:
             sock.setblocking(False)
             await asyncio.sleep(0.01)
             server.close()
-            server.abort_clients()
+            getattr(server, call)()
             async with asyncio.timeout(5):
                 await server.wait_closed()
+                assert await receive(sock) == b""
+            assert server.handshake_failures == 0
 
     run(main)

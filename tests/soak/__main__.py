@@ -5,6 +5,7 @@ chaos    a server and clients against hostile peers, for as long as you like: re
          connection against its script, and the process for what it keeps.
 many     ten thousand connections at once, each echoing: every byte checked, and what a connection costs in memory.
 mangled  TLS from peers whose records are damaged on their way, in the handshake or behind it.
+handshakes  a hundred thousand of TLS, one in ten of which is refused, given up or cut off: the process must not grow.
 
 examples:
   python -m tests.soak chaos --seconds 600 --loop uvloop
@@ -15,6 +16,8 @@ examples:
       a million echoes, while others come and go
   python -m tests.soak mangled --seconds 60 --seed 7 --only 1234
       case 1234 of the run with seed 7, again and again
+  python -m tests.soak handshakes --loop uvloop
+      five minutes, for both sides are in one process
 Exit status: 0 where all is well, 1 where something is wrong, 2 where it cannot be tested here.
 """
 
@@ -27,7 +30,7 @@ import sys
 from typing import Any
 
 from headrace._transport import choose
-from tests.soak import chaos, mangled, many
+from tests.soak import chaos, handshakes, mangled, many
 
 try:
     import uvloop
@@ -65,6 +68,9 @@ def parser() -> argparse.ArgumentParser:
     add("--seconds", type=float, default=60.0, metavar="T", help="how long (60)")
     add("--seed", type=int, metavar="N", help="what the cases are made of (a random one, printed)")
     add("--only", type=int, metavar="N", help="play this case alone, again and again")
+    add = commands.add_parser("handshakes", parents=[common], help="TLS handshakes, which leave nothing behind").add_argument
+    add("--handshakes", type=positive, default=100_000, metavar="N", help="how many (100000)")
+    add("--seed", type=int, metavar="N", help="what the connections are chosen by (a random one, printed)")
     return root
 
 
@@ -84,6 +90,8 @@ def main() -> int:
     if options["seed"] is None:
         options["seed"] = random.randrange(1_000_000)
     print(f"seed {options['seed']}", file=sys.stderr, flush=True)
+    if command == "handshakes":
+        return handshakes.run(handshakes.Options(**options), factory)
     if command == "mangled":
         return mangled.run(mangled.Options(**options), factory)
     return chaos.run(chaos.Options(**options), factory)

@@ -158,6 +158,8 @@ class Secure:
     server_hostname: str | None = None
     handshake_timeout: float | None = None
     shutdown_timeout: float | None = None
+    # A session to resume, which a client has from an earlier connection. No loop's transport takes one.
+    resume: ssl.SSLSession | None = None
 
     @property
     def timeouts(self) -> tuple[float, float]:
@@ -170,7 +172,7 @@ class Secure:
 
     def session(self, server_side: bool) -> Any:
         """Return a new session of ours, for the native way: see tls.pyx."""
-        return _tls.TLS(self.context, server_side, None if server_side else self.server_hostname or None)
+        return _tls.TLS(self.context, server_side, None if server_side else self.server_hostname or None, self.resume)
 
 
 async def adopt(

@@ -442,7 +442,7 @@ cdef class SecureConnection(Connection):
         try:
             if self.introduced:
                 Connection.tell_lost(self)
-            elif self.error is not None and self.stream is not None and self.stream._h_server is not None:
+            elif self.stream is not None and self.stream._h_server is not None:
                 self.stream._h_server._h_fail(self, self.error)
         finally:
             if shaken is not None and not shaken.done():

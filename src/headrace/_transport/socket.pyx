@@ -357,9 +357,11 @@ cdef SocketTransport accepted(Reactor reactor, int fd, int family, sockaddr *pee
         connect(transport)
         return transport
     sslcontext, handshake_timeout, shutdown_timeout = secure
+    if transport.stream is not None and transport.stream._h_server is not None:
+        transport.stream._h_server._h_shake(transport)
     try:
         transport.begin()
-        transport.secure(TLS(sslcontext, True, None), b"", handshake_timeout, shutdown_timeout, None)
+        transport.secure(TLS(sslcontext, True, None, None), b"", handshake_timeout, shutdown_timeout, None)
     except BaseException:
         transport.abort()
         raise

@@ -35,11 +35,11 @@ cdef class Window:
 cdef class TLS:
     """See the module's documentation. Raises, wherever it says nothing else: ssl.SSLError; what output() then returns is the alert for the peer."""
 
-    def __init__(self, context, bint server_side, server_hostname):
+    def __init__(self, context, bint server_side, server_hostname, resume):
         self.context = context
         self.incoming = ssl.MemoryBIO()
         self.outgoing = ssl.MemoryBIO()
-        self.ssl_object = context.wrap_bio(self.incoming, self.outgoing, server_side, server_hostname)
+        self.ssl_object = context.wrap_bio(self.incoming, self.outgoing, server_side, server_hostname, resume)
         self.window = Window.__new__(Window)
         self.take_in = self.incoming.write
         self.give_out = self.outgoing.read

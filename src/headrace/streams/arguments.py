@@ -36,6 +36,12 @@ def check_timeouts(ssl: object, handshake: float | None, shutdown: float | None)
         raise ValueError("ssl_shutdown_timeout is only meaningful with ssl")
 
 
+def check_session(ssl: ssl_module.SSLContext | bool | None, session: ssl_module.SSLSession | None) -> None:
+    """Raise ValueError where there is a *session* to resume without TLS, or without the context that it belongs to."""
+    if session is not None and (not ssl or ssl is True):
+        raise ValueError("ssl_session is only meaningful with the ssl context of the connection it comes from")
+
+
 def check_stream_socket(sock: socket.socket) -> None:
     """Raise TypeError for a socket of the ssl module, ValueError for one that is not a byte stream."""
     if isinstance(sock, ssl_module.SSLSocket):

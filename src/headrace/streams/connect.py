@@ -17,7 +17,7 @@ from typing import Any
 import aiohappyeyeballs
 
 from headrace._transport.choose import Secure, Way, adopt, choose
-from headrace.streams.arguments import check_stream_socket, check_timeouts, check_unix_socket, checked_limit, given
+from headrace.streams.arguments import check_session, check_stream_socket, check_timeouts, check_unix_socket, checked_limit, given
 from headrace.streams.factory import make, receive_bytes
 from headrace.streams.reader import StreamReader
 from headrace.streams.writer import StreamWriter
@@ -42,6 +42,7 @@ async def open_connection(
     happy_eyeballs_delay: float | None = None,
     interleave: int | None = None,
     all_errors: bool = False,
+    ssl_session: ssl_module.SSLSession | None = None,
     way: Way | None = None,
 ) -> tuple[StreamReader, StreamWriter]:
     """Connect to *host* and *port* over TCP, and TLS where *ssl* is given; return the reader and the writer.
@@ -50,6 +51,9 @@ async def open_connection(
         limit: the reader's buffer limit in bytes; None for 64 KiB, asyncio's default.
         ssl: a context, or True for the default one. *server_hostname* (default: *host*) is the name to verify; "" for none.
         ssl_handshake_timeout, ssl_shutdown_timeout: seconds; None for asyncio's 60 and 30.
+        ssl_session: the session of an earlier connection to the same server and with the same context, to be resumed if the server
+            likes: its ``get_extra_info("ssl_object").session``, in TLS 1.3 once something was read. (Ask for that once and keep it:
+            each time, CPython up to 3.13 loses 6 KB.) On the portable way it is not used.
         family, proto, flags: passed to getaddrinfo().
         sock: a connected socket to use instead of *host* and *port*. It belongs to the writer from then on.
         local_addr: (host, port) to connect from.
@@ -71,6 +75,7 @@ async def open_connection(
     if ssl and server_hostname is None and not host:
         raise ValueError("You must set server_hostname when using ssl without a host")
     check_timeouts(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
+    check_session(ssl, ssl_session)
     if ssl and server_hostname is None:
         server_hostname = host  # type: ignore[assignment]  # bytes are refused by the ssl module
     named = host is not None or port is not None
@@ -92,7 +97,7 @@ async def open_connection(
     choice = choose(loop, limit, tls=context, sock=sock, way=way)
     reader, protocol = make(loop, limit, choice)
     native = choice.way == "native"
-    tls = None if context is None else Secure(context, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
+    tls = None if context is None else Secure(context, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout, ssl_session)
     if sock is not None:
         if native:
             transport = await adopt(loop, sock, protocol, receive_bytes(limit), tls)
@@ -127,6 +132,7 @@ async def open_unix_connection(
     server_hostname: str | None = None,
     ssl_handshake_timeout: float | None = None,
     ssl_shutdown_timeout: float | None = None,
+    ssl_session: ssl_module.SSLSession | None = None,
     way: Way | None = None,
 ) -> tuple[StreamReader, StreamWriter]:
     """Connect to the Unix socket at *path*, or take the connected *sock*; return the reader and the writer.
@@ -141,6 +147,7 @@ async def open_unix_connection(
     if server_hostname is not None and not ssl:
         raise ValueError("server_hostname is only meaningful with ssl")
     check_timeouts(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
+    check_session(ssl, ssl_session)
     if sock is not None:
         if path is not None:
             raise ValueError("path and sock can not be specified at the same time")
@@ -158,7 +165,7 @@ async def open_unix_connection(
     choice = choose(loop, limit, tls=context, sock=sock, way=way)
     reader, protocol = make(loop, limit, choice)
     native = choice.way == "native"
-    tls = None if context is None else Secure(context, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
+    tls = None if context is None else Secure(context, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout, ssl_session)
     if sock is not None:
         if native:
             transport = await adopt(loop, sock, protocol, receive_bytes(limit), tls)

@@ -26,15 +26,22 @@ class Client(weakref.ref):  # type: ignore[type-arg]
     The protocol and its transport call the methods. A protocol that dies without them (a handshake failed) is no connection any more.
     """
 
-    __slots__ = ("connected", "refused", "server")
+    __slots__ = ("connected", "refused", "server", "shaking")
 
     server: Server
     connected: bool
     refused: bool
+    # The transport while a TLS handshake goes on, where it is ours; a loop keeps its own to itself.
+    shaking: asyncio.Transport | None
+
+    def _h_shake(self, transport: asyncio.Transport) -> None:
+        """The TLS handshake begins."""
+        self.shaking = transport
 
     def _h_attach(self, transport: asyncio.Transport) -> None:
         """The connection is made, TLS included."""
         self.connected = True
+        self.shaking = None
         protocol = self()
         if self.refused and protocol is not None:
             # Nobody waits for this connection any more: its handler shall not start.
@@ -45,9 +52,12 @@ class Client(weakref.ref):  # type: ignore[type-arg]
         """The connection is lost."""
         self.server._h_leave(self)
 
-    def _h_fail(self, transport: asyncio.Transport, error: BaseException) -> None:
-        """The TLS handshake has failed."""
-        self.server._h_count_failure(transport, error)
+    def _h_fail(self, transport: asyncio.Transport, error: BaseException | None) -> None:
+        """The TLS handshake has failed, or was given up."""
+        self.shaking = None
+        if error is not None:
+            self.server._h_count_failure(transport, error)
+        self.server._h_leave(self)
 
 
 def _forget(client: Client) -> None:
@@ -97,6 +107,7 @@ class Server(asyncio.AbstractServer):
         client = Client(protocol, _forget)
         client.server = self
         client.connected = client.refused = False
+        client.shaking = None
         if self._waiters is None:
             client.refused = True
         else:
@@ -276,15 +287,19 @@ class Server(asyncio.AbstractServer):
                 transport.abort()
 
     def _h_connected(self) -> list[Any]:
-        """Return the protocols of the connections that are made; those in a TLS handshake are refused from here on.
+        """Return the protocols of the connections that are made; those in a TLS handshake are ended.
 
-        Theirs is a transport that the loop keeps to itself until the handshake is over, or has taken too long.
+        Where the transport is not ours, the loop keeps it to itself until the handshake is over, or has taken too long: such a
+        connection is refused then.
         """
         found = []
         for client in tuple(self._h_clients):
             protocol = client()
             if client.connected and protocol is not None:
                 found.append(protocol)
+            elif client.shaking is not None:
+                client.refused = True
+                client.shaking.abort()
             else:
                 client.refused = self._h_gave_up = True
                 self._h_leave(client)

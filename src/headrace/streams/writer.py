@@ -221,6 +221,7 @@ class Writer(Source):
         server_hostname: str | None = None,
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
+        ssl_session: ssl.SSLSession | None = None,
     ) -> None:
         """Upgrade the connection to TLS; both ends of the stream go on over it.
 
@@ -229,7 +230,7 @@ class Writer(Source):
         are an error. What was written before leaves before the handshake, in plain text; what is written during it, after.
 
         Args: *server_hostname*, the name to verify, needed on a client whose context checks names; the timeouts are in
-        seconds, None for 60 (handshake) and 30 (shutdown), as in asyncio.
+        seconds, None for 60 (handshake) and 30 (shutdown), as in asyncio; *ssl_session* as for open_connection().
         Raises: ValueError where *server_hostname* is missing (the stream goes on as it was); UpgradeError where plain bytes are
         left on a client; ssl.SSLError, ConnectionError or TimeoutError where the
         handshake fails.
@@ -252,7 +253,7 @@ class Writer(Source):
             reader._paused = False
         sender.hold()
         try:
-            secure = Secure(sslcontext, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
+            secure = Secure(sslcontext, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout, ssl_session)
             upgraded = await upgrade(self._loop, transport, protocol, secure, early, server_side)
         except BaseException as error:
             sender.lost()
