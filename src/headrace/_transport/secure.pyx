@@ -294,7 +294,8 @@ cdef class SecureConnection(Connection):
         if self.unsecured is not None:
             self.unsecured.append(data)
             self.held += PyBytes_GET_SIZE(data)
-            if self.shaking:
+            if self.shaking or data:
+                # Only what the peer says next can change that: deliver() comes here then, without data.
                 self.pause_if_high()
                 return
             data = b"".join(self.unsecured)
@@ -378,8 +379,8 @@ cdef class SecureConnection(Connection):
                 return
             self.cancel_timer()
             self.say_goodbye()
-            if self.ending:
-                return
+            if self.closing:
+                return  # by the protocol, which was told of the high-water mark
             if self.outbox.size > 0:
                 self.timer = self._loop.call_later(self.shutdown_timeout, self.cut, context=self.reactor.context)
         Connection.end_when_sent(self)
