@@ -141,12 +141,24 @@ _TLS = (
     ),
 )
 
-LOADS: dict[str, Load] = {load.name: load for load in _PLAIN + _TLS}
+# For what a server does around its handlers.
+_MANY = (
+    Load(
+        "echo10000",
+        "echo",
+        "echo",
+        "1 KiB there and back, 10,000 connections",
+        connections=10_000,
+    ),
+)
+
+LOADS: dict[str, Load] = {load.name: load for load in _PLAIN + _TLS + _MANY}
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "plain": tuple(load.name for load in _PLAIN if load.mode != "memory"),
     "tls": tuple(load.name for load in _TLS if load.mode != "memory"),
     "resident": tuple(load.name for load in _PLAIN + _TLS if load.mode == "memory"),
+    "server": ("echo10000", "echo10", "churn", "memory"),
     "quick": ("echo10", "line", "frame"),
     "all": tuple(LOADS),
 }

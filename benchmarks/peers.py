@@ -77,6 +77,20 @@ _ALL = (
         "headrace",
         ("headrace", "uvloop"),
     ),
+    Peer(
+        "serve-asyncio",
+        "headrace.serve() with its defaults, asyncio's loop",
+        "asyncio",
+        "serve",
+        ("headrace",),
+    ),
+    Peer(
+        "serve-uvloop",
+        "headrace.serve() with its defaults, uvloop",
+        "uvloop",
+        "serve",
+        ("headrace", "uvloop"),
+    ),
 )
 
 PEERS: dict[str, Peer] = {peer.name: peer for peer in _ALL}

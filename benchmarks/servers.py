@@ -73,11 +73,22 @@ def _starter(peer: Peer) -> server_streams.Starter:
     """The ``start_server`` of a streams peer, in asyncio's signature."""
     if peer.streams == "asyncio":
         return asyncio.start_server
+    if peer.streams == "serve":
+        return _start_service
     module: Any = importlib.import_module(peer.streams)
     if peer.streams == "aiofastnet":  # takes the loop first
         return partial(module.start_server, asyncio.get_running_loop())
     starter: server_streams.Starter = module.start_server
     return starter
+
+
+async def _start_service(handler: Any, host: str, port: int, **options: Any) -> Any:
+    """``headrace.serve`` in the signature of ``start_server``."""
+    import headrace
+
+    server = headrace.serve(handler, host, port, **options)
+    await server.start()
+    return server
 
 
 async def _serve_on_asyncio(

@@ -9,6 +9,8 @@ cdef class ReadBuffer:
     cdef Py_ssize_t pos
     cdef Py_ssize_t end
     cdef bint owned
+    # How many bytes were ever taken out.
+    cdef readonly long long taken
     # The bytearray that somebody else holds, or None: see expose().
     cdef bytearray live
     # What was last searched for, and how far: an absolute position in head, or one for each separator.

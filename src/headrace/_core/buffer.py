@@ -44,6 +44,7 @@ class ReadBuffer:
         self.pos = 0
         self.end = 0
         self.owned = False
+        self.taken = 0
         self.live = None
         self.separators = None
         self.scanned = None
@@ -131,6 +132,7 @@ class ReadBuffer:
 
     def take(self, size: int) -> bytes:
         """Remove and return the first *size* bytes, of which there are enough."""
+        self.taken += size
         if self.live is not None and not self._conceal():
             data = front(self.live, size)
             del self.live[:size]
@@ -150,6 +152,7 @@ class ReadBuffer:
 
     def skip(self, size: int) -> None:
         """Remove the first *size* bytes, of which there are enough."""
+        self.taken += size
         if self.live is not None and not self._conceal():
             del self.live[:size]
         elif size == self.end - self.pos:

@@ -75,18 +75,33 @@ cdef class Listener(Watched):
         self.fd = -1
         self.sock.close()
 
+    def hold(self):
+        """Accept nothing until resume()."""
+        self.held = True
+        self.reactor.unwatch(self, False)
+
     def resume(self):
-        """Accept again, after a pause for want of descriptors."""
-        if self.fd >= 0 and self.slot < 0 and not self.reactor.loop.is_closed():
+        """Accept again after hold()."""
+        self.held = False
+        self.rewatch()
+
+    def accept_waiting(self):
+        """Accept all connections that wait: what is in the system's queue when the socket is closed would be reset."""
+        while self.fd >= 0 and self.accept():
+            pass
+
+    def rewatch(self):
+        """Accept again, unless there is another reason not to."""
+        if self.fd >= 0 and self.slot < 0 and not self.held and not self.reactor.loop.is_closed():
             try:
                 self.reactor.watch(self, EPOLLIN)
             except OSError:
                 # The set was closed when it had nothing to watch, and takes a descriptor itself.
-                self.reactor.loop.call_later(RETRY_SECONDS, self.resume)
+                self.reactor.loop.call_later(RETRY_SECONDS, self.rewatch)
 
     cdef object on_events(self, uint32_t events):
         cdef int turns = ACCEPTS
-        while turns > 0 and self.fd >= 0 and self.accept():
+        while turns > 0 and self.slot >= 0 and self.accept():
             turns -= 1
 
     cdef int accept(self) except -1:
@@ -123,7 +138,7 @@ cdef class Listener(Watched):
         """Leave the system alone for a while: it has no descriptor, or no memory, for another connection."""
         loop = self.reactor.loop
         self.reactor.unwatch(self, False)
-        loop.call_later(RETRY_SECONDS, self.resume)
+        loop.call_later(RETRY_SECONDS, self.rewatch)
         loop.call_exception_handler(
             {
                 "message": "socket.accept() out of system resource",

@@ -15,6 +15,8 @@ cdef class Sender(Gathering):
     cdef bytes pending
     cdef list more
     cdef readonly Py_ssize_t size
+    # How many bytes were ever written.
+    cdef readonly long long written
     # When settle() first found unread input behind what is gathered, in seconds of the monotonic clock; 0 where it has not.
     cdef double began
     # A handshake is going on: everything waits.

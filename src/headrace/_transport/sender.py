@@ -40,6 +40,7 @@ class Sender(Gathering):
         self.pending = None
         self.more = None
         self.size = 0
+        self.written = 0
         self.began = 0.0
         self.held = False
         self.ended = False
@@ -54,6 +55,7 @@ class Sender(Gathering):
         size = len(chunk)
         if size == 0 or self.closing:
             return
+        self.written += size
         self.stepper.left -= size >> COST_SHIFT
         if self.held:
             self._keep(chunk, size)

@@ -52,7 +52,7 @@ cdef class Stepper:
     cpdef object resume(self)
     cdef object current_task(self)
     cdef object step(self, object future, object callback, object context)
-    cdef object start(self, object coroutine)
+    cpdef object start(self, object coroutine)
     cdef object _end_step(self)
     cdef object gather(self, Gathering sender)
     cdef object flushed(self, Gathering sender)

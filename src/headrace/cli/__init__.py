@@ -20,6 +20,9 @@ examples:
   headrace run server.py --port 8888    run an unmodified program with headrace instead of asyncio's streams
   headrace doctor                       say what is installed, what runs compiled, and which way connections take
   headrace demo                         see it work on real sockets, and what a message costs (under a minute)
+  headrace serve echo :8888             a server to try a client on: TCP, TLS, STARTTLS, Unix sockets
+  headrace connect HOST PORT            talk to a server by hand, and see what the connection does
+  headrace top                          what a running server does, live
 """
 
 RUN = """\
@@ -59,7 +62,19 @@ examples:
 """
 
 
-def _parser() -> argparse.ArgumentParser:
+TOP = """\
+Show what the servers behind a metrics endpoint do: connections, rates, bytes, what was refused, ended and failed, and why.
+
+The endpoint is that of headrace.server.metrics.serve_metrics(), or of headrace serve --metrics. Needs headrace[cli].
+
+examples:
+  headrace top
+  headrace top http://10.0.0.5:9464/metrics --interval 5
+  headrace top --once                one plain table, for scripts
+"""
+
+
+def _parser(chosen: str | None) -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="headrace", description=DESCRIPTION, formatter_class=raw)
     parser.add_argument("--version", action="version", version=f"headrace {headrace.__version__}")
@@ -80,6 +95,24 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--quick", action="store_true", help="one short round of measuring instead of three")
     demo.add_argument("--no-table", action="store_true", help="do not measure")
     demo.add_argument("--loop", choices=("asyncio", "uvloop"), action="append", help="measure only on this loop (may be repeated)")
+    # What these take is known where they are.
+    serve = commands.add_parser("serve", help="a server to try a client on: echo, sink or a file", formatter_class=raw)
+    connect = commands.add_parser("connect", help="talk to a server by hand, and see what the connection does", formatter_class=raw)
+    top = commands.add_parser("top", help="what a running server does, live", description=TOP, formatter_class=raw)
+    if chosen == "serve":
+        from headrace.cli import serve as serving
+
+        serve.description = serving.DESCRIPTION
+        serving.add_arguments(serve)
+    elif chosen == "connect":
+        from headrace.cli import connect as connecting
+
+        connect.description = connecting.DESCRIPTION
+        connecting.add_arguments(connect)
+    elif chosen == "top":
+        from headrace.cli import top as watching
+
+        watching.add_arguments(top)
     return parser
 
 
@@ -110,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises: SystemExit for wrong arguments and --help; what the program of ``run`` raises, SystemExit included.
     """
     ours, rest = _split(sys.argv[1:] if arguments is None else arguments)
-    parser = _parser()
+    parser = _parser(ours[0] if ours else None)
     options = parser.parse_args(ours)
     if options.command == "run":
         from headrace.cli.run import run
@@ -126,5 +159,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from headrace.cli.demo import demo
 
         return demo(quick=options.quick, table=not options.no_table, loops=options.loop)
+    if options.command == "serve":
+        from headrace.cli.serve import serve
+
+        return serve(options)
+    if options.command == "connect":
+        from headrace.cli.connect import connect
+
+        return connect(options)
+    if options.command == "top":
+        from headrace.cli.top import top
+
+        return top(options)
     parser.print_help()
     return 2

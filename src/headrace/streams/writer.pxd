@@ -9,6 +9,8 @@ cdef class Writer(Source):
     # The protocol, where its flow control is ours, else None.
     cdef FlowControl _h_flow
     cdef object _h_any_reader
+    # What get_extra_info() returns before it asks the transport: a dict, or None.
+    cdef dict _h_extra
     # The reader, where it is ours, else None.
     cdef Reader _h_reader
 

@@ -44,6 +44,7 @@ class Writer(Source):
         if reader is not None and not isinstance(reader, StockStreamReader):
             raise AssertionError(f"reader must be a StreamReader or None, not {type(reader).__name__!r}")
         self._loop = loop
+        self._h_extra = None
         self._h_link(protocol, reader)
         if self._h_flow is not None and self._h_flow._loop is loop:
             self._h_stepper = self._h_flow._h_stepper
@@ -144,6 +145,8 @@ class Writer(Source):
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Return what the transport knows under *name* ('peername', 'sockname', 'socket', 'sslcontext', …), or *default*."""
+        if self._h_extra is not None and name in self._h_extra:
+            return self._h_extra[name]
         return self._h_sender.transport.get_extra_info(name, default)
 
     def drain(self) -> Coroutine[Any, Any, None]:
@@ -272,6 +275,20 @@ class Writer(Source):
                 reader._h_maybe_pause()
         protocol._replace_transport(upgraded)
         sender.release()
+
+    def _h_know(self, extra: dict[str, Any]) -> None:
+        """Have get_extra_info() return what is in *extra*, instead of what the transport knows."""
+        self._h_extra = extra
+
+    def _h_figures(self) -> tuple[int, int, bool, int, int]:
+        """Return how many bytes have come, and are unread; whether somebody waits for more; how many were written, and are unsent."""
+        reader = self._h_reader
+        sender = self._h_sender
+        unsent = sender.size + sender.transport.get_write_buffer_size()
+        if reader is None:
+            return 0, 0, False, sender.written, unsent
+        unread = reader._h_bytes.length()
+        return reader._h_bytes.taken + unread, unread, reader._h_waits(), sender.written, unsent
 
     def _h_finalize(self) -> None:
         """Close what nobody can close any more, and say so."""

@@ -1,0 +1,130 @@
+"""Admission: who may come in, and whether the server accepts at all just now."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from headrace.server.accepting import Acceptor, LoopAcceptor
+from headrace.server.limits import Limits
+
+# What one customer of a provider is given of IPv6 (RFC 6177): he can come from any address in it.
+PEER_PREFIX = 64
+
+
+def peer_key(peername: Any) -> str | None:
+    """Return whom a connection from *peername* counts for: the address, of IPv6 its network; None for those that have none."""
+    if not isinstance(peername, tuple):
+        return None
+    address = ipaddress.ip_address(peername[0].partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is None:
+            return str(ipaddress.IPv6Network((address, PEER_PREFIX), strict=False))
+        address = address.ipv4_mapped
+    return str(address)
+
+
+class Networks:
+    """A set of networks; Unix sockets are in it by the name "unix"."""
+
+    def __init__(self, networks: Iterable[str]) -> None:
+        if isinstance(networks, str):
+            raise TypeError(f"a list of networks is wanted, not the string {networks!r}")
+        names = list(networks)
+        self._unix = "unix" in names
+        self._networks = [ipaddress.ip_network(name) for name in names if name != "unix"]
+
+    def __bool__(self) -> bool:
+        return self._unix or bool(self._networks)
+
+    def __contains__(self, peername: Any) -> bool:
+        if not isinstance(peername, tuple):
+            return self._unix
+        address = ipaddress.ip_address(peername[0].partition("%")[0])
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        return any(address in network for network in self._networks if network.version == address.version)
+
+
+class Gate:
+    """Holds the acceptors of a server as long as there is a reason to."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, limits: Limits) -> None:
+        self.acceptors: list[Acceptor] = []
+        self.reasons: set[str] = set()
+        self._loop = loop
+        # A bucket that holds a second's worth, so that a burst is as good as an even flow.
+        self._rate = limits.accept_rate
+        self._tokens = max(1.0, self._rate or 0.0)
+        self._filled_at = loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def hold(self, reason: str) -> None:
+        """Accept nothing while there is this *reason*."""
+        if not self.reasons:
+            for each in self.acceptors:
+                each.hold()
+        self.reasons.add(reason)
+
+    def release(self, reason: str) -> None:
+        """The *reason* is gone."""
+        if reason in self.reasons:
+            self.reasons.remove(reason)
+            if not self.reasons:
+                for each in self.acceptors:
+                    each.resume()
+
+    def count(self) -> None:
+        """A connection was accepted: wait with the next where they come too fast."""
+        if self._rate is None:
+            return
+        now = self._loop.time()
+        self._tokens = min(max(1.0, self._rate), self._tokens + (now - self._filled_at) * self._rate) - 1
+        self._filled_at = now
+        if self._tokens < 1 and self._timer is None:
+            self.hold("rate")
+            self._timer = self._loop.call_later((1 - self._tokens) / self._rate, self._on_time)
+
+    def _on_time(self) -> None:
+        self._timer = None
+        self.release("rate")
+
+    async def close(self) -> None:
+        """Close the acceptors, after what waits in their queues, which becomes connections."""
+        if self._timer is not None:
+            self._timer.cancel()
+        acceptors, self.acceptors = self.acceptors, []
+        for each in acceptors:
+            each.accept_waiting()
+            each.close()
+        for each in acceptors:
+            if isinstance(each, LoopAcceptor):
+                await each.connected()
+
+
+class Peers:
+    """How many connections each peer has, and may have."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._counts: Counter[str] = Counter()
+
+    def admit(self, peername: Any) -> tuple[bool, str | None]:
+        """Return whether one more of *peername* may come in, and what to give back at its end."""
+        key = peer_key(peername)
+        if key is None:
+            return True, None
+        if self._counts[key] >= self._most:
+            return False, None
+        self._counts[key] += 1
+        return True, key
+
+    def leave(self, key: str | None) -> None:
+        """A connection that was admitted is gone."""
+        if key is not None:
+            self._counts[key] -= 1
+            if not self._counts[key]:
+                del self._counts[key]

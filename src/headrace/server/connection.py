@@ -1,0 +1,138 @@
+"""Connection: one connection of a server: who it is, the task that handles it, and what was last seen of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import socket
+import struct
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from headrace.streams.reader import StreamReader
+from headrace.streams.writer import StreamWriter
+
+if TYPE_CHECKING:
+    from headrace.server.proxy import ProxyHeader
+    from headrace.server.server import StreamServer
+    from headrace.server.watch import Slow
+
+_current: contextvars.ContextVar[Connection] = contextvars.ContextVar("headrace.connection")
+# struct ucred (unix(7)).
+_CREDENTIALS = struct.Struct("iII")
+
+
+class Credentials(NamedTuple):
+    """Who is at the other end of a Unix socket, as the system knows it from when he connected (SO_PEERCRED, unix(7))."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+class Connection:
+    """One connection of a StreamServer. Handlers get theirs from current_connection()."""
+
+    __slots__ = (
+        "__weakref__",
+        "_base",
+        "_ended",
+        "_handled",
+        "_key",
+        "_lost",
+        "_reader",
+        "_received",
+        "_sent",
+        "_since",
+        "_slow",
+        "_stalled",
+        "_task",
+        "_writer",
+        "id",
+        "proxy",
+        "server",
+    )
+
+    def __init__(self, server: StreamServer, number: int) -> None:
+        self.server = server
+        # Counts the connections of a server from 1.
+        self.id = number
+        self.proxy: ProxyHeader | None = None
+        self._reader: StreamReader | None = None
+        self._writer: StreamWriter | None = None
+        # The negotiation, then, once it is _handled, the handler.
+        self._task: asyncio.Task[Any] | None = None
+        self._handled = False
+        self._lost = False
+        # Whom it counts for, where peers are limited; and why the server has ended it, if it has.
+        self._key: str | None = None
+        self._ended: str | None = None
+        # What the watch has seen: bytes that came and went, since when nothing has moved, since when something is written and nothing
+        # leaves; the state of a message that comes or goes slowly; and what came before the handler's part.
+        self._received = 0
+        self._sent = 0
+        self._since = 0.0
+        self._stalled: float | None = None
+        self._slow: Slow | None = None
+        self._base = 0
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.id} of {self.server.name} with {self.peername!r}>"
+
+    @property
+    def peername(self) -> Any:
+        """The peer's address as the socket module writes it: the client's own, where a proxy has told it in a PROXY header."""
+        return None if self._writer is None else self._writer.get_extra_info("peername")
+
+    @property
+    def credentials(self) -> Credentials | None:
+        """Who connected over a Unix socket; None for any other connection, and once it is closed."""
+        sock = None if self._writer is None else self._writer.get_extra_info("socket")
+        if sock is None or sock.family != socket.AF_UNIX or sock.fileno() < 0:
+            return None
+        return Credentials(*_CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)))
+
+    # ---- what the protocol of the connection calls
+
+    def _h_attach(self, transport: asyncio.Transport) -> None:
+        """The connection is made."""
+
+    def _h_detach(self, transport: asyncio.Transport) -> None:
+        """The connection is lost."""
+        self.server._lost(self)
+
+    def _h_handled(self, task: asyncio.Task[object]) -> None:
+        """The handler has come to its end."""
+        self.server._handler_done(self, task)
+
+    # ---- what the server and its watch call
+
+    def _begin(self, reader: StreamReader, writer: StreamWriter) -> None:
+        """The streams are there. It is called in the context of the connection, which that of its tasks is copied from."""
+        self._reader = reader
+        self._writer = writer
+        _current.set(self)
+
+    def _figures(self) -> tuple[int, int, bool, int, int]:
+        """Return bytes received, of these unread; whether the handler waits for more; bytes written, of these unsent."""
+        if self._writer is None:
+            return 0, 0, False, 0, 0
+        received, unread, waits, written, unsent = self._writer._h_figures()
+        return received - self._base, unread, waits, written, unsent
+
+    def _abort(self, error: BaseException) -> None:
+        """End the connection at once; whoever reads or drains is told by *error* that it was not the peer who did."""
+        if self._reader is not None and self._reader.exception() is None:
+            self._reader.set_exception(error)
+        if self._writer is not None and not self._lost:
+            self._writer.transport.abort()
+
+
+def current_connection() -> Connection:
+    """Return the Connection whose handler, or a task of its, this is.
+
+    Raises: LookupError outside the handlers of a StreamServer.
+    """
+    try:
+        return _current.get()
+    except LookupError:
+        raise LookupError("this is no handler of headrace.serve(), nor a task that one has started") from None

@@ -1,0 +1,37 @@
+"""Limits: what a server bounds, and how it is when nothing is said."""
+
+from __future__ import annotations
+
+import math
+import resource
+from dataclasses import dataclass, fields
+
+# What a process needs besides its connections: standard streams, the loop's own, a few of the handlers.
+RESERVED_DESCRIPTORS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The bounds of a server; None is no bound. Times are in seconds, sizes in bytes. serve() explains each, and its default."""
+
+    max_connections: int | None = None
+    max_connections_per_peer: int | None = None
+    accept_rate: float | None = None
+    max_buffered_bytes: int | None = None
+    handshake_timeout: float | None = None
+    first_byte_timeout: float | None = None
+    idle_timeout: float | None = None
+    stall_timeout: float | None = None
+    minimum_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if value is not None and not (isinstance(value, (int, float)) and 0 < value < math.inf):
+                raise ValueError(f"{each.name} must be a number above 0, or None for no bound, not {value!r}")
+
+
+def most_connections() -> int:
+    """Return how many connections this process has descriptors for: nine in ten of those allowed, the rest is for its handlers."""
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return max(1, (allowed - RESERVED_DESCRIPTORS) * 9 // 10)

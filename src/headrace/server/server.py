@@ -1,0 +1,405 @@
+"""StreamServer: what serve() makes: the life of its connections, from admission to the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import ssl as ssl_module
+from asyncio import trsock
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+from headrace._transport.choose import Way, choose
+from headrace._transport.stepper import stepper_of
+from headrace.server.accepting import make_acceptor
+from headrace.server.admission import Gate, Networks, Peers
+from headrace.server.certificates import Certificates
+from headrace.server.connection import Connection
+from headrace.server.limits import Limits
+from headrace.server.listening import Place
+from headrace.server.negotiation import cause_of, read_proxy_header, secure
+from headrace.server.signals import Signals
+from headrace.server.statistics import Statistics
+from headrace.server.stopping import ShutdownReport, Stopping
+from headrace.server.watch import Watch
+from headrace.streams.factory import make
+from headrace.streams.reader import StreamReader
+from headrace.streams.writer import StreamWriter
+
+logger = logging.getLogger("headrace.server")
+
+Handler = Callable[[StreamReader, StreamWriter], Awaitable[object]]
+OnError = Callable[[Connection, Exception], object]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What serve() was given, checked."""
+
+    name: str
+    limit: int
+    limits: Limits
+    ssl: ssl_module.SSLContext | Certificates | None = None
+    shutdown_timeout: float | None = None
+    proxies: Networks = field(default_factory=lambda: Networks(()))
+    refusal: bytes | None = None
+    grace: float = 30.0
+    on_error: OnError | None = None
+    backlog: int = 4096
+    way: Way | None = None
+
+
+class StreamServer:
+    """A server over streams: an asynchronous context manager that begins to accept, and is shut down at the end. Made by serve()."""
+
+    def __init__(self, handler: Handler, places: Sequence[Place], options: Options) -> None:
+        self.name = options.name
+        # Every connection that is open, those that are turned away or in their handshake among them.
+        self.connections: set[Connection] = set()
+        # Set when the server begins to shut down: handlers may look, or wait for it.
+        self.draining = asyncio.Event()
+        self._handler = handler
+        self._places = places
+        self._options = options
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping: Stopping | None = None
+        self._stopped: asyncio.Task[ShutdownReport] | None = None
+        self._drain_seconds: float | None = None
+        self._began = 0.0
+        self._context = contextvars.Context()
+        self._numbers = self._left = self._negotiating = self._handled = self._errors = 0
+        self._received = self._sent = 0
+        self._refused: Counter[str] = Counter()
+        self._ended: Counter[str] = Counter()
+        self._failed: Counter[str] = Counter()
+
+    def __repr__(self) -> str:
+        return f"<StreamServer {self.name} with {len(self.connections)} connections>"
+
+    # ---- the life of the server
+
+    async def __aenter__(self) -> StreamServer:
+        await self.start()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        # Whoever leaves by an error, or is cancelled, does not want to wait.
+        await self.shutdown(None if error is None else 0)
+
+    async def start(self) -> None:
+        """Bind, listen, and accept from now on; `async with` does it.
+
+        Raises: OSError where an address is taken or forbidden; RuntimeError where the server was started before.
+        """
+        if self._loop is not None:
+            raise RuntimeError(f"{self!r} was started before: a server runs once")
+        loop = self._loop = asyncio.get_running_loop()
+        options = self._options
+        self._gate = Gate(loop, options.limits)
+        self._peers = Peers(options.limits.max_connections_per_peer or 0)
+        self._watch = Watch(self, options.limits, self._end)
+        try:
+            for place in self._places:
+                for sock in await place.sockets(loop):
+                    choice = choose(loop, options.limit, sock=sock, way=options.way)
+                    self._choice = choice
+                    self._gate.acceptors.append(make_acceptor(loop, sock, self._make_protocol, options.limit, choice))
+            for acceptor in self._gate.acceptors:
+                acceptor.listen(options.backlog)
+        except BaseException:
+            await self._gate.close()
+            self._close_places()
+            raise
+        self._began = loop.time()
+        self._watch.start()
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """Return the event loop that the server was started in. Raises: RuntimeError before that."""
+        if self._loop is None:
+            raise RuntimeError(f"{self!r} was not started")
+        return self._loop
+
+    @property
+    def sockets(self) -> tuple[trsock.TransportSocket, ...]:
+        """The listening sockets, for looking at; () before the start and once the server is shut down."""
+        return () if self._loop is None else tuple(trsock.TransportSocket(each.sock) for each in self._gate.acceptors)
+
+    async def serve_forever(self) -> ShutdownReport:
+        """Serve until SIGTERM or SIGINT, or until somebody calls shutdown(); return how that went.
+
+        The first signal lets connections finish, for as long as the grace of serve(); a second one cancels their handlers, a third cuts
+        them off. SIGHUP reads certificates again. In another thread than the main one there are no signals. Service managers that ask for
+        it are told when the server is ready, and when it stops (sd_notify(3)). Cancellation: the server is shut down without a grace, then
+        it is raised.
+        """
+        signals = Signals(self)
+        try:
+            signals.install()
+            await self.draining.wait()
+            return await self.shutdown()
+        except asyncio.CancelledError:
+            await self.shutdown(0)
+            raise
+        finally:
+            signals.remove()
+
+    async def shutdown(self, grace: float | None = None) -> ShutdownReport:
+        """Stop accepting, and bring all connections to their end; return how many ended how.
+
+        Connections that wait in the system's queue are still accepted. The event ``draining`` tells handlers. They have *grace* seconds to
+        finish (default: the grace of serve()); then they are cancelled, and after two more seconds cut off. What a handler has written is
+        sent if it returns or is cancelled. Called again, it waits for the same shutdown, and a smaller *grace* hurries it. Cancellation:
+        safe; the shutdown goes on.
+        """
+        return await asyncio.shield(self._begin_shutdown(grace))
+
+    def _begin_shutdown(self, grace: float | None = None) -> asyncio.Task[ShutdownReport]:
+        if self._stopping is None or self._stopped is None:
+            self.draining.set()
+            self._stopping = Stopping(self, self._options.grace if grace is None else grace)
+            self._stopped = self.get_loop().create_task(self._stop(self._stopping))
+        elif grace is not None:
+            self._stopping.hurry(grace)
+        return self._stopped
+
+    def _hurry(self) -> None:
+        """Go on with the shutdown: from waiting for handlers to cancelling them, from that to cutting them off."""
+        if self._stopping is not None:
+            self._stopping.skip()
+
+    async def _stop(self, stopping: Stopping) -> ShutdownReport:
+        await self._gate.close()
+        self._close_places()
+        report = await stopping.run()
+        self._watch.stop()
+        self._drain_seconds = report.seconds
+        logger.info("%s: shut down: %s", self.name, report, extra={"server": self.name})
+        return report
+
+    async def renew(self) -> None:
+        """Read the certificates again, for new connections; what SIGHUP does in serve_forever().
+
+        With workers: replace them one after another by new processes, which read the program and the certificates anew; the old ones stop
+        accepting when the new ones do it, and finish their connections. Raises: what Certificates.reload() does, or RuntimeError where a
+        new worker does not start; all stays as it was then.
+        """
+        if isinstance(self._options.ssl, Certificates):
+            self._options.ssl.reload()
+            logger.info("%s: the certificates were read again", self.name, extra={"server": self.name})
+
+    def _close_places(self) -> None:
+        for place in self._places:
+            place.close()
+
+    def statistics(self) -> Statistics:
+        """Return what the server has done so far."""
+        buffered, received, sent = 0, self._received, self._sent
+        for connection in self.connections:
+            came, unread, _, written, unsent = connection._figures()
+            buffered += unread + unsent
+            received += came
+            sent += written - unsent
+        return Statistics(
+            uptime=self.get_loop().time() - self._began,
+            open=len(self.connections),
+            negotiating=self._negotiating,
+            buffered_bytes=buffered,
+            draining=self.draining.is_set(),
+            accepted=self._numbers,
+            refused=dict(self._refused),
+            ended=dict(self._ended),
+            failed=dict(self._failed),
+            handled=self._handled,
+            handler_errors=self._errors,
+            received_bytes=received,
+            sent_bytes=sent,
+            drain_seconds=self._drain_seconds,
+        )
+
+    # ---- the life of a connection
+
+    def _make_protocol(self) -> Any:
+        """Return the protocol of a connection that was accepted just now."""
+        self._numbers += 1
+        connection = Connection(self, self._numbers)
+        assert self._loop is not None
+        protocol: Any = make(self._loop, self._options.limit, self._choice, self._connected)[1]
+        protocol._h_server = connection
+        return protocol
+
+    def _connected(self, reader: StreamReader, writer: StreamWriter) -> None:
+        """Admit the connection, or turn it away."""
+        protocol: Any = writer._protocol
+        connection: Connection = protocol._h_server
+        connection._begin(reader, writer)
+        if logger.isEnabledFor(logging.DEBUG):
+            self._report(logging.DEBUG, connection, "from %r", connection.peername)
+        self.connections.add(connection)
+        self._gate.count()
+        most = self._options.limits.max_connections
+        if most is not None and len(self.connections) >= most:
+            if self._options.refusal is None:
+                # This one is the last that fits, and is welcome.
+                self._gate.hold("full")
+            elif len(self.connections) > most:
+                self._refuse(connection, "full")
+                return
+        if self._options.proxies and connection.peername in self._options.proxies:
+            # Whom it counts for, the proxy is about to say.
+            self._negotiate(connection, reader, writer, proxied=True)
+        elif not self._admit(connection):
+            self._refuse(connection, "peer")
+        elif self._options.ssl is not None:
+            self._negotiate(connection, reader, writer, proxied=False)
+        else:
+            self._handle(connection)
+
+    def _admit(self, connection: Connection) -> bool:
+        if self._options.limits.max_connections_per_peer is None:
+            return True
+        admitted, connection._key = self._peers.admit(connection.peername)
+        return admitted
+
+    def _refuse(self, connection: Connection, reason: str) -> None:
+        """Turn the connection away: say so where TLS does not come first, and close it."""
+        self._refused[reason] += 1
+        writer = connection._writer
+        assert writer is not None
+        if self._options.refusal and (self._options.ssl is None or writer.get_extra_info("sslcontext") is not None):
+            writer.write(self._options.refusal)
+        connection._ended = "refused"
+        writer.close()
+
+    def _negotiate(self, connection: Connection, reader: StreamReader, writer: StreamWriter, proxied: bool) -> None:
+        self._negotiating += 1
+        task = connection._task = self.get_loop().create_task(self._do_negotiate(connection, reader, writer, proxied))
+        task.add_done_callback(lambda task: self._negotiated(connection, task))
+
+    async def _do_negotiate(self, connection: Connection, reader: StreamReader, writer: StreamWriter, proxied: bool) -> bool:
+        """Read the PROXY header, then do the handshake; return whether the connection is admitted."""
+        async with asyncio.timeout(self._options.limits.handshake_timeout):
+            if proxied:
+                header = connection.proxy = await read_proxy_header(reader)
+                extra: dict[str, Any] = {"proxy": header}
+                if header.source is not None:
+                    extra |= {"peername": header.source, "sockname": header.destination}
+                writer._h_know(extra)
+                if not header.local and not self._admit(connection):
+                    return False
+            context = self._options.ssl
+            if context is not None:
+                context = context.context if isinstance(context, Certificates) else context
+                await secure(writer, context, self._options.shutdown_timeout)
+        return True
+
+    def _negotiated(self, connection: Connection, task: asyncio.Task[bool]) -> None:
+        self._negotiating -= 1
+        connection._task = None
+        if task.cancelled():
+            connection._abort(ConnectionAbortedError("the server has been shut down"))
+        elif (error := task.exception()) is not None:
+            cause = cause_of(error)
+            self._failed[cause] += 1
+            self._report(logging.INFO, connection, "the negotiation with %r failed (%s): %s", connection.peername, cause, error)
+            connection._abort(error)
+        elif not task.result():
+            self._refuse(connection, "peer")
+        elif not connection._lost and connection._ended is None:
+            assert connection._writer is not None
+            connection._base = connection._writer._h_figures()[0] - connection._writer._h_figures()[1]
+            self._handle(connection)
+        self._leave_if_over(connection)
+
+    def _handle(self, connection: Connection) -> None:
+        """Start the handler."""
+        loop = self.get_loop()
+        connection._handled = True
+        connection._since = loop.time()
+        try:
+            result: Any = self._handler(connection._reader, connection._writer)  # type: ignore[arg-type]  # they are there
+        except Exception as error:
+            self._handler_failed(connection, error)
+            self._finish(connection)
+            return
+        task: Any = stepper_of(loop).start(result) if asyncio.iscoroutine(result) else asyncio.ensure_future(result, loop=loop)
+        connection._task = task
+        # The callback needs no context, and a copy of this one would be kept for it.
+        task.add_done_callback(connection._h_handled, context=self._context)
+
+    def _handler_done(self, connection: Connection, task: asyncio.Task[object]) -> None:
+        connection._task = None
+        if not task.cancelled():
+            error = task.exception()
+            if isinstance(error, Exception):
+                self._handler_failed(connection, error)
+        self._finish(connection)
+
+    def _finish(self, connection: Connection) -> None:
+        """Close the connection after what its handler has written."""
+        self._handled += 1
+        assert connection._writer is not None
+        connection._writer.close()
+        self._leave_if_over(connection)
+
+    def _handler_failed(self, connection: Connection, error: Exception) -> None:
+        """Count and log what a handler raised, and tell who wants to know."""
+        self._errors += 1
+        if connection._ended is not None:
+            self._report(logging.DEBUG, connection, "the handler for %r ended: %s", connection.peername, error)
+        elif isinstance(error, (ConnectionError, asyncio.IncompleteReadError, ssl_module.SSLError)):
+            # The peer's doing.
+            self._report(logging.INFO, connection, "%r broke the connection: %r", connection.peername, error)
+        else:
+            self._report(logging.ERROR, connection, "the handler for %r failed", connection.peername, error=error)
+        if self._options.on_error is not None:
+            try:
+                self._options.on_error(connection, error)
+            except Exception as failure:
+                self._report(logging.ERROR, connection, "on_error() failed for %r", connection.peername, error=failure)
+
+    def _report(self, level: int, connection: Connection, message: str, *arguments: object, error: BaseException | None = None) -> None:
+        extra = {"server": self.name, "connection": connection.id, "peer": connection.peername}
+        logger.log(level, "%s: connection %d: " + message, self.name, connection.id, *arguments, exc_info=error, extra=extra)
+
+    def _lost(self, connection: Connection) -> None:
+        """The transport is gone."""
+        received, _, _, written, unsent = connection._figures()
+        self._received += received
+        self._sent += written - unsent
+        connection._lost = True
+        self._leave_if_over(connection)
+
+    def _leave_if_over(self, connection: Connection) -> None:
+        if not connection._lost or connection._task is not None or connection not in self.connections:
+            return
+        if logger.isEnabledFor(logging.DEBUG):
+            received, _, _, written, unsent = connection._figures()
+            what = "from %r is over: %d bytes came, %d went"
+            self._report(logging.DEBUG, connection, what, connection.peername, received, written - unsent)
+        self.connections.remove(connection)
+        self._left += 1
+        self._peers.leave(connection._key)
+        self._gate.release("full")
+        if not self.connections and self._stopping is not None:
+            self._stopping.emptied()
+
+    # ---- what the watch and a shutdown call
+
+    def _end(self, connection: Connection, reason: str, text: str) -> None:
+        """End the connection at once, and have the handler told why."""
+        if connection._ended is None:
+            self._ended[reason] += 1
+            self._report(logging.INFO, connection, "with %r is ended: %s", connection.peername, text)
+        connection._ended = reason
+        connection._abort(ConnectionAbortedError(f"the server has ended the connection: {text}"))
+        if reason == "shutdown" and connection._task is not None:
+            connection._task.cancel()
+
+    def _cancel(self, connection: Connection) -> None:
+        """Cancel the handler; what it has written is still sent."""
+        if connection._task is not None:
+            connection._task.cancel()

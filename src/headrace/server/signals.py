@@ -1,0 +1,82 @@
+"""Signals: what serve_forever() does for the process: stop at SIGTERM and SIGINT, renew at SIGHUP, and tell the service manager."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import threading
+from typing import TYPE_CHECKING, Any
+
+from headrace.server import systemd
+
+if TYPE_CHECKING:
+    from headrace.server.server import StreamServer
+
+logger = logging.getLogger("headrace.server")
+
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+
+
+class Signals:
+    """See the module's documentation."""
+
+    def __init__(self, server: StreamServer) -> None:
+        self._server = server
+        self._loop = server.get_loop()
+        self._previous: dict[signal.Signals, Any] = {}
+        self._ping: asyncio.TimerHandle | None = None
+        self._renewal: asyncio.Task[None] | None = None
+
+    def install(self) -> None:
+        """Take the signals, where this is the main thread; say that the server is ready, and begin to ping a watchdog that wants it."""
+        if threading.current_thread() is threading.main_thread():
+            for number in STOPPING:
+                self._take(number, self._stop)
+            self._take(signal.SIGHUP, self._renew)
+        systemd.notify("READY=1")
+        self._watchdog()
+
+    def remove(self) -> None:
+        """Give the signals back."""
+        if self._ping is not None:
+            self._ping.cancel()
+        if self._renewal is not None:
+            self._renewal.cancel()
+        for number, previous in self._previous.items():
+            self._loop.remove_signal_handler(number)
+            signal.signal(number, previous)
+
+    def _take(self, number: signal.Signals, call: Any) -> None:
+        # Before: the loop puts a handler of its own in its place.
+        previous = signal.getsignal(number)
+        self._loop.add_signal_handler(number, call, number)
+        self._previous[number] = previous
+
+    def _stop(self, number: signal.Signals) -> None:
+        server = self._server
+        if not server.draining.is_set():
+            logger.info("%s: %s: finishing %d connections", server.name, number.name, len(server.connections))
+            systemd.notify("STOPPING=1")
+            server._begin_shutdown()
+        else:
+            logger.info("%s: %s: hurrying", server.name, number.name)
+            server._hurry()
+
+    def _renew(self, number: signal.Signals) -> None:
+        if self._renewal is None and not self._server.draining.is_set():
+            systemd.reloading()
+            self._renewal = self._loop.create_task(self._server.renew())
+            self._renewal.add_done_callback(self._renewed)
+
+    def _renewed(self, task: asyncio.Task[None]) -> None:
+        self._renewal = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("%s: all stays as it was: %s", self._server.name, error, exc_info=error)
+        systemd.notify("READY=1")
+
+    def _watchdog(self) -> None:
+        seconds = systemd.watchdog_interval()
+        if seconds is not None:
+            systemd.notify("WATCHDOG=1")
+            self._ping = self._loop.call_later(seconds, self._watchdog)

@@ -1,0 +1,92 @@
+"""A worker: one process of serve(workers=…), which serves on sockets that its supervisor has bound.
+
+Supervisor and worker talk in lines of JSON over a socket pair. Worker: {"ready": true}, {"statistics": …} every second and at the end,
+{"report": …}. Supervisor: {"shutdown": seconds}, {"hurry": true}. Where the supervisor is gone, so is its end of the pair: the worker then
+shuts down too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from headrace.server.listening import Inherited
+from headrace.server.server import Handler, Options, StreamServer
+from headrace.streams.connect import open_unix_connection
+from headrace.streams.reader import StreamReader
+from headrace.streams.writer import StreamWriter
+
+# How often the supervisor hears what a worker has done, in seconds.
+STATISTICS_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Setup:
+    """All that a worker has to know: it is sent to the new process, so everything in it can be pickled."""
+
+    handler: Handler
+    options: Options
+    sockets: list[socket.socket]
+    control: socket.socket
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None
+
+
+def main(setup: Setup) -> None:
+    """Be a worker: what its process runs."""
+    # Ctrl-C goes to every process of the terminal; the supervisor decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with asyncio.Runner(loop_factory=setup.loop_factory) as runner:
+        runner.run(work(setup))
+
+
+async def work(setup: Setup) -> None:
+    """Serve until the supervisor says otherwise, or SIGTERM."""
+    loop = asyncio.get_running_loop()
+    reader, writer = await open_unix_connection(sock=setup.control)
+    server = StreamServer(setup.handler, [Inherited(setup.sockets, None)], setup.options)
+    async with server:
+        loop.add_signal_handler(signal.SIGTERM, server._begin_shutdown)
+        say(writer, ready=True)
+        obeying = loop.create_task(obey(server, reader))
+        telling = loop.create_task(tell(server, writer))
+        await server.draining.wait()
+        report = await server.shutdown()
+        obeying.cancel()
+        telling.cancel()
+        say(writer, statistics=asdict(server.statistics()))
+        say(writer, report=asdict(report))
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
+
+
+async def obey(server: StreamServer, reader: StreamReader) -> None:
+    """Do what the supervisor says."""
+    with contextlib.suppress(ConnectionError):
+        async for line in reader:
+            order = json.loads(line)
+            if "shutdown" in order:
+                server._begin_shutdown(order["shutdown"])
+            else:
+                server._hurry()
+    server._begin_shutdown()
+
+
+async def tell(server: StreamServer, writer: StreamWriter) -> None:
+    """Tell the supervisor what was done so far, now and then."""
+    with contextlib.suppress(ConnectionError):
+        while True:
+            say(writer, statistics=asdict(server.statistics()))
+            await writer.drain()
+            await asyncio.sleep(STATISTICS_SECONDS)
+
+
+def say(writer: StreamWriter, **what: Any) -> None:
+    """Send a message of this protocol."""
+    writer.write(json.dumps(what).encode() + b"\n")
