@@ -67,7 +67,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if "native" in WAYS:
         items[:] = [item for item in items if not is_left_to_the_pure_build(item)]
     for item in items:
-        if "faults" in item.path.parts or item.path.name == "test_soak.py":
+        if "faults" in item.path.parts or item.path.name in ("test_soak.py", "test_production.py"):
             item.add_marker("once")
         if "stock" in parameters(item).values():
             item.add_marker("stock")
