@@ -37,7 +37,7 @@ test: $(BIN)/nox  ## lint, types, and all tests on both builds; PYTHONS=all for 
 	PYTHONS=$(PYTHONS) $(BIN)/nox
 
 test-peers: $(BIN)/nox  ## the tests that need programs of the system (redis-server and the like; as root it installs what is missing)
-	.ci/packages redis-server socat openssl curl strace haproxy systemd:/usr/bin/systemd-socket-activate
+	.ci/packages redis-server socat openssl curl strace haproxy systemd:/usr/bin/systemd-socket-activate nginx-light:/usr/sbin/nginx libnginx-mod-stream:/usr/lib/nginx/modules/ngx_stream_module.so
 	$(BIN)/nox -s peers
 
 test-sanitizers: $(BIN)/nox  ## the tests with gcc's address and undefined-behaviour sanitizers in every compiled module

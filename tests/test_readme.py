@@ -34,11 +34,11 @@ def test_its_commands_are_understood() -> None:
     assert len(lines) >= 3
     for line in lines:
         ours, rest = cli._split(shlex.split(line)[2:])
-        options = cli._parser().parse_args(ours)
+        options = cli._parser(ours[0]).parse_args(ours)
         assert options.command != "run" or rest or options.module
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "examples/README.md"])
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "examples/README.md", "docs/production.md"])
 def test_links_lead_to_files(name: str) -> None:
     """What the documents link to in this project is there."""
     text = (ROOT / name).read_text()
