@@ -225,7 +225,9 @@ from handlers import who
 
 async def main():
     async with headrace.serve(who, "127.0.0.1", 0, workers=2, grace=5) as server:
-        print(server.sockets[0].getsockname()[1], *server.processes, flush=True)
+        # Said when serve_forever() has taken the signals.
+        known = (server.sockets[0].getsockname()[1], *server.processes)
+        asyncio.get_running_loop().call_soon(lambda: print(*known, flush=True))
         print(await server.serve_forever(), flush=True)
 
 if __name__ == "__main__":
