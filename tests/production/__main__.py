@@ -5,6 +5,7 @@ kill     a worker is killed under load: its connections break, all others go on,
 loris    two thousand connections that send a byte now and then, and an honest client beside them
 drain    SIGTERM under load: all that was acknowledged has arrived, nothing is half answered
 renew    new certificates under load
+cores    one worker, then two: what the second core is worth
 
 examples:
   python -m tests.production rolling --seconds 30

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import ssl
+import statistics
 import sys
 import tempfile
 import time
@@ -19,6 +20,9 @@ import trustme
 
 from tests.production.haproxy import haproxy
 from tests.production.load import Load, service, words
+
+# Of a request in ``cores``: so long that the clients' own part, some 50 us, does not matter.
+WORK_S = 0.002
 
 
 def say(text: str) -> None:
@@ -194,4 +198,29 @@ async def renew(options: argparse.Namespace) -> tuple[list[str], bool]:
     return report, not load.failures and len(load.certificates) == renewals + 1
 
 
-SCENES = {"rolling": rolling, "kill": kill, "loris": loris, "drain": drain, "renew": renew}
+async def cores(options: argparse.Namespace) -> tuple[list[str], bool]:
+    """One worker, then several, in turns: what a core more is worth where a request is work for the server, and not for the load."""
+    rates: dict[int, list[float]] = {1: [], options.workers: []}
+    client = 0.0
+    for _ in range(3):
+        for workers in rates:
+            async with service(options.loop, serve={"workers": workers}, work=WORK_S) as server:
+                load = Load(server.port, options.clients, requests=1_000_000, size=100, pause=0)
+                async with load.going_on():
+                    await asyncio.sleep(0.5)
+                    began, answered, cpu = time.monotonic(), load.answered, time.process_time()
+                    await asyncio.sleep(options.seconds / 6)
+                    seconds = time.monotonic() - began
+                    rates[workers].append((load.answered - answered) / seconds)
+                    client = (time.process_time() - cpu) / seconds
+            say(f"{workers} workers: {rates[workers][-1]:,.0f} requests/s")
+    one, several = (statistics.median(rates[workers]) for workers in (1, options.workers))
+    report = [
+        f"requests of {WORK_S * 1e3:.0f} ms of the processor each, {options.clients} clients, {os.cpu_count()} processors, medians of 3",
+        f"1 worker: {one:,.0f} requests/s; {options.workers} workers: {several:,.0f}; {several / one:.2f} times as many",
+        f"the load, on the same processors, took {client:.0%} of one at the end, and the workers the rest",
+    ]
+    return report, several >= 0.9 * options.workers * one
+
+
+SCENES = {"rolling": rolling, "kill": kill, "loris": loris, "drain": drain, "renew": renew, "cores": cores}

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import sys
+import time
 from functools import partial
 from typing import Any
 
@@ -21,8 +22,8 @@ import headrace
 PAYLOAD = bytes(range(256)) * 4096
 
 
-async def answer(ledger: str | None, reader: Any, writer: Any) -> None:
-    """Answer requests until the client ends, or the server drains."""
+async def answer(ledger: str | None, work: float, reader: Any, writer: Any) -> None:
+    """Answer requests until the client ends, or the server drains; each takes *work* seconds of the processor's time."""
     server = headrace.current_connection().server
     peer = writer.get_extra_info("peername")
     async for line in reader:
@@ -34,6 +35,10 @@ async def answer(ledger: str | None, reader: Any, writer: Any) -> None:
             descriptor = os.open(ledger, os.O_WRONLY | os.O_APPEND)
             os.write(descriptor, number + b"\n")
             os.close(descriptor)
+        if work:
+            until = time.thread_time() + work
+            while time.thread_time() < until:
+                pass
         last = server.draining.is_set()
         writer.write(b"%s %d %s %s\n" % (number, os.getpid(), str(peer[0]).encode(), b"last" if last else b"more"))
         writer.write(PAYLOAD[: int(size)])
@@ -55,7 +60,9 @@ async def main(options: dict[str, Any]) -> None:
     """Serve until SIGTERM."""
     if "certificate" in options:
         options["serve"]["ssl"] = headrace.Certificates(options["certificate"])
-    server = headrace.serve(partial(answer, options.get("ledger")), "127.0.0.1", options.get("port", 0), **options["serve"])
+    server = headrace.serve(
+        partial(answer, options.get("ledger"), options.get("work", 0.0)), "127.0.0.1", options.get("port", 0), **options["serve"]
+    )
     async with server:
         known = {"port": server.sockets[0].getsockname()[1], "processes": list(getattr(server, "processes", ()))}
         print(json.dumps(known), flush=True)
