@@ -38,7 +38,9 @@ def test_its_commands_are_understood() -> None:
         assert options.command != "run" or rest or options.module
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "examples/README.md", "docs/production.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "examples/README.md", "docs/production.md"]
+)
 def test_links_lead_to_files(name: str) -> None:
     """What the documents link to in this project is there."""
     text = (ROOT / name).read_text()

@@ -189,6 +189,12 @@ def is_native(transport: asyncio.BaseTransport) -> bool:
     return native is not None and type(transport) is native.SocketTransport and transport.get_extra_info("sslcontext") is None
 
 
+def linger(transport: Any) -> None:
+    """Have close() take nothing from a peer that still sends: see SocketTransport.linger(). A transport of a loop's cannot."""
+    if is_native(transport):
+        transport.linger()
+
+
 async def start_tls(transport: Any, secure: Secure, early: bytes, server_side: bool) -> None:
     """Go on in TLS with *transport*, which is_native(): see socket.pyx."""
     await transport.start_tls(secure.session(server_side), early, *secure.timeouts)

@@ -14,10 +14,13 @@ from libc.stdint cimport uint32_t
 
 from headrace._transport.linux cimport (
     EAGAIN,
+    EBADF,
+    EINVAL,
     EMFILE,
     ENFILE,
     ENOBUFS,
     ENOMEM,
+    ENOTSOCK,
     EPOLLIN,
     SOCK_CLOEXEC,
     SOCK_NONBLOCK,
@@ -86,8 +89,8 @@ cdef class Listener(Watched):
         self.rewatch()
 
     def accept_waiting(self):
-        """Accept all connections that wait: what is in the system's queue when the socket is closed would be reset."""
-        while self.fd >= 0 and self.accept():
+        """Accept all connections that wait, unless it is held: what is in the system's queue when the socket is closed would be reset."""
+        while self.fd >= 0 and not self.held and self.accept():
             pass
 
     def rewatch(self):
@@ -117,6 +120,9 @@ cdef class Listener(Watched):
             if error == EMFILE or error == ENFILE or error == ENOBUFS or error == ENOMEM:
                 self.pause(error)
                 return False
+            if error == EINVAL or error == EBADF or error == ENOTSOCK:
+                self.broken(error)
+                return False
             # Everything else is about the connection that would have been accepted (accept(2)).
             return True
         self.reactor.accepted += 1
@@ -145,6 +151,14 @@ cdef class Listener(Watched):
                 "exception": OSError(error, os.strerror(error)),
                 "socket": trsock.TransportSocket(self.sock),
             }
+        )
+
+    def broken(self, int error):
+        """Stop accepting from a socket that is closed, or that somebody else has shut down: it will fail for ever."""
+        self.reactor.unwatch(self, False)
+        self.fd = -1
+        self.reactor.loop.call_exception_handler(
+            {"message": "a listening socket is broken", "exception": OSError(error, os.strerror(error))}
         )
 
     def failed(self, error):

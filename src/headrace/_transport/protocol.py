@@ -228,6 +228,9 @@ class StreamProtocol(FlowControl):
         reader = self._stream_reader
         if reader is not None:
             reader.feed_eof()
+        if self._h_sender is not None and self._h_sender.held and self._h_transport.get_extra_info("sslcontext") is None:
+            # A handshake over the loop's transport has just ended, and the loop's TLS above it has no half-close.
+            return False
         return not self._over_ssl or self._h_transport.can_write_eof()
 
     # ---- the end

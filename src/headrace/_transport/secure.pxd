@@ -23,6 +23,8 @@ cdef class SecureConnection(Connection):
     cdef object broken
     # It was told: the session is of no use any more.
     cdef bint failed
+    # A close() in plain text waits until the peer has everything, too: see linger() of the transport.
+    cdef bint lingers
     # close() was called, not abort(); and it has to wait, for the session cannot send yet.
     cdef bint gentle
     cdef bint departing

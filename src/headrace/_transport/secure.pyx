@@ -383,6 +383,8 @@ cdef class SecureConnection(Connection):
                 return  # by the protocol, which was told of the high-water mark
             if self.outbox.size > 0:
                 self.timer = self._loop.call_later(self.shutdown_timeout, self.cut, context=self.reactor.context)
+        elif self.lingers and not self.closing and not self.eof:
+            self.gentle = True
         Connection.end_when_sent(self)
 
     cdef object fail(self, object error):
@@ -391,15 +393,15 @@ cdef class SecureConnection(Connection):
         Connection.fail(self, error)
 
     def cut(self):
-        """The close has taken too long."""
-        self.finish(None)
+        """Close at once: abort(), or a close that has taken too long."""
+        cdef bint waits = self.gentle and self.ending and self.fd >= 0
+        self.gentle = False
+        if waits:  # on_end(), for the peer
+            self.reactor.end(self)
+        else:
+            self.finish(None)
 
     cdef object finish(self, object error):
-        if self.ending and self.gentle and self.fd >= 0:
-            # abort(), while on_end() waits for the peer.
-            self.gentle = False
-            self.reactor.end(self)
-            return
         self.cancel_timer()
         self.unsecured = None
         self.held = 0

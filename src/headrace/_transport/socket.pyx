@@ -223,7 +223,16 @@ cdef class SocketTransport(SecureConnection):
         if self.reactor.is_inherited():
             self.leave()
         else:
-            self.finish(None)
+            self.cut()
+
+    def linger(self):
+        """Have a later close() of a connection in plain text wait, as that of TLS does, until the peer's system has everything that was sent.
+
+        Meanwhile what comes is thrown away. Without that Linux answers it by a reset, which takes from the peer what is still on its way.
+        """
+        if self.tls is None:
+            self.lingers = True
+            self.shutdown_timeout = asyncio.constants.SSL_SHUTDOWN_TIMEOUT
 
     def _force_close(self, exc):
         self.finish(exc)

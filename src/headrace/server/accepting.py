@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import errno
 import os
 import socket
@@ -19,6 +20,8 @@ ACCEPTS = 32
 RETRY_SECONDS = 1.0
 
 _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+# About the listening socket itself: it is closed, or somebody has shut it down. It would be so for ever.
+_BROKEN = (errno.EBADF, errno.EINVAL, errno.ENOTSOCK)
 
 
 class Acceptor(Protocol):
@@ -36,14 +39,19 @@ class Acceptor(Protocol):
         """Accept again after hold()."""
 
     def accept_waiting(self) -> None:
-        """Accept all connections that wait: what is in the system's queue when the socket is closed would be reset."""
+        """Accept all connections that wait, unless it is held: what is in the system's queue when the socket is closed would be reset."""
 
     def close(self) -> None:
         """Stop accepting, and close the socket."""
 
 
-def make_acceptor(loop: asyncio.AbstractEventLoop, sock: socket.socket, factory: Callable[[], Any], limit: int, choice: Choice) -> Acceptor:
-    """Return what accepts from *sock*, a bound socket, calling factory() for the protocol of each connection."""
+def make_acceptor(
+    loop: asyncio.AbstractEventLoop, sock: socket.socket, factory: Callable[..., Any], limit: int, choice: Choice
+) -> Acceptor:
+    """Return what accepts from *sock*, a bound socket, calling factory() for the protocol of each connection.
+
+    Where it knows the peer's address, it gives that to factory().
+    """
     if choice.way == "native":
         acceptor: Acceptor = make_listener(loop, sock, factory, receive_bytes(limit))
         return acceptor
@@ -53,10 +61,12 @@ def make_acceptor(loop: asyncio.AbstractEventLoop, sock: socket.socket, factory:
 class LoopAcceptor:
     """Accepts by itself, and leaves the rest to the loop: its own servers cannot be held."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, factory: Callable[[], Any]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, factory: Callable[..., Any]) -> None:
         self.sock = sock
         self._loop = loop
         self._factory = factory
+        # Connections begin with what the server was started with: whoever resumes it, or shuts it down, may be one of them.
+        self._context = contextvars.copy_context()
         self._open = False
         self._held = False
         self._watched = False
@@ -82,7 +92,7 @@ class LoopAcceptor:
 
     def accept_waiting(self) -> None:
         """See Acceptor."""
-        while self._open and self._accept():
+        while self._open and not self._held and self._accept():
             pass
 
     def close(self) -> None:
@@ -98,7 +108,7 @@ class LoopAcceptor:
 
     def _watch(self) -> None:
         if self._open and not self._held and not self._watched and not self._loop.is_closed():
-            self._loop.add_reader(self.sock.fileno(), self._ready)
+            self._context.copy().run(self._loop.add_reader, self.sock.fileno(), self._ready)
             self._watched = True
 
     def _unwatch(self) -> None:
@@ -114,10 +124,15 @@ class LoopAcceptor:
     def _accept(self) -> bool:
         """Accept one connection; return whether there may be another."""
         try:
-            sock, _ = self.sock.accept()
+            sock, peername = self.sock.accept()
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:
+            if error.errno in _BROKEN:
+                self._unwatch()
+                self._open = False
+                self._loop.call_exception_handler({"message": "a listening socket is broken", "exception": error})
+                return False
             if error.errno not in _SHORTAGES:
                 return True  # about the connection that would have been accepted (accept(2))
             self._unwatch()
@@ -129,16 +144,19 @@ class LoopAcceptor:
             )
             return False
         sock.setblocking(False)
-        task = self._loop.create_task(self._connect(sock))
+        # It counts from here on; and uvloop does not know later who it was, if that is soon gone.
+        protocol = self._factory(peername)
+        task = self._context.copy().run(self._loop.create_task, self._connect(sock, protocol))
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
         return True
 
-    async def _connect(self, sock: socket.socket) -> None:
+    async def _connect(self, sock: socket.socket, protocol: Any) -> None:
         try:
-            await self._loop.connect_accepted_socket(self._factory, sock)
+            await self._loop.connect_accepted_socket(lambda: protocol, sock)
         except Exception as error:
             sock.close()
+            protocol.connection_lost(error)
             self._loop.call_exception_handler({"message": "Error on transport creation for incoming connection", "exception": error})
         except BaseException:
             sock.close()

@@ -92,6 +92,12 @@ class Gate:
         self._timer = None
         self.release("rate")
 
+    def abandon(self) -> None:
+        """Close the acceptors, and accept nobody who waits: the server does not start."""
+        acceptors, self.acceptors = self.acceptors, []
+        for each in acceptors:
+            each.close()
+
     async def close(self) -> None:
         """Close the acceptors, after what waits in their queues, which becomes connections."""
         if self._timer is not None:

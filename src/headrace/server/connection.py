@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import fcntl
 import socket
 import struct
+import sys
+import termios
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from headrace.streams.reader import StreamReader
@@ -35,10 +39,14 @@ class Connection:
     __slots__ = (
         "__weakref__",
         "_base",
+        "_below",
+        "_cancelled",
+        "_dropped",
         "_ended",
         "_handled",
         "_key",
         "_lost",
+        "_peername",
         "_reader",
         "_received",
         "_sent",
@@ -57,6 +65,8 @@ class Connection:
         # Counts the connections of a server from 1.
         self.id = number
         self.proxy: ProxyHeader | None = None
+        # Where the transport does not say it, or not in the end.
+        self._peername: Any = None
         self._reader: StreamReader | None = None
         self._writer: StreamWriter | None = None
         # The negotiation, then, once it is _handled, the handler.
@@ -74,6 +84,11 @@ class Connection:
         self._stalled: float | None = None
         self._slow: Slow | None = None
         self._base = 0
+        # What is under TLS where the loop's own does it: most of what is unsent waits there.
+        self._below: asyncio.WriteTransport | None = None
+        # What was written and not sent when the server cut it off, which throws it away; and whether the handler was cancelled then.
+        self._dropped = 0
+        self._cancelled = False
 
     def __repr__(self) -> str:
         return f"<Connection {self.id} of {self.server.name} with {self.peername!r}>"
@@ -81,7 +96,9 @@ class Connection:
     @property
     def peername(self) -> Any:
         """The peer's address as the socket module writes it: the client's own, where a proxy has told it in a PROXY header."""
-        return None if self._writer is None else self._writer.get_extra_info("peername")
+        if self._peername is None and self._writer is not None:
+            return self._writer.get_extra_info("peername")
+        return self._peername
 
     @property
     def credentials(self) -> Credentials | None:
@@ -116,14 +133,35 @@ class Connection:
         """Return bytes received, of these unread; whether the handler waits for more; bytes written, of these unsent."""
         if self._writer is None:
             return 0, 0, False, 0, 0
-        received, unread, waits, written, unsent = self._writer._h_figures()
-        return received - self._base, unread, waits, written, unsent
+        if not self._handled:
+            return 0, 0, False, 0, 0  # a PROXY header, or TLS
+        try:
+            received, unread, waits, written, unsent = self._writer._h_figures()
+        except AttributeError:  # asyncio's TLS transport, once it was closed twice
+            return self._received, 0, False, self._sent, 0
+        if self._below is not None:
+            unsent = min(written, unsent + self._below.get_write_buffer_size())
+        return received - self._base, unread, waits, written, max(unsent, self._dropped)
+
+    def _queued(self) -> int:
+        """Return how many bytes the system has that the peer has not acknowledged (SIOCOUTQ, tcp(7))."""
+        sock = None if self._writer is None else self._writer.get_extra_info("socket")
+        if sock is None or sock.fileno() < 0:
+            return 0
+        return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+
+    def _run(self, call: Callable[..., object], *arguments: object) -> None:
+        """Call *call* where current_connection() is this one."""
+        context = contextvars.Context()
+        context.run(_current.set, self)
+        context.run(call, *arguments)
 
     def _abort(self, error: BaseException) -> None:
         """End the connection at once; whoever reads or drains is told by *error* that it was not the peer who did."""
         if self._reader is not None and self._reader.exception() is None:
             self._reader.set_exception(error)
         if self._writer is not None and not self._lost:
+            self._dropped = self._figures()[4]
             self._writer.transport.abort()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import resource
+import sys
 from dataclasses import dataclass, fields
 
 # What a process needs besides its connections: standard streams, the loop's own, a few of the handlers.
@@ -27,11 +28,17 @@ class Limits:
     def __post_init__(self) -> None:
         for each in fields(self):
             value = getattr(self, each.name)
-            if value is not None and not (isinstance(value, (int, float)) and 0 < value < math.inf):
-                raise ValueError(f"{each.name} must be a number above 0, or None for no bound, not {value!r}")
+            # Annotations are strings here: what counts something is whole.
+            kinds = (int,) if "int" in str(each.type) else (int, float)
+            if value is not None and not (isinstance(value, kinds) and 0 < value < math.inf):
+                raise ValueError(
+                    f"{each.name} must be a {'whole ' if kinds == (int,) else ''}number above 0, or None for no bound, not {value!r}"
+                )
 
 
 def most_connections() -> int:
     """Return how many connections this process has descriptors for: nine in ten of those allowed, the rest is for its handlers."""
     allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if allowed == resource.RLIM_INFINITY:
+        return sys.maxsize
     return max(1, (allowed - RESERVED_DESCRIPTORS) * 9 // 10)

@@ -120,6 +120,8 @@ class Inherited:
 
     def close(self) -> None:
         """See Place."""
+        for sock in self._sockets:
+            sock.close()
 
 
 def set_keep_alive(sock: socket.socket, seconds: float | None) -> None:

@@ -35,20 +35,21 @@ async def read_proxy_header(reader: StreamReader) -> ProxyHeader:
 
     Raises: ProxyError where there is none, or a wrong one; asyncio.IncompleteReadError or ConnectionError where the stream ends in it.
     """
-    data = await reader.readexactly(HEAD_BYTES)
-    if parse(data) is None:  # it raises what cannot become a header
-        if data[:1] == b"P":
-            try:
-                data += await reader.readuntil(b"\n")
-            except asyncio.LimitOverrunError:
-                raise ProxyError(f"a header that begins with {data!r} must be one short line") from None
+    data = b""
+    while (parsed := parse(data)) is None:  # it raises what cannot become a header, as early as that is clear
+        # Never more than any header still has: what is behind it stays in the stream.
+        if len(data) < HEAD_BYTES:
+            wanted = HEAD_BYTES - len(data)
+        elif data[:1] == b"P":
+            wanted = 1 if data[-1:] == b"\r" else 2
+        elif len(data) < HEAD_BYTES + LENGTH_BYTES:
+            wanted = HEAD_BYTES + LENGTH_BYTES - len(data)
         else:
-            data += await reader.readexactly(LENGTH_BYTES)
-            if parse(data) is None:
-                data += await reader.readexactly(int.from_bytes(data[-2:]))
-    parsed = parse(data)
-    if parsed is None:
-        raise ProxyError(f"the header that begins with {data[:40]!r} has no end")
+            wanted = HEAD_BYTES + LENGTH_BYTES + int.from_bytes(data[14:16]) - len(data)
+        part = await reader.read(wanted)
+        if not part:
+            raise asyncio.IncompleteReadError(data, None)
+        data += part
     return parsed[0]
 
 

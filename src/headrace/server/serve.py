@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import math
+import os
 import socket
 import ssl as ssl_module
 from collections.abc import Iterable, Sequence
@@ -89,6 +92,7 @@ def serve(
         stall_timeout: seconds in which the peer takes nothing of what was written. Default 60: who reads nothing for so long does not read.
         minimum_rate: bytes a second, over ten seconds, of a message that has begun (readline(), readuntil(), readexactly()) and of what is
             sent. Default: none; 100 or so keeps out those who send a byte now and then to keep a connection (slow-loris), and nobody else.
+            It is about one read: a request of many lines has as long as all of them, unless the handler says otherwise (asyncio.timeout()).
         keep_alive: seconds after which the system asks a silent peer whether he is there (TCP keep-alive); gone ones end within one minute
             more. Default 60: a peer that vanished is no client, and costs a connection for ever without idle_timeout.
         A connection that breaks a bound is closed; a read or drain() of its handler raises ConnectionAbortedError, which says why.
@@ -115,8 +119,14 @@ def serve(
         places.append(Inherited(sockets, keep_alive))
     if not places:
         raise ValueError("where to listen? Give host and port, path, or sockets")
-    if grace < 0:
+    if inspect.iscoroutinefunction(on_error):
+        raise TypeError("on_error is called, not awaited: give a function, which may start a task")
+    if refusal is not None and not isinstance(refusal, bytes):
+        raise TypeError(f"refusal must be bytes, not {type(refusal).__name__!r}")
+    if not 0 <= grace < math.inf:
         raise ValueError(f"grace must be 0 or more seconds, not {grace!r}")
+    if keep_alive is not None and not 0 < keep_alive < math.inf:
+        raise ValueError(f"keep_alive must be a number of seconds above 0, or None, not {keep_alive!r}")
     limits = Limits(
         max_connections=most_connections() if max_connections is None else max_connections,
         max_connections_per_peer=max_connections_per_peer,
@@ -157,5 +167,5 @@ def _name(host: str | Sequence[str] | None, port: int | str | None, path: Path |
         shown = host if isinstance(host, str) else "*" if not host else ",".join(host)
         return f"{shown}:{port or 0}"
     if path is not None:
-        return f"unix:{path!s}"
+        return f"unix:{os.fsdecode(path)}"
     return ",".join(str(sock.getsockname()) for sock in sockets)

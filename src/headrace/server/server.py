@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import socket
 import ssl as ssl_module
 from asyncio import trsock
 from collections import Counter
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-from headrace._transport.choose import Way, choose
+from headrace._transport.choose import Way, choose, linger
 from headrace._transport.stepper import stepper_of
 from headrace.server.accepting import make_acceptor
 from headrace.server.admission import Gate, Networks, Peers
@@ -102,16 +103,21 @@ class StreamServer:
         self._gate = Gate(loop, options.limits)
         self._peers = Peers(options.limits.max_connections_per_peer or 0)
         self._watch = Watch(self, options.limits, self._end)
+        found: list[socket.socket] = []
         try:
             for place in self._places:
-                for sock in await place.sockets(loop):
+                bound = await place.sockets(loop)
+                found += bound
+                for sock in bound:
                     choice = choose(loop, options.limit, sock=sock, way=options.way)
                     self._choice = choice
                     self._gate.acceptors.append(make_acceptor(loop, sock, self._make_protocol, options.limit, choice))
             for acceptor in self._gate.acceptors:
                 acceptor.listen(options.backlog)
         except BaseException:
-            await self._gate.close()
+            self._gate.abandon()
+            for sock in found:
+                sock.close()
             self._close_places()
             raise
         self._began = loop.time()
@@ -140,8 +146,10 @@ class StreamServer:
         try:
             signals.install()
             await self.draining.wait()
+            signals.say_stopping()
             return await self.shutdown()
         except asyncio.CancelledError:
+            signals.say_stopping()
             await self.shutdown(0)
             raise
         finally:
@@ -152,16 +160,17 @@ class StreamServer:
 
         Connections that wait in the system's queue are still accepted. The event ``draining`` tells handlers. They have *grace* seconds to
         finish (default: the grace of serve()); then they are cancelled, and after two more seconds cut off. What a handler has written is
-        sent if it returns or is cancelled. Called again, it waits for the same shutdown, and a smaller *grace* hurries it. Cancellation:
-        safe; the shutdown goes on.
+        sent if it returns or is cancelled. Called again, it waits for the same shutdown, and a smaller *grace* hurries it. A handler that
+        waits for it waits for itself, for the whole grace: it starts a task for that. Cancellation: safe; the shutdown goes on.
         """
         return await asyncio.shield(self._begin_shutdown(grace))
 
     def _begin_shutdown(self, grace: float | None = None) -> asyncio.Task[ShutdownReport]:
         if self._stopping is None or self._stopped is None:
-            self.draining.set()
             self._stopping = Stopping(self, self._options.grace if grace is None else grace)
-            self._stopped = self.get_loop().create_task(self._stop(self._stopping))
+            self.draining.set()
+            # Never eagerly: what it accepts may call shutdown() there and then.
+            self._stopped = asyncio.Task(self._stop(self._stopping), loop=self.get_loop())
         elif grace is not None:
             self._stopping.hurry(grace)
         return self._stopped
@@ -199,6 +208,8 @@ class StreamServer:
         """Return what the server has done so far."""
         buffered, received, sent = 0, self._received, self._sent
         for connection in self.connections:
+            if connection._lost:  # counted already
+                continue
             came, unread, _, written, unsent = connection._figures()
             buffered += unread + unsent
             received += came
@@ -222,10 +233,20 @@ class StreamServer:
 
     # ---- the life of a connection
 
-    def _make_protocol(self) -> Any:
-        """Return the protocol of a connection that was accepted just now."""
+    def _make_protocol(self, peername: Any = None) -> Any:
+        """Return the protocol of a connection that was accepted just now, from *peername*, unless its transport says that later."""
         self._numbers += 1
         connection = Connection(self, self._numbers)
+        connection._peername = peername
+        self.connections.add(connection)
+        self._gate.count()
+        most = self._options.limits.max_connections
+        if most is not None and len(self.connections) >= most:
+            if self._options.refusal is None:
+                # This one is the last that fits, and is welcome.
+                self._gate.hold("full")
+            elif len(self.connections) > most:
+                connection._ended = "full"
         assert self._loop is not None
         protocol: Any = make(self._loop, self._options.limit, self._choice, self._connected)[1]
         protocol._h_server = connection
@@ -238,17 +259,10 @@ class StreamServer:
         connection._begin(reader, writer)
         if logger.isEnabledFor(logging.DEBUG):
             self._report(logging.DEBUG, connection, "from %r", connection.peername)
-        self.connections.add(connection)
-        self._gate.count()
-        most = self._options.limits.max_connections
-        if most is not None and len(self.connections) >= most:
-            if self._options.refusal is None:
-                # This one is the last that fits, and is welcome.
-                self._gate.hold("full")
-            elif len(self.connections) > most:
-                self._refuse(connection, "full")
-                return
-        if self._options.proxies and connection.peername in self._options.proxies:
+        if connection._ended is not None:
+            # By a shutdown, perhaps, that has overtaken it.
+            self._refuse(connection, connection._ended)
+        elif self._options.proxies and connection.peername in self._options.proxies:
             # Whom it counts for, the proxy is about to say.
             self._negotiate(connection, reader, writer, proxied=True)
         elif not self._admit(connection):
@@ -285,15 +299,19 @@ class StreamServer:
             if proxied:
                 header = connection.proxy = await read_proxy_header(reader)
                 extra: dict[str, Any] = {"proxy": header}
+                writer._h_know(extra)
                 if header.source is not None:
                     extra |= {"peername": header.source, "sockname": header.destination}
-                writer._h_know(extra)
-                if not header.local and not self._admit(connection):
-                    return False
+                    connection._peername = header.source
+                    # (Of a client whom the proxy does not know, nothing can be counted.)
+                    if not self._admit(connection):
+                        return False
             context = self._options.ssl
             if context is not None:
                 context = context.context if isinstance(context, Certificates) else context
+                below = writer.transport
                 await secure(writer, context, self._options.shutdown_timeout)
+                connection._below = None if writer.transport is below else below
         return True
 
     def _negotiated(self, connection: Connection, task: asyncio.Task[bool]) -> None:
@@ -308,6 +326,8 @@ class StreamServer:
             connection._abort(error)
         elif not task.result():
             self._refuse(connection, "peer")
+        elif self._stopping is not None and self._stopping.is_cancelling:
+            connection._abort(ConnectionAbortedError("the server has been shut down"))
         elif not connection._lost and connection._ended is None:
             assert connection._writer is not None
             connection._base = connection._writer._h_figures()[0] - connection._writer._h_figures()[1]
@@ -321,11 +341,11 @@ class StreamServer:
         connection._since = loop.time()
         try:
             result: Any = self._handler(connection._reader, connection._writer)  # type: ignore[arg-type]  # they are there
+            task: Any = stepper_of(loop).start(result) if asyncio.iscoroutine(result) else asyncio.ensure_future(result, loop=loop)
         except Exception as error:
             self._handler_failed(connection, error)
             self._finish(connection)
             return
-        task: Any = stepper_of(loop).start(result) if asyncio.iscoroutine(result) else asyncio.ensure_future(result, loop=loop)
         connection._task = task
         # The callback needs no context, and a copy of this one would be kept for it.
         task.add_done_callback(connection._h_handled, context=self._context)
@@ -342,22 +362,25 @@ class StreamServer:
         """Close the connection after what its handler has written."""
         self._handled += 1
         assert connection._writer is not None
+        if not connection._lost:
+            # Who has not said all may still be sending.
+            linger(connection._writer.transport)
         connection._writer.close()
         self._leave_if_over(connection)
 
     def _handler_failed(self, connection: Connection, error: Exception) -> None:
         """Count and log what a handler raised, and tell who wants to know."""
         self._errors += 1
-        if connection._ended is not None:
+        if connection._ended is not None and connection._reader is not None and error is connection._reader.exception():
+            # It was told so, and that was logged.
             self._report(logging.DEBUG, connection, "the handler for %r ended: %s", connection.peername, error)
-        elif isinstance(error, (ConnectionError, asyncio.IncompleteReadError, ssl_module.SSLError)):
-            # The peer's doing.
+        elif _is_the_peers(connection, error):
             self._report(logging.INFO, connection, "%r broke the connection: %r", connection.peername, error)
         else:
             self._report(logging.ERROR, connection, "the handler for %r failed", connection.peername, error=error)
         if self._options.on_error is not None:
             try:
-                self._options.on_error(connection, error)
+                connection._run(self._options.on_error, connection, error)
             except Exception as failure:
                 self._report(logging.ERROR, connection, "on_error() failed for %r", connection.peername, error=failure)
 
@@ -383,7 +406,9 @@ class StreamServer:
         self.connections.remove(connection)
         self._left += 1
         self._peers.leave(connection._key)
-        self._gate.release("full")
+        most = self._options.limits.max_connections
+        if most is None or len(self.connections) < most:
+            self._gate.release("full")
         if not self.connections and self._stopping is not None:
             self._stopping.emptied()
 
@@ -403,3 +428,14 @@ class StreamServer:
         """Cancel the handler; what it has written is still sent."""
         if connection._task is not None:
             connection._task.cancel()
+
+
+def _is_the_peers(connection: Connection, error: Exception) -> bool:
+    """Tell whether the peer has caused *error*, and not, say, a database that the handler has to do with."""
+    reader = connection._reader
+    assert reader is not None
+    if isinstance(error, ExceptionGroup):
+        return all(_is_the_peers(connection, each) for each in error.exceptions)
+    if isinstance(error, asyncio.IncompleteReadError):
+        return reader.at_eof()
+    return error is reader.exception() or (connection._lost and isinstance(error, (ConnectionError, ssl_module.SSLError)))

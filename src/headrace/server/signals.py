@@ -17,6 +17,12 @@ logger = logging.getLogger("headrace.server")
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
+# Where the loops' own handlers of signals come from.
+_LOOPS = ("asyncio.unix_events", "uvloop.loop")
+
+# Those that are installed, of all servers: there is one main thread, and one handler of a signal.
+_installed: list[Signals] = []
+
 
 class Signals:
     """See the module's documentation."""
@@ -27,13 +33,15 @@ class Signals:
         self._previous: dict[signal.Signals, Any] = {}
         self._ping: asyncio.TimerHandle | None = None
         self._renewal: asyncio.Task[None] | None = None
+        self._said_stopping = False
 
     def install(self) -> None:
         """Take the signals, where this is the main thread; say that the server is ready, and begin to ping a watchdog that wants it."""
         if threading.current_thread() is threading.main_thread():
-            for number in STOPPING:
-                self._take(number, self._stop)
-            self._take(signal.SIGHUP, self._renew)
+            _installed.append(self)
+            if len(_installed) == 1:
+                for number in (*STOPPING, signal.SIGHUP):
+                    self._take(number)
         systemd.notify("READY=1")
         self._watchdog()
 
@@ -43,24 +51,32 @@ class Signals:
             self._ping.cancel()
         if self._renewal is not None:
             self._renewal.cancel()
+        if self in _installed:
+            _installed.remove(self)
+        if self._previous and _installed:
+            _installed[0]._previous = self._previous
+            return
         for number, previous in self._previous.items():
             self._loop.remove_signal_handler(number)
-            signal.signal(number, previous)
+            # None was not installed from Python, and what a loop puts there does nothing without what it has to call.
+            if previous is not None and getattr(previous, "__module__", None) not in _LOOPS:
+                signal.signal(number, previous)
 
-    def _take(self, number: signal.Signals, call: Any) -> None:
+    def _take(self, number: signal.Signals) -> None:
         # Before: the loop puts a handler of its own in its place.
         previous = signal.getsignal(number)
-        self._loop.add_signal_handler(number, call, number)
+        self._loop.add_signal_handler(number, _on_signal, number)
         self._previous[number] = previous
 
     def _stop(self, number: signal.Signals) -> None:
         server = self._server
         if not server.draining.is_set():
-            logger.info("%s: %s: finishing %d connections", server.name, number.name, len(server.connections))
-            systemd.notify("STOPPING=1")
+            there = len(server.connections)
+            logger.info("%s: %s: finishing %d connections", server.name, number.name, there, extra={"server": server.name})
+            self.say_stopping()
             server._begin_shutdown()
         else:
-            logger.info("%s: %s: hurrying", server.name, number.name)
+            logger.info("%s: %s: hurrying", server.name, number.name, extra={"server": server.name})
             server._hurry()
 
     def _renew(self, number: signal.Signals) -> None:
@@ -72,11 +88,27 @@ class Signals:
     def _renewed(self, task: asyncio.Task[None]) -> None:
         self._renewal = None
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("%s: all stays as it was: %s", self._server.name, error, exc_info=error)
-        systemd.notify("READY=1")
+            logger.error("%s: all stays as it was: %s", self._server.name, error, exc_info=error, extra={"server": self._server.name})
+        if not self._said_stopping:
+            systemd.notify("READY=1")
+
+    def say_stopping(self) -> None:
+        """Tell the service manager that the server stops."""
+        if not self._said_stopping:
+            self._said_stopping = True
+            systemd.notify("STOPPING=1")
 
     def _watchdog(self) -> None:
         seconds = systemd.watchdog_interval()
         if seconds is not None:
             systemd.notify("WATCHDOG=1")
             self._ping = self._loop.call_later(seconds, self._watchdog)
+
+
+def _on_signal(number: signal.Signals) -> None:
+    """Tell all servers."""
+    for each in list(_installed):
+        if number in STOPPING:
+            each._stop(number)
+        else:
+            each._renew(number)

@@ -22,10 +22,10 @@ class Statistics:
     negotiating: int
     buffered_bytes: int
     draining: bool
-    # Connections that were accepted, those that were turned away among them, by reason: "full", "peer", "rate", "memory", "draining".
+    # Connections that were accepted, those that were turned away among them, by reason: "full", "peer".
     accepted: int
     refused: Mapping[str, int]
-    # Connections that the server has ended, by reason: "first byte", "idle", "rate", "stalled", "memory", "drained", "shutdown".
+    # Connections that the server has ended, by reason: "first byte", "idle", "rate", "stalled", "memory", "shutdown".
     ended: Mapping[str, int]
     # Handshakes and PROXY headers that failed, by cause: "timeout", "closed", "certificate", "version", "cipher", "not TLS", "proxy",
     # "other".

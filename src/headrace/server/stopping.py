@@ -47,6 +47,13 @@ class Stopping:
         # What the current stage waits for: the last connection, or its time.
         self._over: asyncio.Future[None] | None = None
         self._stage = 0
+        self._left = server._left
+        self._skips = 0
+
+    @property
+    def is_cancelling(self) -> bool:
+        """Whether handlers have been cancelled: none shall start any more."""
+        return self._stage > 0
 
     def hurry(self, grace: float) -> None:
         """Let no more than *grace* seconds pass from now until handlers are cancelled."""
@@ -55,9 +62,11 @@ class Stopping:
             self._set_timer()
 
     def skip(self) -> None:
-        """Go on to the next stage at once."""
-        self._deadline = self._loop.time()
-        self._set_timer()
+        """End the stage at once, or, where it has ended just now, the next."""
+        if self._over is not None and not self._over.done():
+            self._over.set_result(None)
+        else:
+            self._skips += 1
 
     def emptied(self) -> None:
         """The last connection is gone, or the time of the stage."""
@@ -67,27 +76,29 @@ class Stopping:
     async def run(self) -> ShutdownReport:
         """Bring all connections to their end; return how it went. A stage that is skipped ends at once."""
         server = self._server
-        left = server._left
         await self._wait()
+        self._stage = 1
         cancelled = set(server.connections)
         for connection in cancelled:
             server._cancel(connection)
-        self._stage = 1
         self._deadline = self._loop.time() + CANCEL_SECONDS
         await self._wait()
+        self._stage = 2
         aborted = set(server.connections)
         for connection in aborted:
             server._end(connection, "shutdown", "the server has been shut down")
-        self._stage = 2
         self._deadline = self._loop.time() + ABORT_SECONDS
         await self._wait()
         stuck = len(server.connections)
-        finished = server._left - left - len(cancelled | aborted) + stuck
+        finished = server._left - self._left - len(cancelled | aborted) + stuck
         return ShutdownReport(finished, len(cancelled - aborted), len(aborted), stuck, self._loop.time() - self._began)
 
     async def _wait(self) -> None:
         """Wait until the last connection is gone, or the time of the stage is over."""
         if not self._server.connections:
+            return
+        if self._skips:
+            self._skips -= 1
             return
         self._over = self._loop.create_future()
         self._set_timer()

@@ -26,6 +26,8 @@ PERIODS_IN_TIMEOUT = 8
 SLICE = 64
 # Over which time a minimum rate is meant, in seconds: long enough that a packet lost twice (RFC 6298: 1 s, then 2 s) does not count.
 RATE_SECONDS = 10.0
+# How long a connection that was turned away may take to go, in seconds.
+REFUSED_SECONDS = 5.0
 # When buffers have shrunk to this share of their bound, accepting goes on.
 RELIEF = 0.9
 
@@ -79,27 +81,34 @@ class Watch:
             self._total = 0
             self._largest.clear()
         now = loop.time()
-        for connection in self._round[-SLICE:]:
+        slice_, self._round[-SLICE:] = self._round[-SLICE:], []
+        # First of all: whatever goes wrong with a connection, the others are looked at.
+        self._timer = loop.call_later(0 if self._round else self.period, self._turn)
+        for connection in slice_:
             self._look(connection, now)
-        del self._round[-SLICE:]
-        if self._round:
-            self._timer = loop.call_later(0, self._turn)
-            return
-        self._bound_memory()
-        self._timer = loop.call_later(self.period, self._turn)
+        if not self._round:
+            self._bound_memory()
 
     def _look(self, connection: Connection, now: float) -> None:
         """Compare *connection* with what was seen of it before."""
         if connection._ended is not None:
             # Its handler was told, and does not come to its end.
-            if connection._task is not None:
+            if connection._task is not None and not connection._cancelled:
+                connection._cancelled = True
                 connection._task.cancel()
+            elif not connection._handled and connection._writer is not None:
+                # It was turned away, and does not go.
+                if not connection._since:
+                    connection._since = now
+                elif now - connection._since > REFUSED_SECONDS:
+                    connection._abort(ConnectionAbortedError("the connection was refused"))
             return
         if connection._lost or not connection._handled:
             return
         limits = self._limits
         received, unread, waits, written, unsent = connection._figures()
-        sent = written - unsent
+        # Not what the system has taken: it asks for more only when a third of its buffer is free, which may be a megabyte.
+        sent = written - unsent - (connection._queued() if unsent else 0)
         self._total += unread + unsent
         if limits.max_buffered_bytes is not None and unread + unsent > 0:
             self._largest.append((unread + unsent, connection))
@@ -160,7 +169,7 @@ class Watch:
             self._server._gate.hold("memory")
             total = self._total
             for size, connection in sorted(self._largest, key=lambda each: -each[0]):
-                if total <= most:
+                if total <= most * RELIEF:
                     break
                 total -= size
                 self._end(connection, "memory", f"the server's buffers hold more than {most} bytes, {size} of them for this connection")
