@@ -52,6 +52,33 @@ def serve(handler, **options):
     return headrace.serve(handler, LOOPBACK, 0, **options)
 
 
+async def connected(address, receive_buffer=None):
+    """Return a plain socket that is connected to *address*, or to the first address of a server."""
+    if isinstance(address, headrace.StreamServer):
+        address = address.sockets[0].getsockname()
+    sock = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
+    if receive_buffer is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, address)
+    return sock
+
+
+async def ask(address, request=b""):
+    """Return all that a server answers to *request*, the end of which it sees."""
+    with await connected(address) as sock:
+        await asyncio.get_running_loop().sock_sendall(sock, request)
+        sock.shutdown(socket.SHUT_WR)
+        return await receive(sock)
+
+
+async def greeted(server):
+    """Return a plain socket that is connected to *server*, whose handler has said "hi"."""
+    sock = await connected(server)
+    assert await receive(sock, 2) == b"hi"
+    return sock
+
+
 class Clients(contextlib.AsyncExitStack):
     """Plain sockets that are connected to *server*, and closed at the end."""
 

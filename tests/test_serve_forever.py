@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from connections import LOOPBACK, receive, until
+from serving import greeted
 
 import headrace
 from headrace.server import stopping
@@ -53,15 +54,6 @@ async def stubborn(reader, writer):
         with contextlib.suppress(asyncio.CancelledError):
             await reader.read()
             return
-
-
-async def greeted(server):
-    """Return a plain socket that is connected to *server*, whose handler has said "hi"."""
-    sock = socket.socket()
-    sock.setblocking(False)
-    await asyncio.get_running_loop().sock_connect(sock, server.sockets[0].getsockname())
-    assert await receive(sock, 2) == b"hi"
-    return sock
 
 
 @contextlib.asynccontextmanager

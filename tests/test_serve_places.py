@@ -10,6 +10,7 @@ import stat
 
 import pytest
 from connections import LOOPBACK, receive, until
+from serving import ask, connected
 
 import headrace
 from headrace.server import systemd
@@ -19,24 +20,6 @@ async def echo(reader, writer):
     while data := await reader.read(65536):
         writer.write(data)
         await writer.drain()
-
-
-async def connected(address):
-    """Return a plain socket that is connected to *address*, or to the first address of a server."""
-    if isinstance(address, headrace.StreamServer):
-        address = address.sockets[0].getsockname()
-    sock = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
-    sock.setblocking(False)
-    await asyncio.get_running_loop().sock_connect(sock, address)
-    return sock
-
-
-async def ask(address, request=b""):
-    """Return all that a server answers to *request*, the end of which it sees."""
-    with await connected(address) as sock:
-        await asyncio.get_running_loop().sock_sendall(sock, request)
-        sock.shutdown(socket.SHUT_WR)
-        return await receive(sock)
 
 
 def test_unix_path(run, ours, tmp_path):

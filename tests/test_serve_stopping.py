@@ -9,6 +9,7 @@ import weakref
 
 import pytest
 from connections import LOOPBACK, receive, until
+from serving import connected, greeted
 
 import headrace
 from headrace.server import stopping
@@ -50,23 +51,6 @@ async def stubborn(reader, writer):
         with contextlib.suppress(asyncio.CancelledError):
             await reader.read()
             return
-
-
-async def connected(server, receive_buffer=None):
-    """Return a plain socket that is connected to *server*."""
-    sock = socket.socket()
-    if receive_buffer is not None:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    sock.setblocking(False)
-    await asyncio.get_running_loop().sock_connect(sock, server.sockets[0].getsockname())
-    return sock
-
-
-async def greeted(server):
-    """Return a plain socket that is connected to *server*, whose handler has said "hi"."""
-    sock = await connected(server)
-    assert await receive(sock, 2) == b"hi"
-    return sock
 
 
 @contextlib.asynccontextmanager
