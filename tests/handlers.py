@@ -24,6 +24,11 @@ async def loop(reader: Any, writer: Any) -> None:
     writer.write(type(asyncio.get_running_loop()).__module__.encode())
 
 
+async def fault(reader: Any, writer: Any) -> None:
+    """Fail."""
+    raise KeyError("a fault of mine")
+
+
 class Unloadable:
     """A handler that can be sent, and not received: as one whose module has a fault by now."""
 

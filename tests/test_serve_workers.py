@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from connections import LOOPBACK, until
-from handlers import Unloadable, loop, who
+from handlers import Unloadable, fault, loop, who
 
 import headrace
 
@@ -81,7 +81,8 @@ def test_two_processes_serve(run_on):
             writer.write(b"?\n")
             await reader.readline()
             report = await server.shutdown(0)
-            assert (report.finished, report.cancelled, report.aborted) == (0, 1, 0)
+            # Others that have come and gone may not be over for the server yet.
+            assert (report.cancelled, report.aborted) == (1, 0)
             assert await reader.read() == b""
             writer.close()
         statistics = server.statistics()
@@ -142,7 +143,8 @@ def test_renewal(run_on):
             await server.renew()
             after = server.processes
             assert not set(before) & set(after)
-            assert await everybody(where, after) == set(after)
+            # (An old one accepts until it has heard that it shall not.)
+            assert await everybody(where, after) >= set(after)
             # The old one is there as long as its connection, which is told to end.
             writer.write(b"?\n")
             assert int(await reader.readline()) == served_by
@@ -192,6 +194,24 @@ def test_what_cannot_be_sent(run_on, tls, what):
         server = headrace.serve(handler, LOOPBACK, 0, workers=1, ssl=tls.server if what == "ssl" else None)
         with pytest.raises(TypeError, match="cannot be sent to them"):
             await server.start()
+
+    run_on(main)
+
+
+def test_the_log_of_workers(run_on, caplog):
+    """What a worker logs of its connections is in the supervisor's log: the process, the connection, the peer, the traceback."""
+
+    async def main():
+        async with headrace.serve(fault, LOOPBACK, 0, workers=1) as server:
+            (process,) = server.processes
+            reader, writer = await headrace.open_connection(*address(server))
+            assert await reader.read() == b""
+            here = writer.get_extra_info("sockname")
+            writer.close()
+            await until(lambda: caplog.records)
+        (record,) = [record for record in caplog.records if record.name == "headrace.server"]
+        assert (record.process, record.connection, tuple(record.peer)) == (process, 1, here)
+        assert "KeyError: 'a fault of mine'" in caplog.text
 
     run_on(main)
 

@@ -56,14 +56,19 @@ class Worker:
         self.process = multiprocessing.get_context("spawn").Process(target=main, args=(setup,), name=f"{setup.options.name} {place}")
         self.process.start()
         setup.control.close()
+        # Known also when the process is gone.
+        self.pid = self.process.pid
+        self.status: int | None = None
         self._control = control
         self._writer: Any = None
+        self._orders: list[bytes] = []
         self._talk = loop.create_task(self._listen())
         loop.add_reader(self.process.sentinel, self._on_exit)
 
     async def _listen(self) -> None:
         """Take what the worker tells."""
         reader, self._writer = await open_unix_connection(sock=self._control)
+        self._writer.writelines(self._orders)
         with contextlib.suppress(ConnectionError):
             async for line in reader:
                 told = json.loads(line)
@@ -73,26 +78,43 @@ class Worker:
                     self.statistics = Statistics(**told["statistics"])
                 elif "report" in told:
                     self.report = ShutdownReport(**told["report"])
+                elif "record" in told:
+                    record = logging.makeLogRecord(told["record"])
+                    if logger.isEnabledFor(record.levelno):
+                        logger.handle(record)
         self._writer.close()
 
     def _on_exit(self) -> None:
         loop = asyncio.get_running_loop()
         loop.remove_reader(self.process.sentinel)
         self.process.join()
+        self.status = self.process.exitcode
+        self.process.close()
         # What it has said at last may still be on its way.
         loop.create_task(self._tell_gone()).add_done_callback(lambda task: task.result())
 
     async def _tell_gone(self) -> None:
         await asyncio.wait([self._talk])
         if not self.ready.done():
-            self.ready.set_exception(RuntimeError(f"a worker did not start: its process ended with status {self.process.exitcode}"))
+            self.ready.set_exception(RuntimeError(f"a worker did not start: its process ended with status {self.status}"))
             self.ready.exception()  # whoever waits is told
         self.gone.set_result(None)
 
+    async def accepts(self) -> None:
+        """Wait until it accepts. Raises: RuntimeError where it does not."""
+        try:
+            async with asyncio.timeout_at(self.began + START_SECONDS):
+                await asyncio.shield(self.ready)
+        except TimeoutError:
+            raise RuntimeError(f"a worker did not start: it does not accept after {START_SECONDS} s") from None
+
     def order(self, **what: Any) -> None:
         """Tell the worker what to do."""
-        if self._writer is not None:
-            self._writer.write(json.dumps(what).encode() + b"\n")
+        line = json.dumps(what).encode() + b"\n"
+        if self._writer is None:
+            self._orders.append(line)
+        else:
+            self._writer.write(line)
 
     def stop(self, grace: float) -> None:
         """Have the worker shut down, and kill it if it does not."""
@@ -101,10 +123,15 @@ class Worker:
         timeout = grace + CANCEL_SECONDS + ABORT_SECONDS + PATIENCE_SECONDS
         asyncio.get_running_loop().call_later(timeout, self._kill)
 
+    def kill(self) -> None:
+        """Kill it, if it is still there."""
+        if self.status is None:
+            self.process.kill()
+
     def _kill(self) -> None:
         if not self.gone.done():
-            logger.error("worker %d does not end, and is killed", self.process.pid)
-            self.process.kill()
+            logger.error("worker %d does not end, and is killed", self.pid)
+            self.kill()
 
 
 class Supervisor(StreamServer):
@@ -119,7 +146,7 @@ class Supervisor(StreamServer):
         self._workers: list[Worker | None] = [None] * workers
         self._old: set[Worker] = set()
         self._failures = [0] * workers
-        self._timers: set[asyncio.TimerHandle] = set()
+        self._timers: dict[int, asyncio.TimerHandle] = {}
         # What workers that are gone have done, and how those went that were replaced.
         self._past: list[Statistics] = []
         self._renewing = asyncio.Lock()
@@ -135,7 +162,7 @@ class Supervisor(StreamServer):
     @property
     def processes(self) -> tuple[int, ...]:
         """The process ids of the workers that accept."""
-        return tuple(worker.process.pid for worker in self._workers if worker is not None and worker.process.pid is not None)
+        return tuple(worker.pid for worker in self._workers if worker is not None and worker.pid is not None)
 
     async def start(self) -> None:
         """Bind, start the workers, and return when all of them accept.
@@ -156,10 +183,9 @@ class Supervisor(StreamServer):
         try:
             await self._bind(loop)
             self._workers = [self._spawn(place) for place in range(self._wanted)]
-            async with asyncio.timeout(START_SECONDS):
-                for worker in self._workers:
-                    assert worker is not None
-                    await worker.ready
+            for worker in self._workers:
+                assert worker is not None
+                await worker.accepts()
         except BaseException:
             self._begin_shutdown(0)
             assert self._stopped is not None
@@ -195,7 +221,7 @@ class Supervisor(StreamServer):
             import uvloop
 
             factory = uvloop.new_event_loop
-        worker = Worker(place, Setup(self._handler, self._options, self._shares[place], theirs, factory), ours)
+        worker = Worker(place, Setup(self._handler, self._options, self._shares[place], theirs, factory, logger.getEffectiveLevel()), ours)
         worker.gone.add_done_callback(lambda _: self._on_gone(worker))
         return worker
 
@@ -213,13 +239,13 @@ class Supervisor(StreamServer):
         delay = min(FIRST_BACKOFF_SECONDS * 2 ** max(0, failures - 1), LAST_BACKOFF_SECONDS)
         logger.error(
             "%s: worker %s ended with status %s after %.1f s; another is started in %.1f s",
-            self.name, worker.process.pid, worker.process.exitcode, lived, delay, extra={"server": self.name},
+            self.name, worker.pid, worker.status, lived, delay, extra={"server": self.name},
         )  # fmt: skip
         self._workers[worker.place] = None
-        timer = loop.call_later(delay, self._replace, worker.place)
-        self._timers.add(timer)
+        self._timers[worker.place] = loop.call_later(delay, self._replace, worker.place)
 
     def _replace(self, place: int) -> None:
+        del self._timers[place]
         if not self.draining.is_set() and self._workers[place] is None:
             self._workers[place] = self._spawn(place)
 
@@ -231,10 +257,9 @@ class Supervisor(StreamServer):
                 new = self._spawn(place)
                 new.leaving = True  # until it accepts, nobody replaces it
                 try:
-                    async with asyncio.timeout(START_SECONDS):
-                        await asyncio.shield(new.ready)
+                    await new.accepts()
                 except BaseException:
-                    new.process.kill()
+                    new.kill()
                     raise
                 if self.draining.is_set():
                     new.stop(0)
@@ -268,7 +293,7 @@ class Supervisor(StreamServer):
     async def _stop_workers(self, grace: float) -> ShutdownReport:
         loop = self.get_loop()
         began = loop.time()
-        for timer in self._timers:
+        for timer in self._timers.values():
             timer.cancel()
         # First of all: what waits in the queues is then the workers', and no more comes.
         for sock in self._all:
@@ -295,7 +320,8 @@ class Supervisor(StreamServer):
     def statistics(self) -> Statistics:
         """Return what all workers have done, as they told it a second ago at most; one that crashed has told no end."""
         living = [worker.statistics for worker in self._living() if worker.statistics is not None]
-        return total([*self._past, *living])
+        uptime = self.get_loop().time() - self._began if self._began else 0.0
+        return replace(total([*self._past, *living]), uptime=uptime, draining=self.draining.is_set(), drain_seconds=self._drain_seconds)
 
 
 def _over(statistics: Statistics) -> Statistics:

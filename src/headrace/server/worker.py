@@ -1,8 +1,8 @@
 """A worker: one process of serve(workers=…), which serves on sockets that its supervisor has bound.
 
 Supervisor and worker talk in lines of JSON over a socket pair. Worker: {"ready": true}, {"statistics": …} every second and at the end,
-{"report": …}. Supervisor: {"shutdown": seconds}, {"hurry": true}. Where the supervisor is gone, so is its end of the pair: the worker then
-shuts down too.
+{"report": …}, {"record": …} for the log. Supervisor: {"shutdown": seconds}, {"hurry": true}. Where the supervisor is gone, so is its end of
+the pair: the worker then shuts down too.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import signal
 import socket
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from headrace.server.listening import Inherited
-from headrace.server.server import Handler, Options, StreamServer
+from headrace.server.server import Handler, Options, StreamServer, logger
 from headrace.streams.connect import open_unix_connection
 from headrace.streams.reader import StreamReader
 from headrace.streams.writer import StreamWriter
@@ -35,6 +36,7 @@ class Setup:
     sockets: list[socket.socket]
     control: socket.socket
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None
+    log_level: int
 
 
 def main(setup: Setup) -> None:
@@ -49,6 +51,10 @@ async def work(setup: Setup) -> None:
     """Serve until the supervisor says otherwise, or SIGTERM."""
     loop = asyncio.get_running_loop()
     reader, writer = await open_unix_connection(sock=setup.control)
+    # The program sets up logging in the supervisor's process, and expects it there.
+    logger.setLevel(setup.log_level)
+    logger.propagate = False
+    logger.addHandler(Forward(writer))
     server = StreamServer(setup.handler, [Inherited(setup.sockets, None)], setup.options)
     async with server:
         loop.add_signal_handler(signal.SIGTERM, server._begin_shutdown)
@@ -64,6 +70,21 @@ async def work(setup: Setup) -> None:
     writer.close()
     with contextlib.suppress(ConnectionError):
         await writer.wait_closed()
+
+
+class Forward(logging.Handler):
+    """Sends the server's records to the supervisor."""
+
+    def __init__(self, writer: StreamWriter) -> None:
+        super().__init__()
+        self._writer = writer
+        self._formatter = logging.Formatter()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See logging.Handler."""
+        text = None if record.exc_info is None else self._formatter.formatException(record.exc_info)
+        told = {name: value for name, value in record.__dict__.items() if name not in ("args", "exc_info")}
+        say(self._writer, record={**told, "msg": record.getMessage(), "exc_text": text})
 
 
 async def obey(server: StreamServer, reader: StreamReader) -> None:
@@ -89,4 +110,4 @@ async def tell(server: StreamServer, writer: StreamWriter) -> None:
 
 def say(writer: StreamWriter, **what: Any) -> None:
     """Send a message of this protocol."""
-    writer.write(json.dumps(what).encode() + b"\n")
+    writer.write(json.dumps(what, default=str).encode() + b"\n")
