@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
+import properties  # noqa: F401 (it registers a profile, which the command line may name)
 import pytest
 from certificates import tls  # noqa: F401 (a fixture)
 

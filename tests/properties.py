@@ -9,6 +9,9 @@ from hypothesis import HealthCheck, Phase, settings
 # A failure takes its time to be made small: for this long, in seconds, beyond the usual timeout of a test. Hypothesis stops after 300.
 SHRINKING_S = 400
 
+# For --hypothesis-profile=fuzz: hours of new examples where a test takes their number from the profile (test_proxy.py::test_fuzz).
+settings.register_profile("fuzz", max_examples=10_000_000)
+
 
 def examples(count: int, steps: int = 50) -> settings:
     """Return settings for *count* examples, of at most *steps* steps each where they are programs.

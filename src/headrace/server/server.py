@@ -259,9 +259,11 @@ class StreamServer:
         connection._begin(reader, writer)
         if logger.isEnabledFor(logging.DEBUG):
             self._report(logging.DEBUG, connection, "from %r", connection.peername)
-        if connection._ended is not None:
-            # By a shutdown, perhaps, that has overtaken it.
-            self._refuse(connection, connection._ended)
+        if connection._ended == "full":
+            self._refuse(connection, "full")
+        elif connection._ended is not None:
+            # By a shutdown that has overtaken it.
+            writer.transport.abort()
         elif self._options.proxies and connection.peername in self._options.proxies:
             # Whom it counts for, the proxy is about to say.
             self._negotiate(connection, reader, writer, proxied=True)
@@ -285,6 +287,7 @@ class StreamServer:
         assert writer is not None
         if self._options.refusal and (self._options.ssl is None or writer.get_extra_info("sslcontext") is not None):
             writer.write(self._options.refusal)
+            linger(writer.transport)
         connection._ended = "refused"
         writer.close()
 
