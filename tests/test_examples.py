@@ -71,6 +71,28 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return ["--certificate", str(directory / "server.pem"), "--authority", str(directory / "ca.pem")]
 
 
+@pytest.mark.parametrize("workers", [[], ["--workers", 1]], ids=["alone", "worker"])
+def test_service(start: Start, workers: list[object]) -> None:
+    """The service answers a client who is there when it is told to stop, says goodbye, and tells how it went."""
+    server, port = start("service", "--port", 0, *workers)
+    with connect(port) as client, client.makefile("rwb", buffering=0) as file:
+        for said, answer in ((b"add 2\n", b"ok\n"), (b"get\n", b"2\n"), (b"add x\n", b"what? add NUMBER, or get\n")):
+            file.write(said)
+            assert file.readline() == answer
+        server.send_signal(signal.SIGTERM)
+        # It is over when the socket is: nobody is let in any more.
+        while True:
+            try:
+                connect(port).close()
+            except ConnectionRefusedError:
+                break
+        file.write(b"get\n")
+        assert file.readlines() == [b"2\n", b"bye\n"]
+    out, errors = server.communicate(timeout=TIMEOUT_S)
+    assert (server.returncode, errors) == (0, "")
+    assert "0 cancelled, 0 aborted" in out
+
+
 def test_every_example_is_run_here() -> None:
     """No example is left out of this file."""
     text = Path(__file__).read_text()
