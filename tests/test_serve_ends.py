@@ -11,11 +11,15 @@ from connections import LOOPBACK, receive, until
 from serving import connected
 
 import headrace
+from headrace._transport import choose
 from headrace.server import watch
 
 BIG = bytes(3_000_000)
 
+only_native = pytest.mark.skipif(choose.native is None, reason="the pure-Python build has the portable way only")
 
+
+@only_native
 def test_an_answer_to_a_peer_that_sends_on(run, native):
     """A handler that returns before it has read everything loses nothing of its answer: the peer would get a reset in the middle of it."""
 
@@ -34,6 +38,7 @@ def test_an_answer_to_a_peer_that_sends_on(run, native):
     run(main)
 
 
+@only_native
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
 def test_abort_while_a_close_waits(run, native, tls, secure):
     """abort() ends a close that waits for a peer who takes nothing, at once."""
