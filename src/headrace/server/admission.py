@@ -102,10 +102,11 @@ class Gate:
         """Close the acceptors, after what waits in their queues, which becomes connections."""
         if self._timer is not None:
             self._timer.cancel()
-        acceptors, self.acceptors = self.acceptors, []
-        for each in acceptors:
+        # They are still those that hold() is about.
+        for each in self.acceptors:
             each.accept_waiting()
             each.close()
+        acceptors, self.acceptors = self.acceptors, []
         for each in acceptors:
             if isinstance(each, LoopAcceptor):
                 await each.connected()
