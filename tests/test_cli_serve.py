@@ -32,6 +32,7 @@ class Server:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
         self.said: list[str] = []
+        self.told = False
 
     def wait_for(self, pattern: str) -> re.Match[str]:
         """Return the match of the first line that has *pattern*."""
@@ -46,10 +47,16 @@ class Server:
         """Return the port of the next place that it names."""
         return int(self.wait_for(r" on 127\.0\.0\.1:(\d+)")[1])
 
+    def tell_to_stop(self) -> None:
+        """Send SIGTERM, once: a second one may find no handler any more."""
+        if not self.told:
+            self.told = True
+            self.process.send_signal(signal.SIGTERM)
+
     def stop(self) -> int:
-        """Send SIGTERM; return the exit status."""
+        """Have it stop; return the exit status."""
         assert self.process.stderr is not None
-        self.process.send_signal(signal.SIGTERM)
+        self.tell_to_stop()
         self.said += self.process.stderr.readlines()
         return self.process.wait(TIMEOUT_S)
 
@@ -97,7 +104,7 @@ def test_echo_and_the_end():
             server.wait_for(r"from \('127\.0\.0\.1', \d+\) is over: 5 bytes came, 5 went")
             idle.sendall(b"x")
             assert idle.recv(10) == b"x"
-            server.process.send_signal(signal.SIGTERM)
+            server.tell_to_stop()
             server.wait_for("SIGTERM: finishing 1 connection")
             idle.shutdown(socket.SHUT_WR)
             server.wait_for("1 finished, 0 cancelled, 0 aborted")

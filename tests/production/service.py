@@ -64,7 +64,7 @@ async def main(options: dict[str, Any]) -> None:
         partial(answer, options.get("ledger"), options.get("work", 0.0)), "127.0.0.1", options.get("port", 0), **options["serve"]
     )
     async with server:
-        known = {"port": server.sockets[0].getsockname()[1], "processes": list(getattr(server, "processes", ()))}
+        known = {"port": server.sockets[0].getsockname()[1], "processes": list(server.processes)}
         print(json.dumps(known), flush=True)
         if options.get("statistics"):
             asyncio.get_running_loop().create_task(tell(server)).add_done_callback(lambda task: None)

@@ -25,6 +25,7 @@ class Place(Protocol):
 
     async def sockets(self, loop: asyncio.AbstractEventLoop) -> list[socket.socket]:
         """Return bound sockets. Raises: OSError where that cannot be."""
+        ...
 
     def close(self) -> None:
         """Clean up, once the sockets are closed."""

@@ -134,6 +134,11 @@ class StreamServer:
         """The listening sockets, for looking at; () before the start and once the server is shut down."""
         return () if self._loop is None else tuple(trsock.TransportSocket(each.sock) for each in self._gate.acceptors)
 
+    @property
+    def processes(self) -> tuple[int, ...]:
+        """The process ids of the workers that accept; () without workers."""
+        return ()
+
     async def serve_forever(self) -> ShutdownReport:
         """Serve until SIGTERM or SIGINT, or until somebody calls shutdown(); return how that went.
 
