@@ -216,6 +216,17 @@ def ours(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> typ
     return OURS
 
 
+@pytest.fixture(params=[kind for kind in ("asyncio", "uvloop") if kind in LOOP_KINDS])
+def run_on(request: pytest.FixtureRequest) -> Callable[[Callable[[], Awaitable[Any]]], Any]:
+    """Run a coroutine that starts processes on a loop of one kind: with more patience than ``run`` has, and without its checks."""
+
+    def run(main: Callable[[], Awaitable[Any]]) -> Any:
+        with asyncio.Runner(loop_factory=lambda: new_loop(request.param)) as runner:
+            return runner.run(asyncio.wait_for(main(), 60))
+
+    return run
+
+
 @pytest.fixture
 def native(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
     """Our streams, which take the native way."""

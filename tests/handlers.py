@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from typing import Any
 
 import headrace
@@ -44,3 +45,40 @@ def fail() -> None:
     if "HEADRACE_TEST_LOADS" in os.environ:
         return
     raise RuntimeError("this cannot be loaded")
+
+
+async def forks(reader: Any, writer: Any) -> None:
+    """Leave a process behind that has all that this one has, for as long as the peer wants; say both numbers."""
+    child = os.fork()
+    if not child:
+        time.sleep(30)
+        os._exit(0)
+    writer.write(b"%d %d\n" % (os.getpid(), child))
+    await reader.read()
+
+
+async def long_fault(reader: Any, writer: Any) -> None:
+    """Fail with what the peer has sent."""
+    raise ValueError((await reader.readline()).decode() * 100)
+
+
+async def blocks(reader: Any, writer: Any) -> None:
+    """Keep the loop for itself, for ever."""
+    await reader.readline()
+    time.sleep(1000)
+
+
+class LoadedOnce:
+    """A handler that only the first process to ask can load."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    async def __call__(self, reader: Any, writer: Any) -> None:
+        """Do nothing."""
+
+    def __setstate__(self, state: Any) -> None:
+        self.__dict__.update(state)
+        if os.getpid() != int(os.environ["HEADRACE_TEST_SUPERVISOR"]):
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL))
+            time.sleep(0.3)

@@ -13,49 +13,13 @@ from pathlib import Path
 import pytest
 from connections import LOOPBACK, until
 from handlers import Unloadable, fault, loop, who
+from workers import SOURCE, address, ask, everybody
 
 import headrace
 
 ROOT = Path(__file__).parent.parent
-SOURCE = str(Path(headrace.__file__).parent.parent)
 
 pytestmark = pytest.mark.timeout(120)
-
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def run_on(request, monkeypatch):
-    """Run a coroutine on a loop of one kind. (Not the fixture run: its processes would outlive its patience on a busy machine.)"""
-
-    def run(main):
-        uvloop = pytest.importorskip("uvloop") if request.param == "uvloop" else None
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop if uvloop else None) as runner:
-            return runner.run(asyncio.wait_for(main(), 60))
-
-    return run
-
-
-def address(server):
-    """Return where *server* listens."""
-    return server.sockets[0].getsockname()
-
-
-async def ask(where):
-    """Return the process that answers on a connection of its own."""
-    reader, writer = await headrace.open_connection(*where)
-    writer.write(b"?\n")
-    answer = int(await reader.readline())
-    writer.close()
-    await writer.wait_closed()
-    return answer
-
-
-async def everybody(where, processes):
-    """Ask until each of *processes* has answered; return all who did."""
-    seen = set()
-    async with asyncio.timeout(30):
-        while not set(processes) <= seen:
-            seen.add(await ask(where))
-    return seen
 
 
 def is_gone(process):

@@ -126,7 +126,7 @@ def serve(options: argparse.Namespace) -> int:
         try:
             with asyncio.Runner(loop_factory=factory) as runner:
                 runner.run(_run(options, handler, places, None if options.starttls else certificates))
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # RuntimeError: a worker does not start
             return _fail(str(error), 1)
         except (ValueError, ImportError) as error:
             return _fail(str(error), 2)
@@ -160,16 +160,10 @@ async def _run(options: argparse.Namespace, handler: Any, places: list[tuple[str
             figures = await serve_metrics(*servers, port=options.metrics)
             stack.callback(figures.close)
             _say(options, f"metrics on http://127.0.0.1:{figures.sockets[0].getsockname()[1]}/metrics")
-        first, *others = servers
-        # The signals are the first one's; the others follow it.
-        reports = await asyncio.gather(first.serve_forever(), *(_follow(other, first) for other in others))
+        # Each takes the signals: a second Ctrl-C hurries all of them, SIGHUP renews all.
+        reports = await asyncio.gather(*(server.serve_forever() for server in servers))
         for server, report in zip(servers, reports, strict=True):
             _say(options, f"{server.name}: {report}")
-
-
-async def _follow(server: Any, leader: Any) -> Any:
-    await leader.draining.wait()
-    return await server.shutdown()
 
 
 def _handler_and_places(options: argparse.Namespace) -> tuple[Any, list[tuple[str, Any]]]:

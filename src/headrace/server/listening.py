@@ -52,6 +52,8 @@ class Addresses:
         """Return another socket that is bound where *sock* is; both have SO_REUSEPORT."""
         other = socket.socket(sock.family, sock.type, sock.proto)
         try:
+            # Not before sock was bound: that fails where another program listens.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, True)
             other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
             other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, True)
             if other.family == socket.AF_INET6:

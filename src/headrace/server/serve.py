@@ -110,7 +110,7 @@ def serve(
     """
     places: list[Place] = []
     if host is not None or port is not None:
-        places.append(Addresses(host, port, reuse_port or workers is not None, keep_alive))
+        places.append(Addresses(host, port, reuse_port, keep_alive))
     if path is not None:
         places.append(UnixPath(path, mode, owner, group))
     elif (mode, owner, group) != (None, None, None):

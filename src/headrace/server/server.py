@@ -199,7 +199,7 @@ class StreamServer:
 
         With workers: replace them one after another by new processes, which read the program and the certificates anew; the old ones stop
         accepting when the new ones do it, and finish their connections. Raises: what Certificates.reload() does, or RuntimeError where a
-        new worker does not start; all stays as it was then.
+        new worker does not start; what was not renewed yet stays as it was.
         """
         if isinstance(self._options.ssl, Certificates):
             self._options.ssl.reload()

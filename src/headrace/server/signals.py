@@ -33,6 +33,7 @@ class Signals:
         self._previous: dict[signal.Signals, Any] = {}
         self._ping: asyncio.TimerHandle | None = None
         self._renewal: asyncio.Task[None] | None = None
+        self._again = False
         self._said_stopping = False
 
     def install(self) -> None:
@@ -71,7 +72,7 @@ class Signals:
     def _stop(self, number: signal.Signals) -> None:
         server = self._server
         if not server.draining.is_set():
-            there = len(server.connections)
+            there = server.statistics().open
             logger.info("%s: %s: finishing %d connections", server.name, number.name, there, extra={"server": server.name})
             self.say_stopping()
             server._begin_shutdown()
@@ -80,16 +81,28 @@ class Signals:
             server._hurry()
 
     def _renew(self, number: signal.Signals) -> None:
-        if self._renewal is None and not self._server.draining.is_set():
+        if self._renewal is not None:
+            # What it has read already may have changed since.
+            self._again = True
+        elif not self._server.draining.is_set():
             systemd.reloading()
             self._renewal = self._loop.create_task(self._server.renew())
             self._renewal.add_done_callback(self._renewed)
 
     def _renewed(self, task: asyncio.Task[None]) -> None:
         self._renewal = None
+        again, self._again = self._again, False
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("%s: all stays as it was: %s", self._server.name, error, exc_info=error, extra={"server": self._server.name})
-        if not self._said_stopping:
+            logger.error(
+                "%s: what was not renewed yet stays as it was: %s",
+                self._server.name,
+                error,
+                exc_info=error,
+                extra={"server": self._server.name},
+            )
+        if again and self in _installed and not self._server.draining.is_set():
+            self._renew(signal.SIGHUP)
+        elif not self._said_stopping:
             systemd.notify("READY=1")
 
     def say_stopping(self) -> None:

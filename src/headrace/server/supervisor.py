@@ -8,130 +8,27 @@ that place, and not reset. (Unix sockets, and inherited ones, are shared by all 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-import logging
-import multiprocessing
 import pickle
 import socket
 from asyncio import trsock
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from headrace._transport.choose import is_libuv
 from headrace.server.listening import Addresses, Place
-from headrace.server.server import Handler, Options, StreamServer
+from headrace.server.process import Process
+from headrace.server.server import Handler, Options, StreamServer, logger
 from headrace.server.statistics import Statistics, total
-from headrace.server.stopping import ABORT_SECONDS, CANCEL_SECONDS, ShutdownReport
-from headrace.server.worker import Setup, main
-from headrace.streams.connect import open_unix_connection
-
-logger = logging.getLogger("headrace.server")
+from headrace.server.stopping import ShutdownReport
+from headrace.server.worker import Setup
 
 # A worker that dies is started again after this many seconds, twice as many each time; one that has lived for so long starts over.
 FIRST_BACKOFF_SECONDS = 0.1
 LAST_BACKOFF_SECONDS = 10.0
 HEALTHY_SECONDS = 10.0
-# How long a new process may take until it accepts: it imports the program first.
-START_SECONDS = 60.0
-# How much longer than its shutdown may take a worker is waited for, in seconds, before it is killed.
-PATIENCE_SECONDS = 2.0
-NOTHING = ShutdownReport(0, 0, 0, 0, 0.0)
-
-
-class Worker:
-    """One process, as its supervisor knows it."""
-
-    def __init__(self, place: int, setup: Setup, control: socket.socket) -> None:
-        self.place = place
-        self.statistics: Statistics | None = None
-        self.report: ShutdownReport | None = None
-        self.leaving = False
-        loop = asyncio.get_running_loop()
-        self.began = loop.time()
-        self.ready = loop.create_future()
-        self.gone = loop.create_future()
-        # Not a fork: the program may have threads, and a new worker shall read it anew.
-        self.process = multiprocessing.get_context("spawn").Process(target=main, args=(setup,), name=f"{setup.options.name} {place}")
-        self.process.start()
-        setup.control.close()
-        # Known also when the process is gone.
-        self.pid = self.process.pid
-        self.status: int | None = None
-        self._control = control
-        self._writer: Any = None
-        self._orders: list[bytes] = []
-        self._talk = loop.create_task(self._listen())
-        loop.add_reader(self.process.sentinel, self._on_exit)
-
-    async def _listen(self) -> None:
-        """Take what the worker tells."""
-        reader, self._writer = await open_unix_connection(sock=self._control)
-        self._writer.writelines(self._orders)
-        with contextlib.suppress(ConnectionError):
-            async for line in reader:
-                told = json.loads(line)
-                if "ready" in told and not self.ready.done():
-                    self.ready.set_result(None)
-                elif "statistics" in told:
-                    self.statistics = Statistics(**told["statistics"])
-                elif "report" in told:
-                    self.report = ShutdownReport(**told["report"])
-                elif "record" in told:
-                    record = logging.makeLogRecord(told["record"])
-                    if logger.isEnabledFor(record.levelno):
-                        logger.handle(record)
-        self._writer.close()
-
-    def _on_exit(self) -> None:
-        loop = asyncio.get_running_loop()
-        loop.remove_reader(self.process.sentinel)
-        self.process.join()
-        self.status = self.process.exitcode
-        self.process.close()
-        # What it has said at last may still be on its way.
-        loop.create_task(self._tell_gone()).add_done_callback(lambda task: task.result())
-
-    async def _tell_gone(self) -> None:
-        await asyncio.wait([self._talk])
-        if not self.ready.done():
-            self.ready.set_exception(RuntimeError(f"a worker did not start: its process ended with status {self.status}"))
-            self.ready.exception()  # whoever waits is told
-        self.gone.set_result(None)
-
-    async def accepts(self) -> None:
-        """Wait until it accepts. Raises: RuntimeError where it does not."""
-        try:
-            async with asyncio.timeout_at(self.began + START_SECONDS):
-                await asyncio.shield(self.ready)
-        except TimeoutError:
-            raise RuntimeError(f"a worker did not start: it does not accept after {START_SECONDS} s") from None
-
-    def order(self, **what: Any) -> None:
-        """Tell the worker what to do."""
-        line = json.dumps(what).encode() + b"\n"
-        if self._writer is None:
-            self._orders.append(line)
-        else:
-            self._writer.write(line)
-
-    def stop(self, grace: float) -> None:
-        """Have the worker shut down, and kill it if it does not."""
-        self.leaving = True
-        self.order(shutdown=grace)
-        timeout = grace + CANCEL_SECONDS + ABORT_SECONDS + PATIENCE_SECONDS
-        asyncio.get_running_loop().call_later(timeout, self._kill)
-
-    def kill(self) -> None:
-        """Kill it, if it is still there."""
-        if self.status is None:
-            self.process.kill()
-
-    def _kill(self) -> None:
-        if not self.gone.done():
-            logger.error("worker %d does not end, and is killed", self.pid)
-            self.kill()
+# Workers are looked at so often, in seconds, and one that says nothing for so long has a loop that hangs: it serves nobody.
+LOOK_SECONDS = 5.0
+SILENCE_SECONDS = 60.0
 
 
 class Supervisor(StreamServer):
@@ -143,13 +40,15 @@ class Supervisor(StreamServer):
         # The sockets of each place, which a worker has; all that are there, each once.
         self._shares: list[list[socket.socket]] = []
         self._all: list[socket.socket] = []
-        self._workers: list[Worker | None] = [None] * workers
-        self._old: set[Worker] = set()
+        self._workers: list[Process | None] = [None] * workers
+        self._old: set[Process] = set()
         self._failures = [0] * workers
         self._timers: dict[int, asyncio.TimerHandle] = {}
         # What workers that are gone have done, and how those went that were replaced.
         self._past: list[Statistics] = []
         self._renewing = asyncio.Lock()
+        self._looking: asyncio.TimerHandle | None = None
+        self._looked_at = 0.0
 
     def __repr__(self) -> str:
         return f"<Supervisor {self.name} of {self._wanted} workers>"
@@ -182,16 +81,34 @@ class Supervisor(StreamServer):
             ) from error
         try:
             await self._bind(loop)
-            self._workers = [self._spawn(place) for place in range(self._wanted)]
-            for worker in self._workers:
-                assert worker is not None
+            started = []
+            for place in range(self._wanted):
+                # One by one: those that are there are stopped if another cannot be.
+                self._workers[place] = worker = self._spawn(place)
+                started.append(worker)
+            for worker in started:
                 await worker.accepts()
+            for worker in started:
+                worker.check()
         except BaseException:
             self._begin_shutdown(0)
             assert self._stopped is not None
             await asyncio.wait([self._stopped])
             raise
-        self._began = loop.time()
+        self._began = self._looked_at = loop.time()
+        self._look()
+
+    def _look(self) -> None:
+        """Kill a worker that says nothing any more; another is started then."""
+        loop = self.get_loop()
+        now = loop.time()
+        for worker in self._living():
+            if now - self._looked_at > 2 * LOOK_SECONDS:
+                worker.heard_at = now  # it was us who did not listen
+            elif worker.ready.done() and now - worker.heard_at > SILENCE_SECONDS:
+                worker.kill_aloud(f"has said nothing for {SILENCE_SECONDS:.0f} s")
+        self._looked_at = now
+        self._looking = loop.call_later(LOOK_SECONDS, self._look)
 
     async def _bind(self, loop: asyncio.AbstractEventLoop) -> None:
         shared: list[socket.socket] = []
@@ -208,11 +125,10 @@ class Supervisor(StreamServer):
                     twin = place.twin(sock)
                     self._all.append(twin)
                     share.append(twin)
+        # (They begin to listen when the first worker does: who connects before that is refused, not kept waiting.)
         self._shares = [share + shared for share in own]
-        for sock in self._all:
-            sock.listen(self._options.backlog)
 
-    def _spawn(self, place: int) -> Worker:
+    def _spawn(self, place: int) -> Process:
         """Start a process for the sockets of *place*."""
         ours, theirs = socket.socketpair()
         factory = None
@@ -221,17 +137,32 @@ class Supervisor(StreamServer):
             import uvloop
 
             factory = uvloop.new_event_loop
-        worker = Worker(place, Setup(self._handler, self._options, self._shares[place], theirs, factory, logger.getEffectiveLevel()), ours)
+        worker = Process(place, Setup(self._handler, self._options, self._shares[place], theirs, factory, logger.getEffectiveLevel()), ours)
         worker.gone.add_done_callback(lambda _: self._on_gone(worker))
+        worker.leaves.add_done_callback(lambda _: self._on_leaving(worker))
         return worker
 
-    def _on_gone(self, worker: Worker) -> None:
+    def _on_leaving(self, worker: Process) -> None:
+        """A worker shuts down. Where somebody else has told it so (SIGTERM), its successor does not wait for its end."""
+        if worker.leaving or self.draining.is_set() or not self._began or self._workers[worker.place] is not worker:
+            return
+        logger.info("%s: worker %s shuts down", self.name, worker.pid, extra={"server": self.name})
+        worker.leaving = True
+        worker.expect_end(self._options.grace)
+        self._old.add(worker)
+        self._workers[worker.place] = None
+        # (Not at once: whoever tells all processes to stop will tell this one too.)
+        self._timers[worker.place] = self.get_loop().call_later(FIRST_BACKOFF_SECONDS, self._replace, worker.place)
+
+    def _on_gone(self, worker: Process) -> None:
         """A process has ended."""
         if worker.statistics is not None:
             # Nothing is there any more of what it had then.
             self._past = [total([*self._past, _over(worker.statistics)])]
+            worker.counted = True
         self._old.discard(worker)
-        if worker.leaving or self.draining.is_set() or self._workers[worker.place] is not worker:
+        # (Before the start is over, nothing is started again: it fails.)
+        if not self._began or worker.leaving or self.draining.is_set() or self._workers[worker.place] is not worker:
             return
         loop = self.get_loop()
         lived = loop.time() - worker.began
@@ -245,26 +176,39 @@ class Supervisor(StreamServer):
         self._timers[worker.place] = loop.call_later(delay, self._replace, worker.place)
 
     def _replace(self, place: int) -> None:
-        del self._timers[place]
-        if not self.draining.is_set() and self._workers[place] is None:
-            self._workers[place] = self._spawn(place)
+        self._timers.pop(place, None)
+        if self.draining.is_set() or self._workers[place] is not None:
+            return
+        try:
+            worker = self._workers[place] = self._spawn(place)
+        except Exception as error:
+            # Out of processes, descriptors or memory, for now.
+            logger.error("%s: no worker could be started: %s", self.name, error, extra={"server": self.name})
+            self._timers[place] = self.get_loop().call_later(LAST_BACKOFF_SECONDS, self._replace, place)
+        else:
+            worker.expect_start()
 
     async def renew(self) -> None:
         """See StreamServer.renew()."""
         async with self._renewing:
             for place in range(self._wanted):
-                old = self._workers[place]
+                if self.draining.is_set():
+                    return
                 new = self._spawn(place)
                 new.leaving = True  # until it accepts, nobody replaces it
+                self._old.add(new)  # but a shutdown stops it: it accepts before we hear so
                 try:
                     await new.accepts()
                 except BaseException:
-                    new.kill()
+                    if not self.draining.is_set():
+                        new.kill()
                     raise
                 if self.draining.is_set():
-                    new.stop(0)
                     return
+                self._old.discard(new)
                 new.leaving = False
+                if place in self._timers:
+                    self._timers.pop(place).cancel()
                 # Another may have come meanwhile, if the old one died.
                 old = self._workers[place]
                 self._workers[place] = new
@@ -280,14 +224,14 @@ class Supervisor(StreamServer):
             self._stopped = self.get_loop().create_task(self._stop_workers(self._options.grace if grace is None else grace))
         elif grace is not None:
             for worker in self._living():
-                worker.order(shutdown=grace)
+                worker.stop(grace)
         return self._stopped
 
     def _hurry(self) -> None:
         for worker in self._living():
-            worker.order(hurry=True)
+            worker.hurry()
 
-    def _living(self) -> list[Worker]:
+    def _living(self) -> list[Process]:
         return [worker for worker in (*self._workers, *self._old) if worker is not None and not worker.gone.done()]
 
     async def _stop_workers(self, grace: float) -> ShutdownReport:
@@ -295,6 +239,8 @@ class Supervisor(StreamServer):
         began = loop.time()
         for timer in self._timers.values():
             timer.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
         # First of all: what waits in the queues is then the workers', and no more comes.
         for sock in self._all:
             sock.close()
@@ -305,7 +251,7 @@ class Supervisor(StreamServer):
             worker.stop(grace)
         if living:
             await asyncio.wait([worker.gone for worker in living])
-        reports = [worker.report or NOTHING for worker in living]
+        reports = [worker.report or _killed(worker) for worker in living]
         report = ShutdownReport(
             sum(each.finished for each in reports),
             sum(each.cancelled for each in reports),
@@ -319,9 +265,16 @@ class Supervisor(StreamServer):
 
     def statistics(self) -> Statistics:
         """Return what all workers have done, as they told it a second ago at most; one that crashed has told no end."""
-        living = [worker.statistics for worker in self._living() if worker.statistics is not None]
+        every = {*self._workers, *self._old} - {None}
+        living = [worker.statistics for worker in every if worker and worker.statistics is not None and not worker.counted]
         uptime = self.get_loop().time() - self._began if self._began else 0.0
         return replace(total([*self._past, *living]), uptime=uptime, draining=self.draining.is_set(), drain_seconds=self._drain_seconds)
+
+
+def _killed(worker: Process) -> ShutdownReport:
+    """Return how the connections of *worker* ended, which has not said so: those that it had at last were cut off."""
+    there = 0 if worker.statistics is None else worker.statistics.open
+    return ShutdownReport(0, 0, there, 0, 0.0)
 
 
 def _over(statistics: Statistics) -> Statistics:

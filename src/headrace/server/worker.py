@@ -25,6 +25,9 @@ from headrace.streams.writer import StreamWriter
 
 # How often the supervisor hears what a worker has done, in seconds.
 STATISTICS_SECONDS = 1.0
+# Of one text in the log, in characters: peers may choose what is in it. And of what the supervisor has not taken yet: more is dropped.
+TEXT_CHARACTERS = 65536
+BACKLOG_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,13 @@ class Setup:
 def main(setup: Setup) -> None:
     """Be a worker: what its process runs."""
     # Ctrl-C goes to every process of the terminal; the supervisor decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # (Handlers that do nothing: SIG_IGN would be inherited by what the program starts.) SIGHUP goes there too when the terminal is closed.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    # multiprocessing has made them inheritable; a program that a handler starts shall not keep the port.
+    for sock in (*setup.sockets, setup.control):
+        sock.set_inheritable(False)
     with asyncio.Runner(loop_factory=setup.loop_factory) as runner:
         runner.run(work(setup))
 
@@ -62,6 +71,7 @@ async def work(setup: Setup) -> None:
         obeying = loop.create_task(obey(server, reader))
         telling = loop.create_task(tell(server, writer))
         await server.draining.wait()
+        say(writer, leaving=True)
         report = await server.shutdown()
         obeying.cancel()
         telling.cancel()
@@ -82,21 +92,31 @@ class Forward(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """See logging.Handler."""
-        text = None if record.exc_info is None else self._formatter.formatException(record.exc_info)
+        if self._writer.transport.get_write_buffer_size() > BACKLOG_BYTES:
+            return  # nobody listens, and memory is no place for it
+        text = None if record.exc_info is None else _cut(self._formatter.formatException(record.exc_info))
         told = {name: value for name, value in record.__dict__.items() if name not in ("args", "exc_info")}
-        say(self._writer, record={**told, "msg": record.getMessage(), "exc_text": text})
+        say(self._writer, record={**told, "msg": _cut(record.getMessage()), "exc_text": text})
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= TEXT_CHARACTERS else f"{text[:TEXT_CHARACTERS]}… ({len(text)} characters)"
 
 
 async def obey(server: StreamServer, reader: StreamReader) -> None:
     """Do what the supervisor says."""
-    with contextlib.suppress(ConnectionError):
-        async for line in reader:
-            order = json.loads(line)
-            if "shutdown" in order:
-                server._begin_shutdown(order["shutdown"])
-            else:
-                server._hurry()
-    server._begin_shutdown()
+    try:
+        with contextlib.suppress(ConnectionError):
+            async for line in reader:
+                if not line.endswith(b"\n"):
+                    break  # the supervisor was killed while it said that
+                order = json.loads(line)
+                if "shutdown" in order:
+                    server._begin_shutdown(order["shutdown"])
+                else:
+                    server._hurry()
+    finally:
+        server._begin_shutdown()
 
 
 async def tell(server: StreamServer, writer: StreamWriter) -> None:
