@@ -135,3 +135,46 @@ async def repeated(call, seconds=0.01):
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+class Greeter:
+    """A handler that says "hi" and waits for the end of its peer; ``ends`` tells how handlers ended."""
+
+    def __init__(self):
+        self.ends = []
+
+    async def __call__(self, reader, writer):
+        try:
+            writer.write(b"hi")
+            await reader.read()
+            self.ends.append("finished")
+        except asyncio.CancelledError:
+            self.ends.append("cancelled")
+            writer.write(b"sorry")
+            raise
+        except OSError as error:
+            self.ends.append(str(error))
+            raise
+
+
+async def stubborn(reader, writer):
+    """A handler that cannot be cancelled, and ends when its connection is gone."""
+    writer.write(b"hi")
+    while True:
+        with contextlib.suppress(asyncio.CancelledError):
+            await reader.read()
+            return
+
+
+@contextlib.asynccontextmanager
+async def started(handler, **options):
+    """A server that has started; it is the test's to shut it down."""
+    server = headrace.serve(handler, LOOPBACK, 0, **options)
+    await server.start()
+    yield server
+    await server.shutdown(0)
+
+
+def figures(report):
+    """Return how many connections ended how."""
+    return report.finished, report.cancelled, report.aborted, report.stuck

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from connections import LOOPBACK, receive, until
-from serving import greeted
+from serving import Greeter, figures, greeted, started, stubborn
 
 import headrace
 from headrace.server import stopping
@@ -25,48 +25,6 @@ def no_systemd(monkeypatch):
     """Forget what the tests themselves are started with."""
     for variable in VARIABLES:
         monkeypatch.delenv(variable, raising=False)
-
-
-class Handler:
-    """A handler that says "hi" and waits for the end of its peer; ``ends`` tells how handlers ended."""
-
-    def __init__(self):
-        self.ends = []
-
-    async def __call__(self, reader, writer):
-        try:
-            writer.write(b"hi")
-            await reader.read()
-            self.ends.append("finished")
-        except asyncio.CancelledError:
-            self.ends.append("cancelled")
-            writer.write(b"sorry")
-            raise
-        except OSError as error:
-            self.ends.append(str(error))
-            raise
-
-
-async def stubborn(reader, writer):
-    """A handler that cannot be cancelled, and ends when its connection is gone."""
-    writer.write(b"hi")
-    while True:
-        with contextlib.suppress(asyncio.CancelledError):
-            await reader.read()
-            return
-
-
-@contextlib.asynccontextmanager
-async def started(handler, **options):
-    """A server that has started; it is the test's to shut it down."""
-    server = headrace.serve(handler, LOOPBACK, 0, **options)
-    await server.start()
-    yield server
-    await server.shutdown(0)
-
-
-def figures(report):
-    return report.finished, report.cancelled, report.aborted, report.stuck
 
 
 @contextlib.contextmanager
@@ -91,7 +49,7 @@ def test_signal_ends_serve_forever(run, ours, number):
 
         before = {each: signal.signal(each, own) for each in SIGNALS}
         try:
-            async with started(Handler()) as server:
+            async with started(Greeter()) as server:
                 with await greeted(server) as sock:
                     task = asyncio.create_task(server.serve_forever())
                     await until(lambda: signal.getsignal(number) is not own)
@@ -111,7 +69,7 @@ def test_signals_are_for_every_server(run, ours):
     """Two servers in one process, each in its serve_forever(), are both ended by one signal."""
 
     async def main():
-        async with started(Handler()) as first, started(Handler()) as second:
+        async with started(Greeter()) as first, started(Greeter()) as second:
             tasks = [asyncio.create_task(server.serve_forever()) for server in (first, second)]
             await asyncio.sleep(0.01)
             os.kill(os.getpid(), signal.SIGTERM)
@@ -128,7 +86,7 @@ def test_shutdown_ends_serve_forever(run, ours):
     """serve_forever() returns the report of a shutdown() that somebody else asked for, also of one that is over."""
 
     async def main():
-        async with started(Handler()) as server:
+        async with started(Greeter()) as server:
             task = asyncio.create_task(server.serve_forever())
             await asyncio.sleep(0)
             report = await server.shutdown()
@@ -140,7 +98,7 @@ def test_shutdown_ends_serve_forever(run, ours):
 
 def test_cancelled_serve_forever(run, ours):
     """Who cancels serve_forever() has the server shut down without a grace, and signals as they were."""
-    handler = Handler()
+    handler = Greeter()
 
     async def main():
         before = [signal.getsignal(each) for each in SIGNALS]
@@ -224,7 +182,7 @@ def test_service_manager_is_told(run, ours, monkeypatch, tmp_path, way):
             manager.setblocking(False)
             monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
             monkeypatch.setenv("WATCHDOG_USEC", "40000")
-            async with started(Handler()) as server:
+            async with started(Greeter()) as server:
                 task = asyncio.create_task(server.serve_forever())
                 told = [await asyncio.get_running_loop().sock_recv(manager, 100) for _ in range(3)]
                 assert told == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1"]
@@ -253,7 +211,7 @@ def test_malformed_watchdog(run, ours, monkeypatch):
 
     async def main():
         before = [signal.getsignal(each) for each in SIGNALS]
-        async with started(Handler()) as server:
+        async with started(Greeter()) as server:
             with pytest.raises(ValueError, match="WATCHDOG_USEC"):
                 await server.serve_forever()
         assert [signal.getsignal(each) for each in SIGNALS] == before

@@ -9,7 +9,7 @@ import weakref
 
 import pytest
 from connections import LOOPBACK, receive, until
-from serving import connected, greeted
+from serving import Greeter, connected, figures, greeted, started, stubborn
 
 import headrace
 from headrace.server import stopping
@@ -22,48 +22,6 @@ def brief(monkeypatch):
     """Let the stages after the grace be short."""
     monkeypatch.setattr(stopping, "CANCEL_SECONDS", 0.2)
     monkeypatch.setattr(stopping, "ABORT_SECONDS", 0.2)
-
-
-class Handler:
-    """A handler that says "hi" and waits for the end of its peer; ``ends`` tells how handlers ended."""
-
-    def __init__(self):
-        self.ends = []
-
-    async def __call__(self, reader, writer):
-        try:
-            writer.write(b"hi")
-            await reader.read()
-            self.ends.append("finished")
-        except asyncio.CancelledError:
-            self.ends.append("cancelled")
-            writer.write(b"sorry")
-            raise
-        except OSError as error:
-            self.ends.append(str(error))
-            raise
-
-
-async def stubborn(reader, writer):
-    """A handler that cannot be cancelled, and ends when its connection is gone."""
-    writer.write(b"hi")
-    while True:
-        with contextlib.suppress(asyncio.CancelledError):
-            await reader.read()
-            return
-
-
-@contextlib.asynccontextmanager
-async def started(handler, **options):
-    """A server that has started; it is the test's to shut it down."""
-    server = headrace.serve(handler, LOOPBACK, 0, **options)
-    await server.start()
-    yield server
-    await server.shutdown(0)
-
-
-def figures(report):
-    return report.finished, report.cancelled, report.aborted, report.stuck
 
 
 def test_connections_finish_within_the_grace(run, ours):
@@ -95,7 +53,7 @@ def test_connections_finish_within_the_grace(run, ours):
 
 def test_connections_are_cancelled_after_the_grace(run, ours):
     """Handlers that do not end within the grace are cancelled, and what they write then still arrives."""
-    handler = Handler()
+    handler = Greeter()
 
     async def main():
         async with started(handler) as server:
@@ -161,7 +119,7 @@ def test_handler_that_does_not_end(run, ours, brief):
 
 def test_second_call_hurries_the_first(run, ours):
     """A second call with a smaller grace shortens that of the first, one with a larger does not lengthen it; all get one report."""
-    handler = Handler()
+    handler = Greeter()
 
     async def main():
         async with started(handler) as server:
@@ -182,7 +140,7 @@ def test_second_call_hurries_the_first(run, ours):
 
 def test_cancelled_shutdown_goes_on(run, ours):
     """A task that waits in shutdown() can be cancelled: the server is shut down all the same, and another call gets the report."""
-    handler = Handler()
+    handler = Greeter()
 
     async def main():
         async with started(handler) as server:
@@ -200,7 +158,7 @@ def test_cancelled_shutdown_goes_on(run, ours):
 
 def test_shutdown_before_the_start(run, ours):
     """shutdown() of a server that was not started raises, and leaves it fit to be started."""
-    handler = Handler()
+    handler = Greeter()
 
     async def main():
         server = headrace.serve(handler, LOOPBACK, 0)
@@ -222,7 +180,7 @@ def test_shutdown_without_connections(run, ours):
         reports.append(asyncio.create_task(server.shutdown(10)))
 
     async def main():
-        async with started(Handler()) as server:
+        async with started(Greeter()) as server:
             assert (await server.shutdown(10)).seconds < 1
         async with started(handler) as server:
             with await connected(server) as sock:
