@@ -57,6 +57,22 @@ def test_pipes_read_and_written_by_hand(run, streams, monkeypatch):
     run(main)
 
 
+@pytest.mark.defect("write() to a transport that has closed itself raises on uvloop")
+def test_a_child_that_has_closed_its_input(run, streams, monkeypatch):
+    """What is written to a child that takes no input any more is dropped, however long the pipe has been closed."""
+    use_names(monkeypatch, streams)
+
+    async def main():
+        process = await asyncio.create_subprocess_exec("sh", "-c", "exec 0<&-; echo gone", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        await until(process.stdin.is_closing)
+        await asyncio.sleep(0.01)
+        process.stdin.write(b"to nobody")
+        assert await process.stdout.read() == b"gone\n"
+        await process.wait()
+
+    run(main)
+
+
 @pytest.mark.defect("close() of a transport that has closed itself raises on uvloop")
 def test_a_child_that_takes_no_input(run, streams, monkeypatch):
     """stdin of a child that has gone: communicate() returns what the child said."""

@@ -6,6 +6,8 @@ import socket
 import pytest
 from connections import client, finish, pair, patience, receive, reset, until
 
+import headrace
+
 BIG = 6 << 20
 
 
@@ -320,5 +322,33 @@ def test_a_dead_tls_connection_says_so(run, streams, tls):
                         await both.writer.drain()
                         await asyncio.sleep(0.001)
             assert both.writer.is_closing()
+
+    run(main)
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_write_that_a_transport_refuses(run, closed):
+    """uvloop's transports raise RuntimeError where asyncio's drop: it is dropped too, if the transport has closed itself, and only then."""
+
+    class Refusing(asyncio.Transport):
+        def write(self, data):
+            raise RuntimeError("unable to perform operation")
+
+        def is_closing(self):
+            return closed
+
+        def close(self):
+            pass
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        reader = headrace.StreamReader()
+        writer = headrace.StreamWriter(Refusing(), headrace.StreamReaderProtocol(reader), reader, loop)
+        if closed:
+            writer.write(b"to nobody")
+        else:
+            with pytest.raises(RuntimeError, match="unable to perform"):
+                writer.write(b"to somebody")
+        writer.close()
 
     run(main)

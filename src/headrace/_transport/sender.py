@@ -84,7 +84,12 @@ class Sender(Gathering):
 
     def _send(self, data: bytes) -> None:
         self.unchecked = True
-        self.transport.write(data)
+        try:
+            self.transport.write(data)
+        except RuntimeError:
+            # A transport of uvloop's that has closed itself raises; what is written after the end is dropped, as asyncio's drop it.
+            if not self.transport.is_closing():
+                raise
 
     def _send_all(self, pieces: list, size: int) -> None:
         self._send(b"".join(pieces))
