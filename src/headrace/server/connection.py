@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import fcntl
 import socket
 import struct
 import sys
-import termios
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -147,6 +145,11 @@ class Connection:
         """Return how many bytes the system has that the peer has not acknowledged (SIOCOUTQ, tcp(7))."""
         sock = None if self._writer is None else self._writer.get_extra_info("socket")
         if sock is None or sock.fileno() < 0:
+            return 0
+        try:
+            import fcntl
+            import termios
+        except ModuleNotFoundError:  # Windows does not say
             return 0
         return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 

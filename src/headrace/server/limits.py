@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import resource
 import sys
 from dataclasses import dataclass, fields
 
@@ -38,6 +37,10 @@ class Limits:
 
 def most_connections() -> int:
     """Return how many connections this process has descriptors for: nine in ten of those allowed, the rest is for its handlers."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows has no such limit
+        return sys.maxsize
     allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if allowed == resource.RLIM_INFINITY:
         return sys.maxsize
