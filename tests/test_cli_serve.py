@@ -135,6 +135,19 @@ def test_several_places(tmp_path):
     assert not path.exists()
 
 
+def test_signals_are_for_all_places():
+    """A second SIGTERM hurries every place, also where another is done already; the exit is clean, and each says how it went."""
+    with serving("127.0.0.1:0", "127.0.0.1:0", "--grace", 60) as server:
+        server.port()
+        with connected(server.port()) as idle:
+            idle.sendall(b"x")
+            assert idle.recv(10) == b"x"
+            server.tell_to_stop()
+            server.wait_for("shut down: 0 finished")
+            server.process.send_signal(signal.SIGTERM)
+            server.wait_for("0 finished, 1 cancelled, 0 aborted")
+
+
 def test_tls_with_a_certificate_of_its_own():
     """Without --cert a certificate for localhost is made, and where to find its authority is said."""
     with serving("echo", "127.0.0.1:0", "--tls", "--alpn", "h2,echo") as server:

@@ -231,3 +231,29 @@ asyncio.run(main())
 """
     with program_of(program) as process:
         assert process.wait(timeout=5) == 0
+
+
+def test_a_second_sighup_during_a_renewal(run):
+    """SIGHUP while the server renews what it has: it renews that once more, for what has changed since."""
+    begun, go_on = [], asyncio.Event()
+
+    async def renew():
+        begun.append(len(begun))
+        await go_on.wait()
+
+    async def main():
+        async with started(Greeter()) as server:
+            server.renew = renew
+            serving = asyncio.create_task(server.serve_forever())
+            await asyncio.sleep(0)
+            for times in 1, 1:
+                os.kill(os.getpid(), signal.SIGHUP)
+                await asyncio.sleep(0.02)
+                assert len(begun) == times
+            go_on.set()
+            await until(lambda: len(begun) == 2)
+            await server.shutdown()
+            await serving
+        assert len(begun) == 2
+
+    run(main)

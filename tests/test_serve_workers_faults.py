@@ -157,6 +157,47 @@ def test_a_shutdown_in_a_renewal(run_on, monkeypatch):
     run_on(main)
 
 
+def test_a_worker_that_hangs_in_its_start(run_on, monkeypatch, caplog):
+    """A worker that was started again and does not get as far as to accept is killed, and another is started."""
+    monkeypatch.setattr(process, "START_SECONDS", 1.0)
+
+    async def main():
+        async with headrace.serve(who, LOOPBACK, 0, workers=1) as server:
+            spawn, made = server._spawn, []
+
+            def stopped_once(place):
+                made.append(spawn(place))
+                if len(made) == 1:
+                    os.kill(made[0].pid, signal.SIGSTOP)
+                return made[-1]
+
+            monkeypatch.setattr(server, "_spawn", stopped_once)
+            monkeypatch.setattr(supervisor, "FIRST_BACKOFF_SECONDS", 0.01)
+            os.kill(server.processes[0], signal.SIGKILL)
+            await until(lambda: len(made) == 2)
+            monkeypatch.setattr(process, "START_SECONDS", 60.0)
+            assert await ask(address(server)) == made[1].pid
+        assert f"worker {made[0].pid} does not start, and is killed" in caplog.text
+
+    run_on(main)
+
+
+def test_a_worker_that_is_silent(run_on, monkeypatch, caplog):
+    """A worker whose event loop hangs says nothing any more: it is killed, and another is started."""
+    monkeypatch.setattr(supervisor, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(supervisor, "SILENCE_SECONDS", 2.5)
+
+    async def main():
+        async with headrace.serve(who, LOOPBACK, 0, workers=1) as server:
+            (first,) = server.processes
+            os.kill(first, signal.SIGSTOP)
+            await until(lambda: server.processes not in ((first,), ()))
+            assert await ask(address(server)) in server.processes
+        assert f"worker {first} has said nothing for 2 s, and is killed" in caplog.text
+
+    run_on(main)
+
+
 def test_a_worker_that_is_told_to_stop(run_on):
     """A worker that somebody else sends SIGTERM has a successor at once, not when its last connection is over."""
 
