@@ -8,6 +8,7 @@ standard input does, so none is left behind.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 import threading
@@ -61,6 +62,9 @@ def _forgiving(handler: Handler) -> Handler:
             await handler(reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError):
             writer.close()
+            # asyncio's streams would otherwise tell of the reset once more, that nobody has retrieved it.
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
 
     return handle
 
