@@ -15,16 +15,20 @@ from headrace.server.limits import Limits
 PEER_PREFIX = 64
 
 
-def peer_key(peername: Any) -> str | None:
-    """Return whom a connection from *peername* counts for: the address, of IPv6 its network; None for those that have none."""
+def ip_of(peername: Any) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the IP address of *peername*, of IPv4 also where the socket is one of IPv6; None for those that have none."""
     if not isinstance(peername, tuple):
         return None
     address = ipaddress.ip_address(peername[0].partition("%")[0])
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def peer_key(peername: Any) -> str | None:
+    """Return whom a connection from *peername* counts for: the address, of IPv6 its network; None for those that have none."""
+    address = ip_of(peername)
     if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is None:
-            return str(ipaddress.IPv6Network((address, PEER_PREFIX), strict=False))
-        address = address.ipv4_mapped
-    return str(address)
+        return str(ipaddress.IPv6Network((address, PEER_PREFIX), strict=False))
+    return None if address is None else str(address)
 
 
 class Networks:
@@ -41,11 +45,9 @@ class Networks:
         return self._unix or bool(self._networks)
 
     def __contains__(self, peername: Any) -> bool:
-        if not isinstance(peername, tuple):
+        address = ip_of(peername)
+        if address is None:
             return self._unix
-        address = ipaddress.ip_address(peername[0].partition("%")[0])
-        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
         return any(address in network for network in self._networks if network.version == address.version)
 
 

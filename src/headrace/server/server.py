@@ -338,7 +338,8 @@ class StreamServer:
             connection._abort(ConnectionAbortedError("the server has been shut down"))
         elif not connection._lost and connection._ended is None:
             assert connection._writer is not None
-            connection._base = connection._writer._h_figures()[0] - connection._writer._h_figures()[1]
+            received, unread, *_ = connection._writer._h_figures()
+            connection._base = received - unread
             self._handle(connection)
         self._leave_if_over(connection)
 

@@ -44,8 +44,8 @@ class Supervisor(StreamServer):
         self._old: set[Process] = set()
         self._failures = [0] * workers
         self._timers: dict[int, asyncio.TimerHandle] = {}
-        # What workers that are gone have done, and how those went that were replaced.
-        self._past: list[Statistics] = []
+        # What workers that are gone have done.
+        self._past = total([])
         self._renewing = asyncio.Lock()
         self._looking: asyncio.TimerHandle | None = None
         self._looked_at = 0.0
@@ -158,7 +158,7 @@ class Supervisor(StreamServer):
         """A process has ended."""
         if worker.statistics is not None:
             # Nothing is there any more of what it had then.
-            self._past = [total([*self._past, _over(worker.statistics)])]
+            self._past = total([self._past, _over(worker.statistics)])
             worker.counted = True
         self._old.discard(worker)
         # (Before the start is over, nothing is started again: it fails.)
@@ -265,10 +265,10 @@ class Supervisor(StreamServer):
 
     def statistics(self) -> Statistics:
         """Return what all workers have done, as they told it a second ago at most; one that crashed has told no end."""
-        every = {*self._workers, *self._old} - {None}
-        living = [worker.statistics for worker in every if worker and worker.statistics is not None and not worker.counted]
+        every = {worker for worker in (*self._workers, *self._old) if worker is not None}
+        living = [worker.statistics for worker in every if worker.statistics is not None and not worker.counted]
         uptime = self.get_loop().time() - self._began if self._began else 0.0
-        return replace(total([*self._past, *living]), uptime=uptime, draining=self.draining.is_set(), drain_seconds=self._drain_seconds)
+        return replace(total([self._past, *living]), uptime=uptime, draining=self.draining.is_set(), drain_seconds=self._drain_seconds)
 
 
 def _killed(worker: Process) -> ShutdownReport:

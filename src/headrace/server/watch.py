@@ -122,11 +122,8 @@ class Watch:
             connection._since = now
         if limits.stall_timeout is not None and connection._stalled is not None and now - connection._stalled >= limits.stall_timeout:
             self._end(connection, "stalled", f"the peer has taken nothing for {limits.stall_timeout} s of {unsent} bytes that wait for it")
-        elif received == written == 0:
-            if limits.first_byte_timeout is not None and now - connection._since >= limits.first_byte_timeout:
-                self._end(connection, "first byte", f"the peer has sent nothing for {limits.first_byte_timeout} s")
-            elif limits.idle_timeout is not None and now - connection._since >= limits.idle_timeout:
-                self._end(connection, "idle", f"nothing was sent or received for {limits.idle_timeout} s")
+        elif received == written == 0 and limits.first_byte_timeout is not None and now - connection._since >= limits.first_byte_timeout:
+            self._end(connection, "first byte", f"the peer has sent nothing for {limits.first_byte_timeout} s")
         elif limits.idle_timeout is not None and unsent == 0 and now - connection._since >= limits.idle_timeout:
             self._end(connection, "idle", f"nothing was sent or received for {limits.idle_timeout} s")
         elif limits.minimum_rate is not None:
