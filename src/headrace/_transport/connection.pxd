@@ -60,6 +60,7 @@ cdef class Connection(Watched):
     cdef bint rest
 
     cdef object begin(self)
+    cdef bint is_internet(self) noexcept
     cdef object receive(self)
     cdef ssize_t receive_once(self, Py_ssize_t *asked) except? -1000000
     cdef ssize_t receive_foreign(self, Py_ssize_t *asked) except? -1000000
@@ -71,8 +72,9 @@ cdef class Connection(Watched):
     cdef object call(self, object method, tuple arguments)
     cdef object use(self, object protocol)
     cdef object retry_later(self)
-    cdef object send(self, bytes data)
+    cdef object send(self, bytes data, bint followed)
     cdef object send_all(self, list pieces)
+    cdef object push(self)
     cdef object send_queued(self)
     cdef bint may_send_later(self) except -1
     cdef object pause_if_high(self)

@@ -24,6 +24,8 @@ from libc.string cimport memcpy, memset
 
 from headrace._core.buffer cimport ReadBuffer
 from headrace._transport.linux cimport (
+    AF_INET,
+    AF_INET6,
     EAGAIN,
     EINTR,
     ENOBUFS,
@@ -35,10 +37,13 @@ from headrace._transport.linux cimport (
     EPOLLOUT,
     EPOLLPRI,
     EPOLLRDHUP,
+    IPPROTO_TCP,
+    MSG_MORE,
     MSG_NOSIGNAL,
     SHUT_WR,
     SO_ERROR,
     SOL_SOCKET,
+    TCP_CORK,
     close as close_descriptor,
     errno,
     getsockname,
@@ -48,6 +53,7 @@ from headrace._transport.linux cimport (
     recv,
     send,
     sendmsg,
+    setsockopt,
     shutdown,
     sockaddr,
     sockaddr_storage,
@@ -87,6 +93,10 @@ cdef class Connection(Watched):
         if not self.ending:
             self.reactor.watch(self, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET)
 
+    cdef bint is_internet(self) noexcept:
+        """Tell whether this is TCP; else it is a Unix socket, or something stranger."""
+        return self.family == AF_INET or self.family == AF_INET6
+
     cdef object on_events(self, uint32_t events):
         cdef int error = 0
         cdef socklen_t size = sizeof(error)
@@ -97,19 +107,23 @@ cdef class Connection(Watched):
         if events & EPOLLPRI:
             # A receive ends at urgent data, whatever is behind it (tcp(7)).
             self.trickles = True
-        if events & (EPOLLOUT | EPOLLERR | EPOLLHUP) and self.outbox.size > 0 and not self.send_waits:
-            self.send_queued()
-            if self.ending:
-                return
         if events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI) and not self.eof:
             self.readable = True
         if self.readable and not self.paused and not self.closing:
             if not self.queued:  # or it would receive twice before its reader has run, which then has to copy
                 self.on_turn()
-        elif events & EPOLLERR and (self.stream is not None or self.eof):
+        # After receiving, as asyncio's loop does it: what a receive says of a connection that broke is more than EPIPE.
+        if events & (EPOLLOUT | EPOLLERR | EPOLLHUP) and self.outbox.size > 0 and not self.send_waits and not self.ending:
+            self.send_queued()
+        if events & EPOLLERR and not self.ending and (self.eof or (self.paused and self.stream is not None)):
             # Nobody reads it, so nobody would see that it broke. (Another protocol than ours is told nothing while it is paused.)
             getsockopt(self.fd, SOL_SOCKET, SO_ERROR, &error, &size)
-            if error != 0:
+            if error == 0:
+                return
+            if self.eof:
+                # Behind its end, with nothing unsent: there is nothing left that could fail. asyncio's loop does not look any more.
+                self.finish(None)
+            else:
                 self.rest = True
                 self.fail(os_error(error))
 
@@ -314,15 +328,18 @@ cdef class Connection(Watched):
 
     # ---- writing
 
-    cdef object send(self, bytes data):
-        """Send *data*, which is not empty, or keep what the system does not take."""
+    cdef object send(self, bytes data, bint followed):
+        """Send *data*, which is not empty, or keep what the system does not take.
+
+        *followed* lets the system hold the end of it for what is sent next, or for push(): for max(200 ms, RTO) at most (tcp(7)).
+        """
         cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
         cdef ssize_t sent = 0
         if self.closing:
             return
         self.reactor.check_thread()
         if self.outbox.size == 0 and not self.send_waits:
-            sent = send(self.fd, PyBytes_AS_STRING(data), size, MSG_NOSIGNAL)
+            sent = send(self.fd, PyBytes_AS_STRING(data), size, MSG_NOSIGNAL | MSG_MORE if followed else MSG_NOSIGNAL)
             if sent == size:
                 return
             if sent < 0:
@@ -343,6 +360,13 @@ cdef class Connection(Watched):
         if idle and self.outbox.size > 0 and not self.send_waits:
             self.send_queued()
         self.pause_if_high()
+
+    cdef object push(self):
+        """Have the system send at once what it holds; TCP only."""
+        cdef int off = 0
+        # Taking back a cork that is not there sends what there is, and leaves TCP_NODELAY alone. (A send() of nothing does neither.)
+        if self.fd >= 0 and not self.ending:
+            setsockopt(self.fd, IPPROTO_TCP, TCP_CORK, &off, sizeof(off))
 
     cdef object send_queued(self):
         """Send what was kept, until the system takes no more."""

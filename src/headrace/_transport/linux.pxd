@@ -9,6 +9,7 @@ cdef extern from *:
     #endif
     #include <errno.h>
     #include <netinet/in.h>
+    #include <netinet/tcp.h>
     #include <sys/epoll.h>
     #include <sys/ioctl.h>
     #include <linux/sockios.h>
@@ -42,7 +43,8 @@ cdef extern from *:
 
     int EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD
     uint32_t EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLERR, EPOLLHUP, EPOLLRDHUP, EPOLLET
-    int MSG_NOSIGNAL, MSG_DONTWAIT, MSG_TRUNC
+    int MSG_NOSIGNAL, MSG_DONTWAIT, MSG_TRUNC, MSG_MORE
+    int IPPROTO_TCP, TCP_CORK
     unsigned long SIOCOUTQ
     int SHUT_WR, SOCK_NONBLOCK, SOCK_CLOEXEC, SOL_SOCKET, SO_ERROR
     int AF_INET, AF_INET6
@@ -59,6 +61,7 @@ cdef extern from *:
     int getsockname(int descriptor, sockaddr *address, socklen_t *size) nogil
     int getpeername(int descriptor, sockaddr *address, socklen_t *size) nogil
     int getsockopt(int descriptor, int level, int option, void *value, socklen_t *size) nogil
+    int setsockopt(int descriptor, int level, int option, const void *value, socklen_t size) nogil
     int shutdown(int descriptor, int how) nogil
     int ioctl(int descriptor, unsigned long request, int *answer) nogil
     int close(int descriptor) nogil

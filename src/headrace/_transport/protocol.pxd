@@ -2,6 +2,10 @@ from headrace._core.buffer cimport ReadBuffer
 from headrace._transport.operation cimport Operation, Source
 from headrace._transport.sender cimport Sender
 
+cdef int FRESH
+cdef int TURNED
+cdef int WAITED
+
 cdef class Receiver(Source):
     # Nobody has overridden feed_data, feed_eof or set_exception, by a subclass or on the instance.
     cdef bint _h_plain
@@ -26,7 +30,7 @@ cdef class FlowControl(Source):
     cdef object _h_wake_drains(self)
     cdef object _h_add_drain(self, Operation operation)
     cdef object _h_remove_drain(self, Operation operation)
-    cdef object _h_check_drain(self)
+    cdef object _h_check_drain(self, Operation operation)
 
 cdef class StreamProtocol(FlowControl):
     # How much the transport may receive at a time, and the view of the shared buffer that says so.

@@ -44,6 +44,12 @@ if cython.compiled:
     opslots.install()
 
 
+# How far a drain() has come: not begun; the loop has had a turn, since the connection is closing; it has waited.
+FRESH = 0
+TURNED = 1
+WAITED = 2
+
+
 class Receiver(Source):
     """What a protocol delivers to."""
 
@@ -121,17 +127,22 @@ class FlowControl(Source):
         if self._drain_waiters is not None and operation in self._drain_waiters:
             self._drain_waiters.remove(operation)
 
-    def _h_check_drain(self) -> object:
-        """Return None where writing may go on, PENDING where it is paused."""
+    def _h_check_drain(self, operation: Operation) -> object:
+        """Return None where writing may go on, PENDING where it is paused. Who waited is told what the loss was, as in asyncio."""
         if self._connection_lost:
-            raise self._h_error or ConnectionResetError("Connection lost")
-        return PENDING if self._paused else None
+            if operation.amount == WAITED and self._h_error is not None:
+                raise self._h_error.with_traceback(None)
+            raise ConnectionResetError("Connection lost")
+        if not self._paused:
+            return None
+        operation.amount = WAITED
+        return PENDING
 
     def _drain_helper(self) -> Operation:
         return start(self, DRAIN_HELPER, 0, None)
 
     def _h_attempt(self, operation: Operation) -> object:
-        return self._h_check_drain()
+        return self._h_check_drain(operation)
 
     def _h_wait(self, operation: Operation) -> None:
         self._h_add_drain(operation)
@@ -298,11 +309,11 @@ class StreamProtocol(FlowControl):
 
     def _h_attempt(self, operation: Operation) -> object:
         if operation.kind != WAIT_CLOSED:
-            return self._h_check_drain()
+            return self._h_check_drain(operation)
         if not self._h_lost:
             return PENDING
         if self._h_error is not None:
-            raise self._h_error
+            raise self._h_error.with_traceback(None)
         return None
 
     def _h_wait(self, operation: Operation) -> None:

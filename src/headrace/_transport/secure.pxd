@@ -44,7 +44,7 @@ cdef class SecureConnection(Connection):
     cdef object deliver(self)
     cdef bytes decrypted(self)
     cdef object hand_over(self, Receiver receiver, bytes data)
-    cdef object send_secured(self, bytes data)
+    cdef object send_secured(self, bytes data, bint followed)
     cdef object send_output(self)
     cdef object break_off(self, object error)
     cdef object say_goodbye(self)

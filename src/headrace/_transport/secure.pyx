@@ -22,7 +22,7 @@ from cpython.object cimport PyObject
 
 from headrace._core.buffer cimport ReadBuffer
 from headrace._transport.connection cimport Connection
-from headrace._transport.linux cimport AF_INET, AF_INET6, EAGAIN, SHUT_WR, SIOCOUTQ, errno, ioctl, recv, shutdown
+from headrace._transport.linux cimport EAGAIN, SHUT_WR, SIOCOUTQ, errno, ioctl, recv, shutdown
 from headrace._transport.protocol cimport Receiver
 from headrace._transport.tls cimport TLS
 
@@ -83,7 +83,7 @@ cdef class SecureConnection(Connection):
             return
         self.shaking = False
         if self.unsecured:
-            self.send_secured(b"")
+            self.send_secured(b"", False)
         else:
             self.unsecured = None
         shaken, self.shaken = self.shaken, None
@@ -188,7 +188,7 @@ cdef class SecureConnection(Connection):
             self.tls.stirred = False
             self.send_output()
         if self.unsecured is not None:
-            self.send_secured(b"")
+            self.send_secured(b"", False)
             if self.departing and self.unsecured is None:
                 self.departing = False
                 self.end_when_sent()
@@ -270,20 +270,20 @@ cdef class SecureConnection(Connection):
 
     # ---- writing
 
-    cdef object send(self, bytes data):
+    cdef object send(self, bytes data, bint followed):
         if self.tls is None:
-            Connection.send(self, data)
+            Connection.send(self, data, followed)
         elif not self.closing and not self.departing:
             self.reactor.check_thread()
-            self.send_secured(data)
+            self.send_secured(data, followed)
 
     cdef object send_all(self, list pieces):
         if self.tls is None:
             Connection.send_all(self, pieces)
         elif pieces:
-            self.send(b"".join(pieces))
+            self.send(b"".join(pieces), False)
 
-    cdef object send_secured(self, bytes data):
+    cdef object send_secured(self, bytes data, bint followed):
         """Encrypt *data*, and before it what waits for that, and send it."""
         cdef Py_ssize_t at = 0
         cdef Py_ssize_t step = 1
@@ -318,7 +318,7 @@ cdef class SecureConnection(Connection):
             self.unsecured = [data[at:]]
             self.held = size - at
         if len(outputs) == 1:
-            Connection.send(self, outputs[0])
+            Connection.send(self, outputs[0], followed)
         elif outputs:
             Connection.send_all(self, outputs)
         self.resume_if_low()
@@ -327,7 +327,7 @@ cdef class SecureConnection(Connection):
         """Send what the session has to say."""
         cdef bytes output = self.tls.output()
         if PyBytes_GET_SIZE(output) > 0 and not self.ending:
-            Connection.send(self, output)
+            Connection.send(self, output, False)
 
     # ---- the end
 
@@ -431,7 +431,7 @@ cdef class SecureConnection(Connection):
             turns -= 1
         if size == 0 or (size < 0 and errno != EAGAIN) or self.error is not None:
             return True
-        if (self.family != AF_INET and self.family != AF_INET6) or ioctl(self.fd, SIOCOUTQ, &unsent) < 0 or unsent == 0:
+        if not self.is_internet() or ioctl(self.fd, SIOCOUTQ, &unsent) < 0 or unsent == 0:
             return True
         if self.look_seconds == 0:
             self.deadline = self._loop.time() + self.shutdown_timeout

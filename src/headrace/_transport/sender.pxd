@@ -1,9 +1,9 @@
 cimport cython
 
+from headrace._core.buffer cimport ReadBuffer
 from headrace._transport.stepper cimport Gathering, Stepper
 
 cdef Py_ssize_t GATHER_BYTES
-cdef double BATCH_SECONDS
 cdef int COST_SHIFT
 
 cdef class Sender(Gathering):
@@ -11,14 +11,16 @@ cdef class Sender(Gathering):
     cdef Stepper stepper
     # Somebody else has the transport, so nothing is gathered any more.
     cdef bint exposed
+    # What is written in a step is kept for a while: TLS.
+    cdef bint gathers
+    # What the reader of the same connection holds; None where there is no reader of ours.
+    cdef ReadBuffer input
     # What was gathered: the first piece, all pieces where there are several, and the sum of their sizes.
     cdef bytes pending
     cdef list more
     cdef readonly Py_ssize_t size
     # How many bytes were ever written.
     cdef readonly long long written
-    # When settle() first found unread input behind what is gathered, in seconds of the monotonic clock; 0 where it has not.
-    cdef double began
     # A handshake is going on: everything waits.
     cdef bint held
     # After write_eof().
@@ -31,14 +33,15 @@ cdef class Sender(Gathering):
     @cython.locals(chunk=bytes, size=Py_ssize_t)
     cpdef object write(self, object data)
     cdef object _keep(self, bytes chunk, Py_ssize_t size)
-    cdef object _send(self, bytes data)
-    cdef object _send_all(self, list pieces, Py_ssize_t size)
-    @cython.locals(pending=bytes, more=list, size=Py_ssize_t)
+    cdef bint is_followed(self) except -1
+    cdef object _send(self, bytes data, bint followed)
     cdef object flush(self)
-    @cython.locals(now=double)
-    cdef object settle(self, bint unread)
+    @cython.locals(pending=bytes, more=list)
+    cdef object _hand_over(self, bint followed)
+    cdef object settle(self)
+    cdef bint has_ended(self) except -1
     cdef object expose(self)
-    cdef object rebind(self, object transport)
+    cdef object rebind(self, object transport, bint exposed)
     cpdef object hold(self)
     cpdef object release(self)
     cdef object write_eof(self)
@@ -47,4 +50,5 @@ cdef class Sender(Gathering):
     cdef object lost(self)
     cdef object drop(self)
 
+cdef bint is_secure(object transport) except -1
 cdef bytes as_bytes(object data)

@@ -1,9 +1,13 @@
 """Sender: what a writer has written, on its way to a transport of the loop.
 
-Inside a step (see Stepper) writes gather and leave in one piece: at the step's end, at 64 KiB, at a drain() with no unread input or
-BATCH_SECONDS after the first drain() with some, and before anything that would show the difference: close, write_eof, start_tls,
-any use of the transport. Outside a step every write goes to the transport at once, as in asyncio; and so it does for ever once
-somebody has got hold of the transport, since headrace then cannot know in which order he writes to both.
+Every write goes to the transport before write() returns, as in asyncio: what the system took survives a loop
+that blocks and a process that exits, and keeps its place before whatever else is written to the descriptor.
+
+Over TLS a write is a record, and a record costs more than the bytes in it. So there, inside a step (see Stepper),
+plain text gathers and is encrypted in one piece: at drain(), at 64 KiB, at the step's end, and before anything
+that would show the difference (close, write_eof, start_tls, any use of the transport). Nothing else that is
+written to the descriptor of a TLS connection could keep its place, so nobody can tell. Once somebody has the
+transport nothing gathers any more, since headrace cannot know in which order they write to both.
 
 A Sender refers to the transport and never to the writer, so that a dropped writer is noticed.
 """
@@ -16,16 +20,12 @@ except ModuleNotFoundError:
     from headrace._core import _uncompiled as cython
 
 if cython.compiled:
-    from cython.cimports.headrace._core.cprims import seconds
     from cython.cimports.headrace._transport.stepper import Gathering
 else:
-    from headrace._core.cprims_py import seconds
     from headrace._transport.stepper import Gathering
 
-# Enough for one full send() on most systems, and small beside the 64 KiB high-water mark of a transport. Not measured.
+# Four of TLS's largest records, and no more than the 64 KiB high-water mark of a transport. Not measured.
 GATHER_BYTES = 65536
-# How long a pipelined answer may wait for the answers behind it.
-BATCH_SECONDS = 200e-6
 # A write counts against the budget of operations by size: sending 4 KiB takes about as long as an operation.
 COST_SHIFT = 12
 
@@ -37,11 +37,12 @@ class Sender(Gathering):
         self.transport = transport
         self.stepper = stepper
         self.exposed = exposed
+        self.gathers = not exposed and is_secure(transport)
+        self.input = None
         self.pending = None
         self.more = None
         self.size = 0
         self.written = 0
-        self.began = 0.0
         self.held = False
         self.ended = False
         self.closing = False
@@ -59,10 +60,10 @@ class Sender(Gathering):
         self.stepper.left -= size >> COST_SHIFT
         if self.held:
             self._keep(chunk, size)
-        elif self.stepper.stepping and not self.exposed:
+        elif self.gathers and self.stepper.stepping:
             if size >= GATHER_BYTES:
                 self.flush()
-                self._send(chunk)
+                self._send(chunk, False)
                 return
             if self.size == 0:
                 self.stepper.gather(self)
@@ -70,7 +71,7 @@ class Sender(Gathering):
             if self.size >= GATHER_BYTES:
                 self.flush()
         else:
-            self._send(chunk)
+            self._send(chunk, self.is_followed())
 
     def _keep(self, chunk: bytes, size: int) -> None:
         # Most of what is gathered is one piece: no list for that.
@@ -82,7 +83,11 @@ class Sender(Gathering):
             self.more.append(chunk)
         self.size += size
 
-    def _send(self, data: bytes) -> None:
+    def is_followed(self) -> bool:
+        """Tell whether the system may hold what is sent next, for something behind it; a loop's transport cannot say so."""
+        return False
+
+    def _send(self, data: bytes, followed: bool) -> None:
         self.unchecked = True
         try:
             self.transport.write(data)
@@ -91,45 +96,43 @@ class Sender(Gathering):
             if not self.transport.is_closing():
                 raise
 
-    def _send_all(self, pieces: list, size: int) -> None:
-        self._send(b"".join(pieces))
-
     def flush(self) -> None:
-        """Hand what was gathered to the transport."""
+        """Hand what was gathered to the transport; nothing is behind it."""
+        self._hand_over(False)
+
+    def _hand_over(self, followed: bool) -> None:
         if self.size == 0 or self.held:
             return
         pending = self.pending
         more = self.more
-        size = self.size
         self.drop()
-        if more is None:
-            self._send(pending)
-        else:
-            self._send_all(more, size)
+        self._send(pending if more is None else b"".join(more), followed)
 
-    def settle(self, unread: bool) -> None:
-        """Do drain()'s part: hand over what was gathered unless more input is *unread*, and then not for long."""
-        if self.size == 0:
-            return
-        if unread and self.stepper.stepping:
-            now = seconds()
-            if self.began == 0.0:
-                self.began = now
-            if now - self.began < BATCH_SECONDS:
-                return
-        self.flush()
-        self.stepper.flushed(self)
+    def settle(self) -> None:
+        """Do drain()'s part: hand over what was gathered."""
+        if self.size > 0:
+            self._hand_over(self.is_followed())
+
+    def has_ended(self) -> bool:
+        """Tell whether the connection is closed or being closed, for drain(): a transport is asked only where that can be new."""
+        if self.unchecked or self.exposed:
+            self.unchecked = False
+            return self.is_closing()
+        return self.closing
 
     def expose(self) -> object:
         """Return the transport to somebody who may do anything with it."""
         self.flush()
         self.exposed = True
+        self.gathers = False
         return self.transport
 
-    def rebind(self, transport: object) -> None:
-        """Go on with another transport: start_tls, or an assignment to ``writer._transport``."""
+    def rebind(self, transport: object, exposed: bool) -> None:
+        """Go on with another transport: start_tls, or an assignment to ``writer._transport``, whose maker has it (*exposed*)."""
         self.flush()
         self.transport = transport
+        self.exposed = exposed
+        self.gathers = not exposed and is_secure(transport)
         self.closing = False
         self.ended = False
 
@@ -171,7 +174,11 @@ class Sender(Gathering):
         self.pending = None
         self.more = None
         self.size = 0
-        self.began = 0.0
+
+
+def is_secure(transport: object) -> bool:
+    """Tell whether what is written to *transport* is encrypted there."""
+    return transport.get_extra_info("sslcontext") is not None
 
 
 def as_bytes(data: object) -> bytes:

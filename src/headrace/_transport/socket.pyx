@@ -11,7 +11,8 @@ from contextvars import copy_context
 from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.string cimport memcpy
 
-from headrace._transport.linux cimport AF_INET, AF_INET6, sockaddr, socklen_t
+from headrace._core.cprims cimport seconds
+from headrace._transport.linux cimport sockaddr, socklen_t
 from headrace._transport.outbox cimport Outbox
 from headrace._transport.reactor cimport Reactor, reactor_of
 from headrace._transport.secure cimport SecureConnection
@@ -20,9 +21,11 @@ from headrace._transport.tls cimport TLS
 
 from headrace._transport.addresses import address_of
 
-cdef enum:
-    # Pieces that are smaller than this on average are joined before they are sent. Not measured.
-    JOIN_BYTES = 1 << 10
+# How long the first of several answers may be held for those behind it, in seconds.
+CORK_SECONDS = 200e-6
+# A handler that takes longer for a message, in seconds, has its answers sent one by one: holding one back for
+# the next would cost the peer more time than a send costs us (some 5 us).
+QUICK_SECONDS = 50e-6
 
 # asyncio's water mark (asyncio.transports), in bytes.
 HIGH_WATER_BYTES = 64 * 1024
@@ -94,6 +97,8 @@ cdef class SocketTransport(SecureConnection):
         if name == "socket":
             if self.shown is None:
                 if self.sock is None:
+                    if self.fd >= 0 and self.is_internet():
+                        self.push()  # from now on somebody else may set the socket's options, and nothing is held
                     self.sock = sockets.socket(fileno=self.fd) if self.fd >= 0 else _closed_socket()
                 self.shown = trsock.TransportSocket(self.sock)
             return self.shown
@@ -170,7 +175,7 @@ cdef class SocketTransport(SecureConnection):
         if self.eof_written:
             raise RuntimeError("Cannot call write() after write_eof()")
         if PyBytes_GET_SIZE(<bytes>chunk) > 0:
-            self.send(<bytes>chunk)
+            self.send(<bytes>chunk, False)
 
     def writelines(self, list_of_data):
         """Send all of *list_of_data*, an iterable of bytes-like objects, as one write()."""
@@ -268,11 +273,45 @@ cdef class SocketTransport(SecureConnection):
 
 
 cdef class SocketSender(Sender):
-    """A Sender that calls a SocketTransport without going through Python."""
+    """A Sender that calls a SocketTransport without going through Python.
+
+    Behind unread input the answers of a quick handler leave the system together: each is sent at once, all but
+    the last with MSG_MORE. That is done only in a step, whose end we see, and only on a socket that nobody but
+    us has ever seen, so that its options are as we set them. What the system holds keeps its place and outlives
+    the process; where the handler blocks after all, the system sends it after max(200 ms, RTO).
+    """
 
     def __init__(self, transport, stepper, exposed):
         Sender.__init__(self, transport, stepper, exposed)
         self.direct = <SocketTransport>transport
+
+    cdef bint is_followed(self) except -1:
+        cdef double now
+        cdef bint quick
+        if not self.stepper.stepping or self.input is None:
+            return False
+        cdef bint unread = self.input.length() > 0
+        if (not unread and self.last == 0.0) or self.direct is None or self.direct.sock is not None or not self.direct.is_internet():
+            return False
+        now = seconds()
+        if self.last == 0.0:
+            self.stepper.gather(self)  # flush() at the end of the step
+        else:
+            self.quick = now - self.last < QUICK_SECONDS
+        self.last = now
+        if not unread or not self.quick or (self.held_since != 0.0 and now - self.held_since > CORK_SECONDS):
+            return False
+        if self.held_since == 0.0:
+            self.held_since = now
+        return True
+
+    cdef object flush(self):
+        Sender.flush(self)
+        self.last = 0.0
+        if self.held_since != 0.0:
+            self.held_since = 0.0
+            if self.direct is not None and self.direct.sock is None:
+                self.direct.push()
 
     cpdef object write(self, object data):
         # First of all: what another thread writes must not get among what a step gathers.
@@ -289,28 +328,26 @@ cdef class SocketSender(Sender):
         self.direct.reactor.check_thread()
         return Sender.close(self)
 
-    cdef object _send(self, bytes data):
+    cdef object _send(self, bytes data, bint followed):
+        if not followed:
+            self.held_since = 0.0  # what the system holds leaves with it
         if self.direct is None:
-            Sender._send(self, data)
+            Sender._send(self, data, False)
         else:
-            self.direct.send(data)
-
-    cdef object _send_all(self, list pieces, Py_ssize_t size):
-        # Copying small pieces into one costs less than a vector for each.
-        if self.direct is None or size < JOIN_BYTES * len(pieces):
-            self._send(b"".join(pieces))
-        else:
-            self.direct.send_all(pieces)
+            self.direct.send(data, followed)
 
     cdef bint is_closing(self) except -1:
         if self.direct is None:
             return Sender.is_closing(self)
         return self.closing or self.direct.closing
 
-    cdef object rebind(self, object transport):
+    cdef bint has_ended(self) except -1:
+        return Sender.has_ended(self) if self.direct is None else self.is_closing()
+
+    cdef object rebind(self, object transport, bint exposed):
         if transport is not self.direct:
             self.direct = None
-        Sender.rebind(self, transport)
+        Sender.rebind(self, transport, exposed)
 
 
 def adopt(loop, sock, protocol, Py_ssize_t receive_bytes):
@@ -389,7 +426,7 @@ cdef SocketTransport make(Reactor reactor, int fd, int family, object protocol, 
     transport.high = HIGH_WATER_BYTES
     transport.low = HIGH_WATER_BYTES // 4
     # What a receive says of the system's buffer holds of TCP. A Unix socket ends a receive where descriptors or credentials were sent.
-    transport.trickles = family != AF_INET and family != AF_INET6
+    transport.trickles = not transport.is_internet()
     transport.use(protocol)
     return transport
 

@@ -55,7 +55,6 @@ cdef class Stepper:
     cpdef object start(self, object coroutine)
     cdef object _end_step(self)
     cdef object gather(self, Gathering sender)
-    cdef object flushed(self, Gathering sender)
     @cython.locals(first=Gathering, more=list, sender=Gathering)
     cdef object _flush(self)
     cdef object _flush_one(self, Gathering sender)

@@ -206,11 +206,6 @@ class Stepper:
         else:
             self.more_dirty.append(sender)
 
-    def flushed(self, sender: Gathering) -> None:
-        """Know that *sender* has nothing to flush any more, where that is cheap to know."""
-        if self.dirty is sender and self.more_dirty is None:
-            self.dirty = None
-
     def _flush(self) -> None:
         first = self.dirty
         more = self.more_dirty

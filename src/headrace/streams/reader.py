@@ -188,7 +188,7 @@ class Reader(Intake):
     def _h_check(self) -> None:
         """Raise what set_exception() set; the loss of the connection only counts where the buffer does not do."""
         if self._exception is not None and self._h_lost is None:
-            raise self._exception
+            raise self._exception.with_traceback(None)
 
     def _h_read(self, limit: int) -> object:
         self._h_check()

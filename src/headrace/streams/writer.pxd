@@ -15,6 +15,7 @@ cdef class Writer(Source):
     cdef Reader _h_reader
 
     cdef object _h_link(self, object protocol, object reader)
+    cdef object _h_attend(self)
     cdef object _h_attempt(self, Operation operation)
     cdef object _h_check_reader(self)
     cdef object _h_wait(self, Operation operation)

@@ -19,13 +19,13 @@ except ModuleNotFoundError:
 
 if cython.compiled:
     from cython.cimports.headrace._transport.operation import DRAIN, PENDING, TURN, Operation, Source, start
-    from cython.cimports.headrace._transport.protocol import FlowControl, StreamProtocol
+    from cython.cimports.headrace._transport.protocol import FRESH, TURNED, FlowControl, StreamProtocol
     from cython.cimports.headrace._transport.sender import Sender, as_bytes
     from cython.cimports.headrace._transport.stepper import stepper_of
     from cython.cimports.headrace.streams.reader import Reader
 else:
     from headrace._transport.operation import DRAIN, PENDING, TURN, Operation, Source, start
-    from headrace._transport.protocol import FlowControl, StreamProtocol
+    from headrace._transport.protocol import FRESH, TURNED, FlowControl, StreamProtocol
     from headrace._transport.sender import Sender, as_bytes
     from headrace._transport.stepper import stepper_of
     from headrace.streams.reader import Reader
@@ -45,6 +45,7 @@ class Writer(Source):
             raise AssertionError(f"reader must be a StreamReader or None, not {type(reader).__name__!r}")
         self._loop = loop
         self._h_extra = None
+        self._h_sender = None
         self._h_link(protocol, reader)
         if self._h_flow is not None and self._h_flow._loop is loop:
             self._h_stepper = self._h_flow._h_stepper
@@ -57,6 +58,7 @@ class Writer(Source):
             if self._h_flow is not None and self._h_flow._h_sender is None:
                 self._h_flow._h_sender = sender
         self._h_sender = sender
+        self._h_attend()
         if self._h_reader is not None and self._h_reader._h_sender is None:
             self._h_reader._h_sender = sender
 
@@ -68,6 +70,12 @@ class Writer(Source):
         self._h_flow = None
         if isinstance(protocol, FlowControl) and is_flow_ours(protocol):
             self._h_flow = protocol
+        if self._h_sender is not None:
+            self._h_attend()
+
+    def _h_attend(self) -> None:
+        """Have the sender know what is unread."""
+        self._h_sender.input = None if self._h_reader is None else self._h_reader._h_bytes
 
     # ---- asyncio's private names
 
@@ -77,8 +85,7 @@ class Writer(Source):
 
     @_transport.setter
     def _transport(self, transport: object) -> None:
-        self._h_sender.rebind(transport)
-        self._h_sender.expose()
+        self._h_sender.rebind(transport, True)
 
     @property
     def _protocol(self) -> object:
@@ -106,14 +113,15 @@ class Writer(Source):
 
     @property
     def transport(self) -> asyncio.WriteTransport:
-        """The underlying asyncio transport. What was written leaves first, and nothing is gathered from then on."""
+        """The underlying asyncio transport. What was written leaves first."""
         return self._h_sender.expose()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send *data* (bytes, bytearray or memoryview), or keep it until it can be sent; drain() waits while too much is kept.
 
-        Inside a handler that headrace woke, writes leave together at the next drain(), 64 KiB, close, or when the
-        handler waits; otherwise at once. A mutable buffer may be changed right after the call: it is copied.
+        It is offered to the system before this returns; over TLS, what a handler writes without waiting may be
+        encrypted together, at the next drain() or when the handler waits. A mutable buffer may be changed right
+        after the call: it is copied.
 
         Raises: TypeError where *data* is none of these; RuntimeError after write_eof().
         What is written after close(), or after the connection is lost, is dropped: drain() says so.
@@ -169,31 +177,29 @@ class Writer(Source):
     # ---- the work of a drain
 
     def _h_attempt(self, operation: Operation) -> object:
-        sender = self._h_sender
-        reader = self._h_reader
-        sender.settle(reader is not None and reader._h_bytes.length() > 0)
-        self._h_check_reader()
-        if sender.unchecked or sender.exposed:
-            sender.unchecked = False
-            if operation.amount == 0 and sender.is_closing():
-                # One turn, in which connection_lost() comes and tells why.
-                operation.amount = 1
+        if operation.amount == FRESH:
+            sender = self._h_sender
+            sender.settle()
+            self._h_check_reader()
+            if sender.has_ended():
+                # One turn, in which connection_lost() comes.
+                operation.amount = TURNED
                 return TURN
-        elif sender.closing and operation.amount == 0:
-            operation.amount = 1
-            return TURN
-        return self._h_flow._h_check_drain()
+        return self._h_flow._h_check_drain(operation)
 
     def _h_check_reader(self) -> None:
-        """Raise what is wrong with the connection, as asyncio does, from the reader's exception()."""
+        """Raise what is wrong with the connection, as asyncio does, from the reader's exception().
+
+        It is one object, raised again and again: without the frames of the last time, which would stay alive with it.
+        """
         reader = self._h_reader
         if reader is not None and reader._h_plain_reads:
             if reader._exception is not None:
-                raise reader._exception
+                raise reader._exception.with_traceback(None)
         elif self._h_any_reader is not None:
             error = self._h_any_reader.exception()
             if error is not None:
-                raise error
+                raise error.with_traceback(None)
 
     def _h_wait(self, operation: Operation) -> None:
         self._h_flow._h_add_drain(operation)
@@ -264,8 +270,7 @@ class Writer(Source):
             # In two turns the transport is closed. What it belongs to now, the TLS layer, may keep that to itself.
             self._loop.call_soon(self._loop.call_soon, _tell_of_the_end, protocol, self, error)
             raise
-        sender.rebind(upgraded)
-        sender.exposed = False
+        sender.rebind(upgraded, False)
         if reader is not None:
             reader._h_transport = upgraded
             if reader._paused:
