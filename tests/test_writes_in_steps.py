@@ -1,15 +1,15 @@
-"""What a handler writes in a step gathers and leaves together, and nobody can tell but by the speed: nothing late, lost or out of order."""
+"""What a handler writes leaves before write() returns, in order; over TLS, before drain() does. Behind unread input answers share segments."""
 
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
-import time
+import os
 
 import pytest
-from conftest import new_loop
-from wires import RecordingTransport, Wire, connected, from_callback, received, segments_received, stepping, tcp_pair, turns
+from conftest import STOCK, new_loop
+from wires import RecordingTransport, Wire, connected, from_callback, received, stepping, tcp_pair, turns
+
+from headrace._transport import choose
 
 
 async def _handled(peer, handler, question=b"question\n"):
@@ -21,27 +21,29 @@ async def _handled(peer, handler, question=b"question\n"):
 
 
 def _at_once(run, streams) -> bool:
-    """Return whether a write reaches the socket within the call on this kind of loop: uvloop sends at the end of its turn."""
-    return run.kind != "uvloop"
+    """Return whether a write reaches the socket within the call: uvloop's own transport sends at the end of the turn."""
+    return run.kind != "uvloop" or os.environ.get(choose.VARIABLE) == "native"
 
 
-def test_header_and_body_leave_in_one_segment(run, ours):
-    """Three writes of a handler that was just woken make one TCP segment, where asyncio sends three."""
+def test_each_write_leaves_at_once(run, streams):
+    """The peer has each of a handler's writes before the handler goes on, with and without a drain()."""
 
     async def main():
-        async with connected(ours) as (reader, writer, peer):
+        async with connected(streams) as (reader, writer, peer):
 
             async def answering():
                 await reader.readline()
-                assert stepping() == (run.kind != "debug")
+                if streams is not STOCK:
+                    assert stepping() == (run.kind != "debug")
                 for piece in (b"head\n", b"body\n", b"tail\n"):
                     writer.write(piece)
+                    if _at_once(run, streams):
+                        assert peer.recv(100) == piece
+                await writer.drain()
 
             await _handled(peer, answering)
-            writer.close()
-            assert await received(peer) == b"head\nbody\ntail\n"
-            if run.kind != "debug":
-                assert segments_received(peer) == 1
+            writer.write_eof()
+            assert await received(peer) == (b"" if _at_once(run, streams) else b"head\nbody\ntail\n")
 
     run(main)
 
@@ -94,52 +96,6 @@ def test_wait_after_write(run, streams):
                 assert await loop.run_in_executor(None, peer.recv, 100) == b"answer\n"
 
             await _handled(peer, answering)
-
-    run(main)
-
-
-def test_first_of_many_slow_answers_comes_early(run, streams):
-    """With ten pipelined questions, each answered in 1 ms and drained, the first answers are out while the later ones are worked at."""
-
-    async def main():
-        async with connected(streams) as (reader, writer, peer):
-            early = []
-
-            async def answering():
-                for index in range(10):
-                    await reader.readline()
-                    time.sleep(0.001)
-                    writer.write(b"%d\n" % index)
-                    await writer.drain()
-                    if index == 4 and _at_once(run, streams):
-                        early.append(peer.recv(100))
-
-            await _handled(peer, answering, b"question\n" * 10)
-            if _at_once(run, streams):
-                assert early[0].startswith(b"0\n1\n2\n")
-            writer.write_eof()
-            assert b"".join(early) + await received(peer) == b"".join(b"%d\n" % index for index in range(10))
-
-    run(main)
-
-
-def test_fast_answers_share_segments(run, ours):
-    """Thirty-two pipelined questions whose answers cost next to nothing take far fewer segments than answers."""
-    if run.kind == "debug":
-        pytest.skip("in debug mode nothing is stepped")
-
-    async def main():
-        async with connected(ours) as (reader, writer, peer):
-
-            async def answering():
-                for _ in range(32):
-                    writer.write(await reader.readline())
-                    await writer.drain()
-
-            await _handled(peer, answering, b"question\n" * 32)
-            writer.write_eof()
-            assert await received(peer) == b"question\n" * 32
-            assert segments_received(peer) < 16
 
     run(main)
 
@@ -290,11 +246,18 @@ def test_items_wider_than_a_byte(run, streams):
     run(main)
 
 
-def test_gathering_is_bounded(run, ours):
-    """In one step at most 64 KiB gather: then they leave, and the rest follows in order."""
+class SecureTransport(RecordingTransport):
+    """A transport that says that it encrypts."""
+
+    def get_extra_info(self, name, default=None):
+        return "a context" if name == "sslcontext" else default
+
+
+def test_tls_gathers_up_to_a_bound(run, ours):
+    """Over TLS at most 64 KiB of plain text gather in a step: then they leave, and the rest follows in order."""
 
     async def main():
-        wire = Wire(ours)
+        wire = Wire(ours, SecureTransport())
 
         async def answering():
             await wire.reader.readline()
@@ -314,24 +277,50 @@ def test_gathering_is_bounded(run, ours):
     run(main)
 
 
-def test_one_large_write_after_small_ones(run, ours):
-    """A small write and then a large one in a step keep their order."""
+def test_tls_sends_at_drain(run, ours):
+    """Over TLS drain() sends what has gathered, as one piece, though more input is unread."""
 
     async def main():
-        wire = Wire(ours)
+        wire = Wire(ours, SecureTransport())
 
         async def answering():
-            await wire.reader.readline()
-            wire.writer.write(b"small")
-            wire.writer.write(b"L" * 100_000)
-            wire.writer.write(b"end")
+            for _ in range(3):
+                await wire.reader.readline()
+                before = len(wire.transport.sent)
+                wire.writer.write(b"head ")
+                wire.writer.write(b"body\n")
+                await wire.writer.drain()
+                assert b"".join(wire.transport.sent[before:]) == b"head body\n"
+                assert len(wire.transport.sent) == before + 1 or run.kind == "debug"
 
         task = asyncio.create_task(answering())
         await turns(2)
-        await from_callback(wire.protocol.data_received, b"line\n")
+        await from_callback(wire.protocol.data_received, b"line\n" * 3)
         await task
-        assert b"".join(wire.transport.sent) == b"small" + b"L" * 100_000 + b"end"
         wire.shut()
+
+    run(main)
+
+
+def test_one_large_write_after_small_ones(run, ours):
+    """A small write and then a large one in a step keep their order, over TLS too."""
+
+    async def main():
+        for transport in (RecordingTransport(), SecureTransport()):
+            wire = Wire(ours, transport)
+
+            async def answering(wire=wire):
+                await wire.reader.readline()
+                wire.writer.write(b"small")
+                wire.writer.write(b"L" * 100_000)
+                wire.writer.write(b"end")
+
+            task = asyncio.create_task(answering())
+            await turns(2)
+            await from_callback(wire.protocol.data_received, b"line\n")
+            await task
+            assert b"".join(wire.transport.sent) == b"small" + b"L" * 100_000 + b"end"
+            wire.shut()
 
     run(main)
 
@@ -364,10 +353,10 @@ def test_drain_after_a_large_answer_waits(run, streams):
 
 
 def test_a_transport_that_fails_is_reported(run, ours):
-    """Where sending what a step wrote fails, the loop's exception handler is told, and other connections of the step are served."""
+    """Where sending what a step gathered fails, the loop's exception handler is told, and other connections of the step are served."""
     errors = run.expect_errors()
 
-    class Failing(RecordingTransport):
+    class Failing(SecureTransport):
         def write(self, data):
             raise ValueError("no")
 
@@ -420,31 +409,3 @@ def test_the_loops_last_turn(loop_kind, streams):
         got += piece
     peer.close()
     assert got == b"head body"
-
-
-def test_exit_after_drain():
-    """os._exit() right after a drain() in a step loses nothing on asyncio's loop."""
-    program = """
-import asyncio, os, socket, sys, headrace
-
-async def main():
-    reader, writer = await headrace.open_connection(sock=socket.socket(fileno=int(sys.argv[1])))
-    await reader.readline()
-    writer.write(b"head ")
-    writer.write(b"body")
-    await writer.drain()
-    os._exit(0)
-
-asyncio.run(main())
-"""
-    end, peer = tcp_pair()
-    with end, peer:
-        child = subprocess.Popen([sys.executable, "-c", program, str(end.fileno())], pass_fds=[end.fileno()])
-        end.close()
-        time.sleep(0.05)
-        peer.sendall(b"line\n")
-        try:
-            assert peer.recv(100) == b"head body"
-            assert peer.recv(100) == b""
-        finally:
-            assert child.wait(10) == 0

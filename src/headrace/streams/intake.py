@@ -269,7 +269,7 @@ class Intake(Receiver):
     def _h_pending(self) -> object:
         """Return PENDING, or raise what broke the connection: what is buffered does not satisfy the read, and no more comes."""
         if self._h_lost is not None:
-            raise self._h_lost
+            raise self._h_lost.with_traceback(None)
         return PENDING
 
     def _h_wait(self, operation: Operation) -> None:
