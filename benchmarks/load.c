@@ -43,7 +43,7 @@ static struct {
     enum { ECHO, LINE, FRAME, CHURN, BULK, MEMORY } mode;
     int port, connections, depth;
     size_t size; /* of one unit on the wire, header and newline included */
-    bool tls, exchange;
+    bool tls, exchange, is_unix;
     double seconds, warmup;
     uint64_t messages;
 } opt = {.connections = 10, .depth = 1, .size = 1024, .seconds = 2, .warmup = 0.3};
@@ -109,7 +109,7 @@ static void open_conn(struct conn *c)
     memset(c, 0, sizeof *c);
     c->stamps = stamps ? stamps : calloc((size_t)opt.depth, sizeof *stamps);
     c->opened_at = now_ns();
-    wire_open(&c->wire, opt.port, tls_context);
+    wire_open(&c->wire, opt.port, opt.is_unix, tls_context);
     watch(c, EPOLLIN | (c->wire.wants_write ? EPOLLOUT : 0));
 }
 
@@ -398,7 +398,8 @@ static void parse(int argc, char **argv)
         {"size", required_argument, 0, 's'},   {"depth", required_argument, 0, 'd'},
         {"seconds", required_argument, 0, 't'}, {"messages", required_argument, 0, 'm'},
         {"warmup", required_argument, 0, 'w'}, {"tls", no_argument, 0, 'S'},
-        {"exchange", no_argument, 0, 'x'},     {0, 0, 0, 0}};
+        {"exchange", no_argument, 0, 'x'},     {"unix", no_argument, 0, 'u'},
+        {0, 0, 0, 0}};
     int found = -1;
     for (int o; (o = getopt_long(argc, argv, "", options, NULL)) != -1;)
         switch (o) {
@@ -411,6 +412,7 @@ static void parse(int argc, char **argv)
         case 'w': opt.warmup = atof(optarg); break;
         case 'S': opt.tls = true; break;
         case 'x': opt.exchange = true; break;
+        case 'u': opt.is_unix = true; break;
         default: exit(2);
         }
     for (size_t i = 0; optind < argc && i < sizeof modes / sizeof *modes; i++)

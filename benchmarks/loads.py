@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-Shape = Literal["echo", "line", "frame", "discard"]
+Shape = Literal["echo", "line", "frame", "split", "discard"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Load:
     depth: int = 1
     tls: bool = False
     exchange: bool = False
+    unix: bool = False
 
     @property
     def unit(self) -> str:
@@ -39,7 +40,7 @@ class Load:
         """The generator's command line, without port and durations."""
         line = [self.mode, "--connections", str(self.connections)]
         line += ["--size", str(self.size), "--depth", str(self.depth)]
-        return line + ["--tls"] * self.tls + ["--exchange"] * self.exchange
+        return line + ["--tls"] * self.tls + ["--exchange"] * self.exchange + ["--unix"] * self.unix
 
 
 KIB = 1024
@@ -86,6 +87,22 @@ _PLAIN = (
         "16 frames of 4-byte length + 128 B in flight, 10 connections",
         size=4 + 128,
         depth=16,
+    ),
+    Load(
+        "split1",
+        "frame",
+        "split",
+        "one frame in flight, answered by a write of its length and one of its 128 B",
+        size=4 + 128,
+    ),
+    Load(
+        "unixline",
+        "line",
+        "line",
+        "32 lines of 64 B in flight, 10 connections, a Unix socket",
+        size=64,
+        depth=32,
+        unix=True,
     ),
     Load(
         "churn",

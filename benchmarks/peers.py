@@ -19,7 +19,9 @@ class Peer:
 
     def reason_to_skip(self, load: Load) -> str | None:
         """Why this pair makes no sense, or None when it does."""
-        reads_units = load.shape in ("line", "frame")
+        reads_units = load.shape in ("line", "frame", "split")
+        if load.unix and self.streams not in ("asyncio", "headrace"):
+            return "only asyncio's and headrace's streams are served on a Unix socket"
         if self.loop == "C" and load.tls:
             return "the C server is plain TCP: the limit, not a TLS stack"
         if self.loop == "C" and reads_units:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -57,6 +59,18 @@ async def frame(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     await _close(writer)
 
 
+async def split(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Send back one length-prefixed frame at a time, in two writes."""
+    with contextlib.suppress(asyncio.IncompleteReadError):
+        while True:
+            header = await reader.readexactly(4)
+            payload = await reader.readexactly(int.from_bytes(header, "big"))
+            writer.write(header)
+            writer.write(payload)
+            await writer.drain()
+    await _close(writer)
+
+
 async def discard(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Read to the end and answer nothing."""
     while await reader.read(READ_SIZE):
@@ -68,6 +82,7 @@ HANDLERS: dict[Shape, Handler] = {
     "echo": echo,
     "line": line,
     "frame": frame,
+    "split": split,
     "discard": discard,
 }
 
@@ -86,6 +101,17 @@ async def start(
     # The caller sleeps for ever; a server nobody refers to may stop accepting.
     _kept.append(server)
     return bound
+
+
+async def start_unix(start_server: Starter, shape: Shape) -> int:
+    """Listen on an abstract Unix socket; return the number in its name."""
+    number = os.getpid()
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(f"\0headrace-benchmark-{number}")
+    _kept.append(
+        await start_server(HANDLERS[shape], sock=listener, backlog=BACKLOG)
+    )
+    return number
 
 
 _kept: list[Any] = []

@@ -29,7 +29,7 @@ from typing import Any
 
 from . import server_protocols, server_streams
 from .builds import build_of
-from .loads import LOADS, Load, Shape
+from .loads import LOADS, Load
 from .peers import PEERS, Peer
 
 PR_SET_PDEATHSIG = 1  # Linux <sys/prctl.h>
@@ -69,17 +69,20 @@ def _versions(peer: Peer) -> str:
     return ", ".join(parts)
 
 
-def _starter(peer: Peer) -> server_streams.Starter:
+def _starter(peer: Peer, unix: bool) -> server_streams.Starter:
     """The ``start_server`` of a streams peer, in asyncio's signature."""
+    if unix:
+        module: Any = importlib.import_module(peer.streams)
+        starter: server_streams.Starter = module.start_unix_server
+        return starter
     if peer.streams == "asyncio":
         return asyncio.start_server
     if peer.streams == "serve":
         return _start_service
-    module: Any = importlib.import_module(peer.streams)
+    module = importlib.import_module(peer.streams)
     if peer.streams == "aiofastnet":  # takes the loop first
         return partial(module.start_server, asyncio.get_running_loop())
-    starter: server_streams.Starter = module.start_server
-    return starter
+    return module.start_server  # type: ignore[no-any-return]
 
 
 async def _start_service(handler: Any, host: str, port: int, **options: Any) -> Any:
@@ -92,12 +95,15 @@ async def _start_service(handler: Any, host: str, port: int, **options: Any) -> 
 
 
 async def _serve_on_asyncio(
-    peer: Peer, shape: Shape, port: int, context: ssl.SSLContext | None
+    peer: Peer, load: Load, port: int, context: ssl.SSLContext | None
 ) -> None:
     if peer.streams == "protocol":
-        bound = await server_protocols.start(shape, port, context)
+        bound = await server_protocols.start(load.shape, port, context)
+    elif load.unix:
+        bound = await server_streams.start_unix(_starter(peer, True), load.shape)
     else:
-        bound = await server_streams.start(_starter(peer), shape, port, context)
+        starter = _starter(peer, False)
+        bound = await server_streams.start(starter, load.shape, port, context)
     _say(port=bound, versions=_versions(peer))
     await asyncio.get_running_loop().create_future()
 
@@ -122,7 +128,7 @@ def _serve(peer: Peer, load: Load, port: int, context: ssl.SSLContext | None) ->
     if peer.loop == "uvloop":
         factory = importlib.import_module("uvloop").new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(_serve_on_asyncio(peer, load.shape, port, context))
+        runner.run(_serve_on_asyncio(peer, load, port, context))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stddef.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -18,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 #ifndef NO_TLS
 #include <openssl/err.h>
@@ -100,17 +102,36 @@ static inline SSL_CTX *wire_tls_context(void)
 }
 #endif
 
-static inline void wire_open(struct wire *w, int port, SSL_CTX *tls)
+/* The address of the server: TCP on loopback, or the abstract Unix socket that it
+ * names by the same number. Returns its size. */
+static inline socklen_t wire_address(struct sockaddr_storage *to, int port, bool is_unix)
 {
-    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
-    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    memset(to, 0, sizeof *to);
+    if (!is_unix) {
+        struct sockaddr_in *in = (struct sockaddr_in *)to;
+        in->sin_family = AF_INET;
+        in->sin_port = htons((uint16_t)port);
+        in->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        return sizeof *in;
+    }
+    struct sockaddr_un *un = (struct sockaddr_un *)to;
+    un->sun_family = AF_UNIX;
+    int length = snprintf(un->sun_path + 1, sizeof un->sun_path - 1, "headrace-benchmark-%d", port);
+    return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)length);
+}
+
+static inline void wire_open(struct wire *w, int port, bool is_unix, SSL_CTX *tls)
+{
+    struct sockaddr_storage to;
+    socklen_t size = wire_address(&to, port, is_unix);
     memset(w, 0, sizeof *w);
-    w->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    w->fd = socket(to.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (w->fd < 0)
         die("socket: %s", strerror(errno));
     int one = 1;
-    setsockopt(w->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    if (connect(w->fd, (struct sockaddr *)&to, sizeof to) == 0)
+    if (!is_unix)
+        setsockopt(w->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    if (connect(w->fd, (struct sockaddr *)&to, size) == 0)
         w->connected = true;
     else if (errno != EINPROGRESS)
         die("connect: %s", strerror(errno));
@@ -124,8 +145,7 @@ static inline void wire_open(struct wire *w, int port, SSL_CTX *tls)
 #else
     (void)tls;
 #endif
-    w->ready = w->connected && !w->ssl;
-    w->wants_write = !w->connected;
+    w->wants_write = true; /* being writable is the first event, also of what is connected at once */
 }
 
 /* Carry on with connecting; true once bytes may be sent. */
@@ -136,7 +156,7 @@ static inline bool wire_establish(struct wire *w)
     if (!w->connected) {
         int error = 0;
         socklen_t size = sizeof error;
-        struct sockaddr_in peer;
+        struct sockaddr_storage peer;
         socklen_t peer_size = sizeof peer;
         getsockopt(w->fd, SOL_SOCKET, SO_ERROR, &error, &size);
         if (error)
@@ -144,8 +164,8 @@ static inline bool wire_establish(struct wire *w)
         if (getpeername(w->fd, (struct sockaddr *)&peer, &peer_size) != 0)
             return false;
         w->connected = true;
-        w->wants_write = false;
     }
+    w->wants_write = false;
 #ifndef NO_TLS
     if (w->ssl) {
         int result = SSL_do_handshake(w->ssl);
