@@ -314,7 +314,7 @@ cdef class SocketSender(Sender):
                 self.direct.push()
 
     cpdef object write(self, object data):
-        # First of all: what another thread writes must not get among what a step gathers.
+        # First of all: what another thread writes must not get among what a step writes.
         if self.direct is not None:
             self.direct.reactor.check_thread()
         Sender.write(self, data)

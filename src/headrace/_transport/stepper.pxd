@@ -14,7 +14,7 @@ cdef class Gathering:
 cdef class Stepper:
     cdef object __weakref__
     cdef readonly object loop
-    # A task is being stepped, so what it writes is gathered.
+    # A task is being stepped: its writes end with the step.
     cdef readonly bint stepping
     # What a stepped task is told has ended.
     cdef object woken

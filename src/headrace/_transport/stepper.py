@@ -2,7 +2,7 @@
 
 In asyncio every task that waits is resumed by a Handle and a Future of its own. Here all tasks whose bytes came in one turn of the loop
 are resumed by one handle in the next turn, as early as asyncio would do it and in the same order, by calling their wake-ups ("a step"); and
-what a task writes in its step leaves together at the step's end. Calling a wake-up is only right under conditions, all of them checked
+what a task writes in its step is out at the step's end. Calling a wake-up is only right under conditions, all of them checked
 in resume(): each one, when missing, was seen to hang, to lose a wake or to run user code in the wrong place. Where they do not hold, the
 future that the task waits for gets a result, and the loop does the rest.
 """
@@ -52,15 +52,15 @@ SCRATCH_BYTES = 256 * 1024
 
 
 class Gathering:
-    """Something that gathers what is written in a step: a Sender."""
+    """Something that has to be flushed at the end of a step in which it was written to: a Sender."""
 
     def flush(self) -> None:
-        """Send what was gathered."""
+        """Send what was kept, and have the system send what it holds."""
         raise NotImplementedError
 
 
 class Stepper:
-    """Steps tasks of one loop, gathers what they write, and keeps the count that makes the impatient wait their turn."""
+    """Steps tasks of one loop, ends their writing, and keeps the count that makes the impatient wait their turn."""
 
     def __init__(self, loop: object) -> None:
         self.loop = loop
@@ -182,7 +182,7 @@ class Stepper:
         usual = self.eager and not self.debug and asyncio.Task is _CTask and not makes_its_own_tasks(self.loop)
         if not usual or not self.collecting or not self.is_quiet():
             return self.loop.create_task(coroutine)
-        # Nothing but the reactor is on the stack, and what the handler writes first is gathered as in every other step.
+        # Nothing but the reactor is on the stack, and what the handler writes first ends as in every other step.
         self.stepping = True
         self.left = BUDGET
         try:

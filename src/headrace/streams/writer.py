@@ -1,7 +1,7 @@
 """StreamWriter: asyncio's writer over a Sender.
 
 ``Writer`` does the work and is compiled; ``StreamWriter`` adds asyncio's class, for ``isinstance``, and the methods that are not on the
-data path. Writes go through the Sender, which gathers them where nobody can tell the difference.
+data path. Writes go through the Sender.
 """
 
 from __future__ import annotations
