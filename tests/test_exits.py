@@ -8,7 +8,7 @@ import sys
 
 import pytest
 from conftest import LOOP_KINDS, new_loop
-from wires import RecordingTransport, Wire, stepping, tcp_pair
+from wires import SecureTransport, Wire, stepping, tcp_pair
 
 EXITS = [SystemExit, KeyboardInterrupt]
 FAILURES = [GeneratorExit, RuntimeError, asyncio.InvalidStateError, StopAsyncIteration]
@@ -165,7 +165,7 @@ def test_an_exit_while_a_step_is_sent(loop_kind, ours, exception, where):
     def handler(loop, context):
         raise exception("meanwhile")
 
-    class Interrupted(RecordingTransport):
+    class Interrupted(SecureTransport):
         def write(self, data):
             raise exception("meanwhile") if where == "write" else OSError("no")
 

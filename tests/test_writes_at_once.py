@@ -272,7 +272,11 @@ CASES = [
     *[(end, transport, "written") for end in ("exits", "execs") for transport in ("tcp", "unix")],
 ]
 # uvloop's own transport, the portable way there, sends at the end of the loop's turn.
-PLACES = [(loop, way) for loop in LOOP_KINDS for way in WAYS if (loop, way) in {("asyncio", "native"), ("asyncio", "portable"), ("uvloop", "native")}]
+PLACES = [
+    (loop, way)
+    for loop, way in [("asyncio", "native"), ("asyncio", "portable"), ("uvloop", "native")]
+    if loop in LOOP_KINDS and way in WAYS
+]
 
 
 @pytest.mark.once

@@ -1,4 +1,4 @@
-"""What a handler writes leaves before write() returns, in order; over TLS, before drain() does. Behind unread input answers share segments."""
+"""What a handler writes leaves before write() returns, in order; over TLS, before drain() does; and behind it whatever ends the stream."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 
 import pytest
 from conftest import STOCK, new_loop
-from wires import RecordingTransport, Wire, connected, from_callback, received, stepping, tcp_pair, turns
+from wires import RecordingTransport, SecureTransport, Wire, connected, from_callback, received, stepping, tcp_pair, turns
 
 from headrace._transport import choose
 
@@ -244,13 +244,6 @@ def test_items_wider_than_a_byte(run, streams):
         wire.shut()
 
     run(main)
-
-
-class SecureTransport(RecordingTransport):
-    """A transport that says that it encrypts."""
-
-    def get_extra_info(self, name, default=None):
-        return "a context" if name == "sslcontext" else default
 
 
 def test_tls_gathers_up_to_a_bound(run, ours):

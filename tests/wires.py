@@ -69,6 +69,13 @@ class RecordingTransport(asyncio.Transport):
         return default
 
 
+class SecureTransport(RecordingTransport):
+    """A transport that says that it encrypts: what is written in a step gathers."""
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return "a context" if name == "sslcontext" else default
+
+
 class Wire:
     """A stream over a transport, with no socket: reader, writer, protocol, transport."""
 
