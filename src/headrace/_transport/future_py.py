@@ -6,6 +6,12 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import Any
 
+try:
+    from asyncio import future_add_to_awaited_by as add_to_awaited_by
+    from asyncio import future_discard_from_awaited_by as discard_from_awaited_by
+except ImportError:  # before Python 3.14 futures do not know who awaits them
+    add_to_awaited_by = discard_from_awaited_by = None
+
 
 def begin_wait(future: Any) -> None:
     """Mark *future*, which is pending, as awaited: a task asks that of what it is yielded."""
@@ -25,6 +31,10 @@ def task_context(future: Any) -> Context:
 
 
 def forget_task(future: Any) -> bool:
-    """Take the one callback of *future* back; return whether there is none now."""
+    """Take the one callback of *future*, the wake-up of a task, back, and the task out of those that await it; return whether there was one."""
     callback = task_callback(future)
-    return callback is not None and future.remove_done_callback(callback) == 1
+    if callback is None or future.remove_done_callback(callback) != 1:
+        return False
+    if discard_from_awaited_by is not None:
+        discard_from_awaited_by(future, callback.__self__)
+    return True
