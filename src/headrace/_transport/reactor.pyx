@@ -13,6 +13,7 @@ The table is what keeps connections alive, and an ordinary object that the colle
 
 import asyncio
 import functools
+import sys
 from contextvars import Context
 
 from cpython.exc cimport PyErr_SetFromErrno
@@ -224,7 +225,13 @@ cdef class Reactor:
         """Serve what is ready; the loop calls this when the set is."""
         cdef int left = EVENTS
         cdef int served
-        if self.epoll < 0 or self.is_inherited():
+        if self.epoll < 0:
+            return
+        if self.is_inherited():
+            # Nobody here may serve what is ready, and while it is ready the loop spins. From Python 3.14 on a forked child cannot step a task
+            # of this loop anyway, not even to exit.
+            if sys.version_info >= (3, 14) and asyncio._get_running_loop() is not self.loop:
+                self.loop.stop()
             return
         self.thread = PyThread_get_thread_ident()
         self.serving = True

@@ -260,6 +260,10 @@ def complete(future: object) -> None:
 
 def raise_later(stepper: Stepper, error: BaseException) -> None:
     """Have the loop raise *error* from a handle of its own: what goes on now has to come to its end."""
+    # In a child that a task has forked, the tasks of Python 3.14 complain at the end of each step that their loop is not the running one,
+    # which hides that the child exits.
+    if type(error) is RuntimeError and isinstance(error.__context__, (SystemExit, KeyboardInterrupt)):
+        error = error.__context__
     stepper.loop.call_soon(_raise, error)
 
 
