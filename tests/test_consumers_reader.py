@@ -308,6 +308,7 @@ def test_health_of_a_pooled_connection(run, streams):
     run(main)
 
 
+@pytest.mark.filterwarnings("ignore:'asyncio.iscoroutinefunction' is deprecated")  # from Python 3.14 on
 def test_a_mock_made_from_the_spec(run, streams):
     """Mock(spec=StreamReader) makes AsyncMocks of what must be awaited, plain mocks of the rest, and inspect agrees."""
 
@@ -334,6 +335,7 @@ def test_a_mock_made_from_the_spec(run, streams):
     run(main)
 
 
+@pytest.mark.filterwarnings("ignore:'asyncio.iscoroutinefunction' is deprecated")  # from Python 3.14 on
 def test_autospec_and_signatures(run, streams):
     """create_autospec and inspect.signature know the parameters of the functions and classes, and refuse others."""
 

@@ -10,7 +10,7 @@ import weakref
 from unittest import mock
 
 import pytest
-from wires import Wire, from_callback, turns
+from wires import RecordingTransport, Wire, from_callback, turns
 
 CLASSES = ["StreamReader", "StreamWriter", "StreamReaderProtocol", "FlowControlMixin"]
 
@@ -142,6 +142,7 @@ def test_mock_with_spec(streams):
         reader.no_such_method  # noqa: B018
 
 
+@pytest.mark.filterwarnings("ignore:'asyncio.iscoroutinefunction' is deprecated")  # from Python 3.14 on
 def test_coroutine_functions(streams):
     """asyncio, and from Python 3.12 on inspect, take the waiting methods for coroutine functions, and only these."""
     waiting = [streams.StreamReader.read, streams.StreamReader.readline, streams.StreamWriter.drain, streams.StreamWriter.wait_closed]
@@ -151,6 +152,24 @@ def test_coroutine_functions(streams):
             assert inspect.iscoroutinefunction(function)
     for function in (streams.StreamReader.at_eof, streams.StreamReader.feed_data, streams.StreamWriter.write):
         assert not asyncio.iscoroutinefunction(function)
+
+
+def test_a_replaced_transport(run, streams):
+    """A protocol that is given another transport passes it on to its reader; the reader refuses one where it has none."""
+    if not hasattr(streams.StreamReader, "_replace_transport"):
+        pytest.skip("new in Python 3.14")
+
+    async def main():
+        wire = Wire(streams)
+        other = RecordingTransport()
+        wire.protocol._replace_transport(other)
+        assert wire.reader._transport is other
+        assert wire.protocol._transport is other
+        with pytest.raises(AssertionError, match="Transport not set"):
+            streams.StreamReader()._replace_transport(other)
+        wire.shut()
+
+    run(main)
 
 
 def test_subclasses_in_python(run, streams):

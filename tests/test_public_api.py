@@ -113,6 +113,7 @@ def test_functions(name):
     assert inspect.iscoroutinefunction(function)
 
 
+@pytest.mark.filterwarnings("ignore:'asyncio.iscoroutinefunction' is deprecated")  # from Python 3.14 on
 @pytest.mark.parametrize(("owner", "name"), [(owner, name) for owner, methods in METHODS.items() for name in methods])
 def test_methods(owner, name):
     """Each documented method has the documented parameters, and those that are awaited count as coroutine functions."""

@@ -8,13 +8,14 @@ from asyncio import coroutines
 def mark_coroutine_functions(cls: type, names: tuple[str, ...]) -> None:
     """Mark the methods *names* of *cls*, so that ``Mock(spec=cls)`` makes AsyncMocks of them.
 
-    Source: asyncio.iscoroutinefunction() looks for ``_is_coroutine``, inspect's (3.12 and later) for the mark of markcoroutinefunction().
+    Source: from Python 3.12 on inspect and asyncio look for the mark of markcoroutinefunction(), before that asyncio for ``_is_coroutine``.
     """
     for name in names:
         function = getattr(cls, name)
-        function._is_coroutine = coroutines._is_coroutine  # type: ignore[attr-defined]  # private, and looked for
         if sys.version_info >= (3, 12):
             inspect.markcoroutinefunction(function)
+        else:
+            function._is_coroutine = coroutines._is_coroutine  # private, and looked for
 
 
 class SignatureOf:

@@ -198,6 +198,9 @@ class StreamProtocol(FlowControl):
     def _replace_transport(self, transport: object) -> None:
         self._h_transport = transport
         self._over_ssl = transport.get_extra_info("sslcontext") is not None
+        reader = self._stream_reader
+        if hasattr(reader, "_replace_transport"):  # asyncio's own has it from Python 3.14 on
+            reader._replace_transport(transport)
 
     # ---- arriving bytes
 

@@ -115,6 +115,11 @@ class Intake(Receiver):
     def _transport(self, transport: object) -> None:
         self._h_transport = transport
 
+    def _replace_transport(self, transport: asyncio.BaseTransport) -> None:
+        if self._h_transport is None:
+            raise AssertionError("Transport not set")
+        self._h_transport = transport
+
     def _wakeup_waiter(self) -> None:
         self._h_wake()
 
