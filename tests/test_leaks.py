@@ -11,6 +11,7 @@ import pytest
 from conftest import LOOP_KINDS
 from leaks import DATA, MEASUREMENTS, REPEATS, WARM_UP, grown
 from wires import FEEDS, RecordingTransport, Wire, from_callback, turns
+from wires import READS as EVERY_READ
 
 
 # The loops that step tasks, in Python and in C: what leaks on another kind leaks on these.
@@ -223,6 +224,93 @@ def test_not_finished(run, ours, end):
                 await end(wire, read())
 
         assert await grown(step, {"the reader": wire.reader, "the separator": separator}, REPEATS // 2) == {}
+        wire.shut()
+
+    run(main)
+
+
+# ---- what may wait, and what may end a wait
+
+WAITS = {
+    **{name: (lambda wire, read=read: read(wire.reader)) for name, (read, _) in EVERY_READ.items()},
+    "drain": lambda wire: wire.writer.drain(),
+    "_drain_helper": lambda wire: wire.protocol._drain_helper(),
+    "wait_closed": lambda wire: wire.writer.wait_closed(),
+}
+
+
+def come(wire, task):
+    wire.protocol.data_received(DATA)
+    wire.protocol.resume_writing()
+
+
+def end(wire, task):
+    wire.protocol.eof_received()
+
+
+def close(wire, task):
+    wire.protocol.connection_lost(None)
+
+
+def lose(wire, task):
+    wire.protocol.connection_lost(ConnectionResetError("why"))
+
+
+def cancel(wire, task):
+    task.cancel()
+
+
+def lose_and_cancel(wire, task):
+    lose(wire, task)
+    task.cancel()
+
+
+# Apart from one another: a future that was cancelled is not used again, and with it goes what it has gathered.
+@pytest.mark.parametrize("wakes", [(come, end, close, lose), (cancel, lose_and_cancel)], ids=["woken", "cancelled"])
+@pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
+def test_every_wait(run, ours, wait, wakes):
+    """A task that waits, whatever for, is freed when it is over, however its wait ends: no future of ours remembers it."""
+
+    async def step():
+        for wake in wakes:
+            for make in (directly, lambda operation: operation):
+                wire = Wire(ours)
+                wire.protocol.pause_writing()
+                task = asyncio.create_task(make(wait(wire)))
+                await turns()
+                assert not task.done()
+                asyncio.get_running_loop().call_soon(wake, wire, task)
+                await turns(4)
+                if not task.done():  # that was not what it waits for
+                    asyncio.get_running_loop().call_soon(lose, wire, task)
+                await asyncio.wait([task])
+                assert task.cancelled() or task.exception() is None or isinstance(task.exception(), (OSError, EOFError, StopAsyncIteration))
+                wire.shut()
+
+    async def main():
+        assert await grown(step, repeats=REPEATS // 8, warm_up=WARM_UP // 8) == {}
+
+    run(main)
+
+
+def test_futures_of_another_class(run, ours):
+    """A loop may make futures of a class of its own, whose fields nobody knows: they remember no task either."""
+
+    class Future(asyncio.Future):
+        pass
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.create_future = lambda: Future(loop=loop)
+        wire = Wire(ours)
+
+        async def step():
+            task = asyncio.create_task(directly(wire.reader.readline()))
+            await turns()
+            loop.call_soon(wire.protocol.data_received, DATA)
+            await task
+
+        assert await grown(step, repeats=REPEATS // 2) == {}
         wire.shut()
 
     run(main)
