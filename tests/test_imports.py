@@ -116,3 +116,22 @@ def test_it_can_be_imported_where_there_is_no_unix():
     """What only a Unix has is imported where it is used: the package itself can be imported without (asyncio imports some of it here)."""
     program = "import asyncio, sys; sys.modules.update(dict.fromkeys(('fcntl', 'termios', 'resource', 'pwd', 'grp'))); import headrace"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+# What importing headrace loads beside asyncio, ssl and what these load: nothing that only some programs need.
+LOADED = {"headrace", "headrace.errors", "headrace.swap", "headrace._core", "headrace._transport", "headrace.streams"}
+
+
+def test_importing_it_loads_what_streams_need_only():
+    """`import headrace` costs what streams cost: no server, no race between addresses, no classes that are written at run time."""
+    program = (
+        "import sys, asyncio, ssl; before = set(sys.modules); import headrace;"
+        "print(*sorted(set(sys.modules) - before - set(sys.stdlib_module_names)));"
+        "print(*sorted((set(sys.modules) - before) & set(sys.stdlib_module_names)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    others, standard = (set(line.split()) for line in done.stdout.split("\n")[:2])
+    ours = {name for name in others if name.startswith("headrace")}
+    assert {".".join(name.split(".")[:2]) for name in ours} == LOADED
+    assert {name for name in others - ours if not name.startswith(("_cython", "cython"))} == set()
+    assert not standard & {"dataclasses", "ipaddress", "json", "shutil", "logging.handlers", "multiprocessing", "email", "http", "argparse"}

@@ -6,6 +6,8 @@ import inspect
 import pickle
 import socket
 import ssl
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -94,8 +96,34 @@ def test_names():
     """__all__ is a sorted tuple of names that exist, and the package defines no public name besides, but for its modules."""
     assert isinstance(headrace.__all__, tuple)
     assert list(headrace.__all__) == sorted(set(headrace.__all__))
-    public = {name for name, value in vars(headrace).items() if not name.startswith("_") and not inspect.ismodule(value)}
+    public = {name for name in dir(headrace) if not name.startswith("_") and not inspect.ismodule(getattr(headrace, name))}
     assert public == set(headrace.__all__)
+
+
+def test_names_that_are_loaded_later():
+    """What `import headrace` leaves unloaded is there when it is asked for, in each way: by name, by `*`, by pickle, and in dir()."""
+    programs = (
+        "import headrace; headrace.serve; headrace.serve; assert headrace.serve is headrace.server.serve.serve",
+        "import headrace; headrace.server.metrics.serve_metrics",
+        "from headrace import *; serve, Certificates, StreamServer, open_connection",
+        "from headrace import server, Statistics; server.metrics",
+        "import headrace; assert set(headrace.__all__) | {'server', 'streams', '__version__', 'install'} <= set(dir(headrace))",
+        "import pickle; assert pickle.loads(b'cheadrace\\nShutdownReport\\n.').__name__ == 'ShutdownReport'",
+        "import headrace, inspect; assert {'serve', 'Connection'} <= {name for name, _ in inspect.getmembers(headrace)}",
+        "import headrace\ntry: headrace.nonsense\nexcept AttributeError as error: assert 'nonsense' in str(error)\nelse: assert 0",
+        "import headrace\ntry: headrace.server.nonsense\nexcept AttributeError as error: assert 'nonsense' in str(error)\nelse: assert 0",
+    )
+    for program in programs:
+        done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False, timeout=60)
+        assert (program, done.returncode, done.stderr) == (program, 0, "")
+
+
+def test_later_names_are_where_they_say():
+    """The names that are loaded later are the ones that type checkers see imported, from the same modules."""
+    tree = ast.parse((ROOT / "src/headrace/__init__.py").read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If) and node.test.id == "TYPE_CHECKING")
+    seen = {alias.name: node.module for node in block.body for alias in node.names if node.module != "headrace"}
+    assert seen == headrace._LATER
 
 
 def test_names_of_asyncio():

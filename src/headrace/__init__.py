@@ -1,14 +1,9 @@
 """asyncio Streams built again: the same names and calls, on whatever event loop is running."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from headrace.errors import IncompleteReadError, LimitOverrunError, UpgradeError
-from headrace.server.certificates import Certificates
-from headrace.server.connection import Connection, Credentials, current_connection
-from headrace.server.proxy import ProxyError, ProxyHeader
-from headrace.server.serve import serve
-from headrace.server.server import StreamServer
-from headrace.server.statistics import Statistics
-from headrace.server.stopping import ShutdownReport
-from headrace.server.systemd import activated_sockets
 from headrace.streams.connect import open_connection, open_unix_connection
 from headrace.streams.listen import start_server, start_unix_server
 from headrace.streams.protocol import FlowControlMixin, StreamReaderProtocol
@@ -16,6 +11,17 @@ from headrace.streams.reader import StreamReader
 from headrace.streams.server import Server
 from headrace.streams.writer import StreamWriter
 from headrace.swap import install, uninstall
+
+if TYPE_CHECKING:
+    from headrace import server as server
+    from headrace.server.certificates import Certificates
+    from headrace.server.connection import Connection, Credentials, current_connection
+    from headrace.server.proxy import ProxyError, ProxyHeader
+    from headrace.server.serve import serve
+    from headrace.server.server import StreamServer
+    from headrace.server.statistics import Statistics
+    from headrace.server.stopping import ShutdownReport
+    from headrace.server.systemd import activated_sockets
 
 __all__ = (
     "Certificates",
@@ -45,3 +51,31 @@ __all__ = (
     "uninstall",
 )
 __version__ = "0.1.0"
+
+# Loaded when they are first asked for: a program that only uses streams does not pay for the server.
+_LATER = {
+    "Certificates": "headrace.server.certificates",
+    "Connection": "headrace.server.connection",
+    "Credentials": "headrace.server.connection",
+    "ProxyError": "headrace.server.proxy",
+    "ProxyHeader": "headrace.server.proxy",
+    "ShutdownReport": "headrace.server.stopping",
+    "Statistics": "headrace.server.statistics",
+    "StreamServer": "headrace.server.server",
+    "activated_sockets": "headrace.server.systemd",
+    "current_connection": "headrace.server.connection",
+    "serve": "headrace.server.serve",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "server":
+        return importlib.import_module("headrace.server")
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(_LATER[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER, "server"} - {"TYPE_CHECKING", "Any", "importlib"})

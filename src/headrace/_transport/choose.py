@@ -16,8 +16,7 @@ import ssl
 import sys
 from asyncio import constants
 from asyncio.selector_events import BaseSelectorEventLoop
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 native: Any = None
 _listener: Any = None
@@ -49,8 +48,7 @@ LOOP_CALLS = ("create_connection", "create_server", "create_unix_connection", "c
 SMALL_LIMIT_BYTES = 65536
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """How a connection is served: the *way* to the socket, the *form* of the protocol, and the *reason*, one sentence."""
 
     way: Way
@@ -149,8 +147,7 @@ def is_libuv(loop: asyncio.AbstractEventLoop) -> bool:
     return any(cls.__module__.partition(".")[0] == "uvloop" for cls in type(loop).__mro__)
 
 
-@dataclass(frozen=True)
-class Secure:
+class Secure(NamedTuple):
     """How connections are secured: what the functions that open them are given as ssl=…, server_hostname=… and the rest."""
 
     context: ssl.SSLContext

@@ -14,8 +14,6 @@ import ssl as ssl_module
 from collections.abc import Awaitable, Sequence
 from typing import Any
 
-import aiohappyeyeballs
-
 from headrace._transport.choose import Secure, Way, adopt, choose
 from headrace.streams.arguments import check_session, check_stream_socket, check_timeouts, check_unix_socket, checked_limit, given
 from headrace.streams.factory import make, receive_bytes
@@ -242,6 +240,9 @@ async def race(
     all_errors: bool,
 ) -> socket.socket:
     """Return a socket that is connected to the first of *addresses* that answers; raise as open_connection() says."""
+    # When it is needed: importing it takes a third as long as headrace.
+    import aiohappyeyeballs
+
     attempts = Attempts(loop, local)
     try:
         return await aiohappyeyeballs.start_connection(
