@@ -1,32 +1,46 @@
-# Everything is set up on the way: all this needs is make, a C compiler and Python 3.11 or newer with its venv module.
-# PYTHON names the interpreter of .venv; the tests run on the newest Python found, with PYTHONS=all on each.
+# Everything is set up on the way: all this needs is make, a C compiler and Python 3.11 or newer with its venv module and headers, which
+# .ci/ready.py checks first. PYTHON names the interpreter of .venv; the tests run on the newest Python found, with PYTHONS=all on each.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pxd')
+PEERS := redis-server socat openssl curl strace haproxy systemd:/usr/bin/systemd-socket-activate \
+	nginx-light:/usr/sbin/nginx libnginx-mod-stream:/usr/lib/nginx/modules/ngx_stream_module.so
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+# A .venv that was not finished, or whose interpreter has gone, does not count as made.
+ifneq ($(shell test -e $(VENV)/.made && $(BIN)/python -c '' 2> /dev/null && echo whole),whole)
+$(shell rm -f $(VENV)/.made)
+endif
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-peers test-sanitizers lint bench clean
+.PHONY: help demo test test-peers test-sanitizers test-debian test-world lint bench dist clean
 
 help:  ## show this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "  make %-16s %s\n", $$1, $$2 }'
 
-$(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than Python 3.11: make PYTHON=…"; exit 1; }
+$(VENV)/.made:
+	@command -v $(PYTHON) > /dev/null || { echo "missing: $(PYTHON). On Debian: apt-get install python3 python3-venv python3-dev gcc libc6-dev"; exit 1; }
+	@$(PYTHON) .ci/ready.py
+	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
+	@touch $@
 
 # The compiled build, anew when a source has changed. In a copy: nothing is built inside the tree.
-$(VENV)/.installed: $(BIN)/python $(SOURCES)
+$(VENV)/.installed: $(VENV)/.made $(SOURCES)
+	@$(BIN)/python .ci/ready.py
 	rm -rf $(VENV)/source && mkdir $(VENV)/source
 	cp -r src setup.py pyproject.toml README.md LICENSE $(VENV)/source
 	find $(VENV)/source -name '*.so' -delete
-	HEADRACE_REQUIRE_EXTENSIONS=1 $(BIN)/pip install -q '$(VENV)/source[demo]'
-	HEADRACE_REQUIRE_EXTENSIONS=1 $(BIN)/pip install -q --no-deps --force-reinstall $(VENV)/source
+	printf '[build_ext]\nparallel = 8\n' > $(VENV)/source/parallel.cfg
+	HEADRACE_REQUIRE_EXTENSIONS=1 DIST_EXTRA_CONFIG=$(CURDIR)/$(VENV)/source/parallel.cfg \
+		$(BIN)/pip wheel -q --no-deps -w $(VENV)/source $(VENV)/source
+	$(BIN)/pip install -q "$$(echo $(VENV)/source/*.whl)[demo]"
+	$(BIN)/pip install -q --no-deps --force-reinstall $(VENV)/source/*.whl
 	rm -rf $(VENV)/source
 	@touch $@
 
-$(BIN)/nox: $(BIN)/python
+$(BIN)/nox: $(VENV)/.made
 	$(BIN)/pip install -q 'nox>=2024.10'
 	@touch $@
 
@@ -34,14 +48,20 @@ demo: $(VENV)/.installed  ## small programs on real sockets, then what a message
 	$(BIN)/headrace demo
 
 test: $(BIN)/nox  ## lint, types, and all tests on both builds; PYTHONS=all for each Python found, not the newest only
-	PYTHONS=$(PYTHONS) $(BIN)/nox
+	PYTHONS="$(PYTHONS)" $(BIN)/nox
 
 test-peers: $(BIN)/nox  ## the tests that need programs of the system (redis-server and the like; as root it installs what is missing)
-	.ci/packages redis-server socat openssl curl strace haproxy systemd:/usr/bin/systemd-socket-activate nginx-light:/usr/sbin/nginx libnginx-mod-stream:/usr/lib/nginx/modules/ngx_stream_module.so
+	.ci/packages $(PEERS)
 	$(BIN)/nox -s peers
 
 test-sanitizers: $(BIN)/nox  ## the tests with gcc's address and undefined-behaviour sanitizers in every compiled module
 	$(BIN)/nox -s sanitizers
+
+test-debian:  ## make demo and make test on minimal Debian 12, 13 and testing, with the packages that the README names (root only)
+	.ci/debian
+
+test-world:  ## before a release: everything, everywhere (root only; hours)
+	.ci/run --world
 
 lint: $(BIN)/nox  ## ruff, mypy --strict and pyright
 	$(BIN)/nox -s lint types
@@ -49,6 +69,9 @@ lint: $(BIN)/nox  ## ruff, mypy --strict and pyright
 bench: $(VENV)/.installed $(BIN)/nox  ## the benchmarks; ARGS="--list" and so on
 	$(BIN)/pip install -q rich trustme uvloop aiofastnet trio anyio matplotlib
 	$(BIN)/python -m benchmarks $(ARGS)
+
+dist: $(BIN)/nox  ## an sdist, and a wheel for each Python here and in Debian testing (root only), tested and checked, in dist/
+	.ci/dist
 
 clean:  ## remove everything that the others made
 	rm -rf $(VENV) .nox build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/.build

@@ -1,7 +1,10 @@
 """What `make test` runs: lint, types, and the test suite on both builds.
 
     nox                                     everything but the peers, on the newest Python: what a day's work needs
-    PYTHONS=all nox                         on each Python found: what .ci/run asks for
+    PYTHONS=all nox                         on each Python found
+    PYTHONS="3.11 3.14" nox                 on these, which have to be there
+    SCOPE=python PYTHONS=3.14 nox           what depends on the Python: what .ci/run asks for, for each
+    SCOPE=world PYTHONS=all nox             all of it everywhere: what `make test-world` asks for
     nox -s "tests-3.13(compiled)"           one Python, one build
     nox -s tests -- tests/test_swap.py      one file, everywhere
     nox -s conformance                      CPython's own test suites against headrace
@@ -19,18 +22,27 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import nox
 
 ROOT = Path(__file__).parent
-MINORS = ("3.11", "3.12", "3.13")
+MINORS = ("3.11", "3.12", "3.13", "3.14", "3.15")
 BUILDS = ("compiled", "pure")
 SWITCHES = {
     "compiled": {"HEADRACE_REQUIRE_EXTENSIONS": "1"},
     "pure": {"HEADRACE_NO_EXTENSIONS": "1"},
     "sanitized": {"HEADRACE_REQUIRE_EXTENSIONS": "1", "HEADRACE_SANITIZE": "1"},
 }
+# The tests that meet every part in a minute or two: for what was built from sources that are tested whole elsewhere.
+QUICK = (
+    *("tests/test_echo.py", "tests/test_public_api.py", "tests/test_names.py", "tests/test_connect.py", "tests/test_server.py"),
+    *("tests/test_tls.py", "tests/test_unix.py", "tests/test_swap.py", "tests/test_serve.py", "tests/test_examples.py"),
+)
+# SCOPE=python runs no more of the pure build on these: their asyncio does not change any more, their compiled build, of the same text, is
+# tested whole, and so is the pure one on the newer Pythons. SCOPE=world leaves out nothing.
+QUICK_PURE = ("3.11", "3.12")
 WHEELS = ROOT / ".nox" / "wheels"
 SOURCES = ("src", "setup.py", "pyproject.toml", "README.md", "LICENSE")
 
@@ -42,11 +54,15 @@ nox.options.error_on_missing_interpreters = False
 
 
 def real(python: Path) -> tuple[tuple[int, ...], Path] | None:
-    """Return the version and the true path of the interpreter *python*, or None where it does not run.
+    """Return the version and the true path of the interpreter *python*, or None where it does not run or nothing can be compiled for it.
 
     pyenv has a shim for every Python it knows; some start another file, and some refuse.
     """
-    code = "import sys; assert sys.implementation.name == 'cpython'; print(*sys.version_info[:3], sys._base_executable)"
+    code = (
+        "import os, sys, sysconfig; assert sys.implementation.name == 'cpython';"
+        "assert os.path.exists(os.path.join(sysconfig.get_path('include'), 'Python.h'));"
+        "print(*sys.version_info[:3], sys._base_executable)"
+    )
     try:
         done = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired):
@@ -82,20 +98,38 @@ def find_pythons() -> dict[str, Path]:
 
 @functools.cache
 def pythons() -> dict[str, Path]:
-    """Return find_pythons(), and say once what is missing."""
+    """Return find_pythons(), or of these those that PYTHONS names; say once what is missing."""
     found = find_pythons()
-    for minor in MINORS:
-        print(f"Python {minor}: {found.get(minor, 'not found, its tests are SKIPPED')}")
-    if not found:
-        raise SystemExit(f"none of Python {', '.join(MINORS)} was found: nothing can be tested")
-    return found
+    wanted = [] if os.environ.get("PYTHONS", "all") in ("", "all") else os.environ["PYTHONS"].split()
+    for minor in wanted or MINORS:
+        print(f"Python {minor}: {found.get(minor, 'not found with its headers (Python.h), its tests are SKIPPED')}", file=sys.stderr)
+    missing = [minor for minor in wanted if minor not in found]
+    if missing or not found:
+        raise SystemExit(f"Python {', '.join(missing or MINORS)} is not here: nothing can be tested")
+    return {minor: path for minor, path in found.items() if not wanted or minor in wanted}
 
+
+def remove_half_made() -> None:
+    """Remove the environments whose making was interrupted: nox takes what is there for whole."""
+    for directory in (ROOT / ".nox").glob("*/"):
+        if directory != WHEELS and not (os.access(directory / "bin" / "python", os.X_OK) and (directory / "bin" / "pip").exists()):
+            shutil.rmtree(directory)
+
+
+if __name__ == "__main__":
+    # For .ci/run: which Pythons are here.
+    print(*find_pythons())
+    raise SystemExit
 
 # nox looks interpreters up on the path: put the ones that work in front.
 os.environ["PATH"] = os.pathsep.join([*dict.fromkeys(str(path.parent) for path in pythons().values()), os.environ["PATH"]])
+remove_half_made()
 HERE = list(pythons())
-WHICH = "" if os.environ.get("PYTHONS") == "all" else f"-{HERE[-1]}"
-nox.options.sessions = ["lint", "types", f"tests{WHICH}", f"conformance{WHICH}"]
+SCOPE = os.environ.get("SCOPE", "")
+if SCOPE not in ("", "python", "world"):
+    raise SystemExit(f"SCOPE is python, world or not set, not {SCOPE!r}")
+WHICH = "" if os.environ.get("PYTHONS") else f"-{HERE[-1]}"
+nox.options.sessions = [*([] if SCOPE else ["lint", "types"]), f"tests{WHICH}", f"conformance{WHICH}"]
 
 
 def group(session: nox.Session, *names: str) -> None:
@@ -146,11 +180,11 @@ def prepare(session: nox.Session, build: str, *groups: str) -> None:
     session.env["PYTHONPATH"] = ""
 
 
-def run_tests(session: nox.Session, which: str) -> None:
-    """Run the tests that the marker expression *which* selects."""
+def run_tests(session: nox.Session, which: str, files: Iterable[str] = ()) -> None:
+    """Run the tests that the marker expression *which* selects, of *files* where the command line names none."""
     # A file is run by one process, so that what its tests share is made once.
     parallel = ["-n", str(os.cpu_count() or 1), "--dist", "loadfile"]
-    session.run("python", "-m", "pytest", "-p", "no:cacheprovider", "-m", which, *parallel, *session.posargs)
+    session.run("python", "-m", "pytest", "-p", "no:cacheprovider", "-m", which, *parallel, *(session.posargs or files))
 
 
 @nox.session(python=HERE[-1])
@@ -178,9 +212,17 @@ def tests(session: nox.Session, build: str) -> None:
     which = "not peers"
     if build == "pure":
         which += " and not stock"
-    if build == "pure" or session.python != HERE[-1]:
+    if SCOPE == "python" or (SCOPE != "world" and (build == "pure" or session.python != HERE[-1])):
         which += " and not once"
-    run_tests(session, which)
+    quick = SCOPE == "python" and build == "pure" and session.python in QUICK_PURE
+    run_tests(session, which, QUICK if quick else ())
+
+
+@nox.session(python=HERE[-1])
+def once(session: nox.Session) -> None:
+    """The tests that are about the system and take long; SCOPE=python leaves them out of the test suite."""
+    prepare(session, "compiled", "test")
+    run_tests(session, "once")
 
 
 @nox.session(python=HERE)
@@ -203,7 +245,7 @@ def peers(session: nox.Session) -> None:
     run_tests(session, "peers")
 
 
-@nox.session(python=HERE[-1])
+@nox.session(python=HERE if SCOPE == "world" else HERE[-1])
 def sanitizers(session: nox.Session) -> None:
     """The test suite with gcc's address and undefined-behaviour sanitizers in every module of ours; an error ends the process."""
     prepare(session, "sanitized", "test")
