@@ -161,7 +161,11 @@ def test_doctor_in_json() -> None:
     assert found["headrace"] == headrace.__version__
     assert found["build"] == doctor.build()
     assert len(found["modules"]) >= 9
-    assert found["connections"]["asyncio"]["reason"]
+    for name, version in found["loops"].items():
+        assert (name in found["connections"]) == (version is not None)
+    for choice in found["connections"].values():
+        assert choice["reason"]
+        assert choice["watches_epoll"] == (doctor.build() == "compiled") == (choice["obstacle"] is None)
     assert found["openssl"].startswith("OpenSSL")
     assert found["installed"] is False
 
@@ -173,8 +177,22 @@ def test_doctor_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     words = capsys.readouterr().out
     assert {"compiled": "Build: compiled", "pure": "Build: pure Python"}[doctor.build()] in words
     assert "headrace.streams.reader" in words
-    assert "Connections on asyncio's loop take the" in words
+    for name, version in doctor.findings()["loops"].items():
+        assert (f"Connections on {name}'s loop take the" in words) == (version is not None)
+    assert ("Tried: asyncio's loop goes on telling of an epoll set" in words) == (doctor.build() == "compiled")
     assert "mean headrace's in this process" in words
+
+
+def test_doctor_says_why_a_loop_is_unfit(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where trying a loop has shown that it cannot take the native way, doctor says so, and why."""
+
+    async def deaf(loop: object) -> str:
+        return "its add_reader() is deaf"
+
+    monkeypatch.setattr(doctor, "epoll_obstacle", deaf)
+    monkeypatch.setattr(doctor, "platform_obstacle", lambda: None)
+    assert doctor.doctor() == 0
+    assert "Tried: asyncio's loop cannot take the native way: its add_reader() is deaf.\n" in capsys.readouterr().out
 
 
 def test_require_compiled_is_the_exit_status(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,9 @@ import sys
 from asyncio import constants
 from asyncio.selector_events import BaseSelectorEventLoop
 from typing import Any, Literal, NamedTuple
+from weakref import WeakKeyDictionary
+
+from headrace._transport.trial import epoll_obstacle, watcher_of
 
 native: Any = None
 _listener: Any = None
@@ -77,18 +80,21 @@ UNKNOWN = Choice(
 )
 
 
-def choose(
+async def choose(
     loop: asyncio.AbstractEventLoop, limit: int, *, tls: object = None, sock: socket.socket | None = None, way: Way | None = None
 ) -> Choice:
-    """Return what a connection of *loop* gets whose reader has the buffer limit *limit* (bytes).
+    """Return what a connection of *loop*, the running one, gets whose reader has the buffer limit *limit* (bytes).
 
-    *tls* is the SSLContext where there is one. *way* asks for one way, else the environment variable HEADRACE_WAY does.
-    Raises: ValueError where *way* is no way, or cannot be.
+    *tls* is the SSLContext where there is one. *way* asks for one way, else the environment variable HEADRACE_WAY does; whoever asks for
+    the native one knows his loop, and where nobody asks a class of loops that is seen for the first time is tried: see trial.py.
+    Raises: ValueError where *way* is no way, or cannot be. Cancellation: safe.
     """
     if way is not None and way not in WAYS:
         raise ValueError(f"way must be 'native', 'portable' or None, not {way!r}")
     asked = way or _from_environment()
-    obstacle = "it was asked for" if asked == "portable" else _obstacle(loop, tls, sock, known_only=asked is None)
+    obstacle = "it was asked for" if asked == "portable" else _obstacle(tls, sock)
+    if obstacle is None and asked is None:
+        obstacle = _replaced(loop) or await epoll_obstacle(loop)
     if obstacle is None:
         return NATIVE
     if way == "native":
@@ -104,20 +110,22 @@ def _from_environment() -> str | None:
     return asked
 
 
-def _obstacle(loop: asyncio.AbstractEventLoop, tls: object, sock: socket.socket | None, known_only: bool) -> str | None:
-    """Return why a connection cannot take the native way, or None where it can."""
+def platform_obstacle() -> str | None:
+    """Return why there is no native way here at all, or None where there is."""
     if not sys.platform.startswith("linux"):
         return "it needs Linux"
     if native is None:
         return "this is the pure-Python build"
+    return None
+
+
+def _obstacle(tls: object, sock: socket.socket | None) -> str | None:
+    """Return why a connection cannot take the native way on any loop, or None where it can."""
+    obstacle = platform_obstacle()
+    if obstacle is not None:
+        return obstacle
     if tls is not None and not isinstance(tls, ssl.SSLContext):
         return f"TLS of a {type(tls).__name__} is the loop's"
-    if known_only:
-        if not isinstance(loop, BaseSelectorEventLoop) and not is_libuv(loop):
-            return "this loop is not known to watch an epoll set"
-        replaced = _replaced(loop)
-        if replaced is not None:
-            return f"somebody has put a {replaced}() of his own into this loop"
     if sock is not None:
         for name in SOCKET_CALLS:
             if getattr(type(sock), name) is not getattr(socket.socket, name):
@@ -126,12 +134,43 @@ def _obstacle(loop: asyncio.AbstractEventLoop, tls: object, sock: socket.socket 
 
 
 def _replaced(loop: asyncio.AbstractEventLoop) -> str | None:
-    """Return which of the methods that the native way does without somebody has overridden, in the loop's class or on the object."""
-    theirs = next(cls for cls in type(loop).__mro__ if cls.__module__.partition(".")[0] in ("asyncio", "uvloop"))
+    """Return why *loop* may mean to see every connection, or None where it does not.
+
+    It does where a method that the native way does without is overridden, on the object or in a class that
+    is not from the package which made the loop, or is that of a loop in front of another one.
+    """
+    watcher = watcher_of(loop)
+    attributes = loop.__dict__
+    kind = type(watcher)
+    theirs = _theirs(kind)
     for name in LOOP_CALLS:
-        if name in loop.__dict__ or getattr(type(loop), name) is not getattr(theirs, name):
-            return name
+        if (
+            name in attributes
+            or getattr(kind, name, None) is not getattr(theirs, name, None)
+            or (watcher is not loop and getattr(getattr(loop, name, None), "__self__", watcher) is not watcher)
+        ):
+            return f"somebody has put a {name}() of his own into this loop"
     return None
+
+
+def _theirs(kind: type) -> type:
+    """Return the class of the loops of *kind* that they had before somebody derived his own from it."""
+    try:
+        return _made[kind]
+    except KeyError:
+        pass
+    classes = [cls for cls in kind.__mro__ if cls is not asyncio.AbstractEventLoop]
+    # Who first defined add_reader() has made the loop.
+    maker = next((_package(cls) for cls in reversed(classes) if "add_reader" in cls.__dict__), "")
+    theirs = _made[kind] = next((cls for cls in classes if _package(cls) == maker), asyncio.AbstractEventLoop)
+    return theirs
+
+
+_made: WeakKeyDictionary[type, type] = WeakKeyDictionary()
+
+
+def _package(cls: type) -> str:
+    return cls.__module__.partition(".")[0]
 
 
 def _form(loop: asyncio.AbstractEventLoop, limit: int) -> Choice:
@@ -144,7 +183,7 @@ def _form(loop: asyncio.AbstractEventLoop, limit: int) -> Choice:
 
 def is_libuv(loop: asyncio.AbstractEventLoop) -> bool:
     """Tell whether *loop* is uvloop's, or of a class derived from it."""
-    return any(cls.__module__.partition(".")[0] == "uvloop" for cls in type(loop).__mro__)
+    return any(_package(cls) == "uvloop" for cls in type(loop).__mro__)
 
 
 class Secure(NamedTuple):

@@ -10,11 +10,13 @@ import json
 import platform
 import ssl
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
 import headrace
-from headrace._transport.choose import NATIVE_MODULES, choose
+from headrace._transport.choose import NATIVE_MODULES, choose, platform_obstacle
+from headrace._transport.trial import epoll_obstacle
 from headrace.streams.arguments import DEFAULT_LIMIT
 from headrace.swap import installed
 
@@ -40,33 +42,48 @@ def build() -> str:
     return "mixed" if len(states) > 1 else "compiled" if states == {True} else "pure"
 
 
+# The loops beside asyncio's that headrace is tested on; each has a new_event_loop().
+OTHER_LOOPS = ("uvloop", "rloop")
+
+
 def _loops() -> dict[str, str | None]:
     """Return the event loops headrace is tested on, with their version, or None where one is not installed."""
-    try:
-        uvloop_version: str | None = importlib.metadata.version("uvloop")
-    except importlib.metadata.PackageNotFoundError:
-        uvloop_version = None
-    return {"asyncio": platform.python_version(), "uvloop": uvloop_version}
+    versions: dict[str, str | None] = {"asyncio": platform.python_version()}
+    for name in OTHER_LOOPS:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    return versions
 
 
 def _choices() -> dict[str, dict[str, Any]]:
-    """Return, by loop, which way a connection with the default limit takes there, without and with TLS, and why."""
+    """Return, by loop, which way a connection takes there, without and with TLS, and why; and what was found by trying the loop."""
     found = {}
     for name, loop_version in _loops().items():
         if loop_version is None:
             continue
         module = asyncio if name == "asyncio" else importlib.import_module(name)
         loop = module.new_event_loop()
-        try:
-            found[name] = _choice(loop) | {"tls": _choice(loop, tls=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))}
-        finally:
-            loop.close()
+        with warnings.catch_warnings():
+            # rloop does not close the sockets by which it is woken.
+            warnings.simplefilter("ignore", ResourceWarning)
+            try:
+                found[name] = loop.run_until_complete(_choices_on(loop))
+            finally:
+                loop.close()
     return found
 
 
-def _choice(loop: asyncio.AbstractEventLoop, *, tls: ssl.SSLContext | None = None) -> dict[str, Any]:
+async def _choices_on(loop: asyncio.AbstractEventLoop) -> dict[str, Any]:
+    obstacle = platform_obstacle() or await epoll_obstacle(loop)
+    tls = await _choice(loop, tls=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+    return await _choice(loop) | {"tls": tls, "watches_epoll": obstacle is None, "obstacle": obstacle}
+
+
+async def _choice(loop: asyncio.AbstractEventLoop, *, tls: ssl.SSLContext | None = None) -> dict[str, Any]:
     try:
-        choice = choose(loop, DEFAULT_LIMIT, tls=tls)
+        choice = await choose(loop, DEFAULT_LIMIT, tls=tls)
     except ValueError as error:  # what the environment variable says
         return {"way": "none", "form": "none", "reason": str(error)}
     return {"way": str(choice.way), "form": str(choice.form), "reason": choice.reason}
@@ -119,7 +136,13 @@ def _words(found: dict[str, Any]) -> str:
         lines.append("uvloop: not installed. headrace does not need it; pip install 'headrace[uvloop]' adds it.")
     else:
         lines.append(f"uvloop: {found['loops']['uvloop']}")
+    if found["loops"]["rloop"] is not None:
+        lines.append(f"rloop: {found['loops']['rloop']}")
     for name, choice in found["connections"].items():
+        if choice["watches_epoll"]:
+            lines.append(f"Tried: {name}'s loop goes on telling of an epoll set while something is left in it, as the native way needs.")
+        elif choice["obstacle"] != platform_obstacle():
+            lines.append(f"Tried: {name}'s loop cannot take the native way: {choice['obstacle']}.")
         for kind, taken in (("Connections", choice), ("  With TLS they", choice["tls"])):
             of_loop = f" on {name}'s loop" if taken is choice else ""
             if taken["way"] == "none":

@@ -109,7 +109,7 @@ class StreamServer:
                 bound = await place.sockets(loop)
                 found += bound
                 for sock in bound:
-                    choice = choose(loop, options.limit, sock=sock, way=options.way)
+                    choice = await choose(loop, options.limit, sock=sock, way=options.way)
                     self._choice = choice
                     self._gate.acceptors.append(make_acceptor(loop, sock, self._make_protocol, options.limit, choice))
             for acceptor in self._gate.acceptors:

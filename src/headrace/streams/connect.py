@@ -92,7 +92,7 @@ async def open_connection(
         ssl_shutdown_timeout=ssl_shutdown_timeout,
     )
     context = context_for(ssl, server_hostname)
-    choice = choose(loop, limit, tls=context, sock=sock, way=way)
+    choice = await choose(loop, limit, tls=context, sock=sock, way=way)
     reader, protocol = make(loop, limit, choice)
     native = choice.way == "native"
     tls = None if context is None else Secure(context, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout, ssl_session)
@@ -160,7 +160,7 @@ async def open_unix_connection(
         ssl_shutdown_timeout=ssl_shutdown_timeout,
     )
     context = context_for(ssl, server_hostname)
-    choice = choose(loop, limit, tls=context, sock=sock, way=way)
+    choice = await choose(loop, limit, tls=context, sock=sock, way=way)
     reader, protocol = make(loop, limit, choice)
     native = choice.way == "native"
     tls = None if context is None else Secure(context, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout, ssl_session)

@@ -68,7 +68,7 @@ async def start_server(
     elif not named:
         raise ValueError("Neither host/port nor sock were specified")
 
-    choice = choose(loop, limit, tls=ssl, sock=sock, way=way)
+    choice = await choose(loop, limit, tls=ssl, sock=sock, way=way)
     secure = None if ssl is None else Secure(ssl, None, ssl_handshake_timeout, ssl_shutdown_timeout)
     server = Server(loop, limit, choice, client_connected_cb)
     if choice.way == "native":
@@ -120,7 +120,7 @@ async def start_unix_server(
     else:
         check_unix_socket(sock)
 
-    choice = choose(loop, limit, tls=ssl, sock=sock, way=way)
+    choice = await choose(loop, limit, tls=ssl, sock=sock, way=way)
     if sock is None:
         sock = bound_socket(path)  # type: ignore[arg-type]  # not None here
     secure = None if ssl is None else Secure(ssl, None, ssl_handshake_timeout, ssl_shutdown_timeout)

@@ -82,7 +82,7 @@ class Session:
     async def open(self) -> None:
         """Connect to the first address that answers."""
         try:
-            way = choose(asyncio.get_running_loop(), DEFAULT_LIMIT)
+            way = await choose(asyncio.get_running_loop(), DEFAULT_LIMIT)
         except ValueError as error:
             raise Failure(str(error)) from None
         started = time.monotonic()
