@@ -15,6 +15,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -172,9 +173,16 @@ def test_echo_with_half_close() -> None:
     lines = said.splitlines()
     assert lines[0].startswith(f"* {LOOPBACK} is {LOOPBACK} (")
     assert lines[1].startswith("* connected in ") and lines[1].endswith(f" to {LOOPBACK} port {port}")
-    assert lines[2].startswith(f"* the {os.environ[choose.VARIABLE]} way, ")
-    assert lines[3].startswith("* the peer ended the stream; 13 bytes in, 13 bytes out, ")
-    assert len(lines) == 4
+    assert lines[2].startswith("* the peer ended the stream; 13 bytes in, 13 bytes out, ")
+    assert len(lines) == 3
+
+
+@each_way
+def test_verbose() -> None:
+    """-v says which way was taken to the socket, and why."""
+    with streaming(echo) as (host, port):
+        _, said = connect(host, port, "-v", sends=b"hello")
+    assert said.splitlines()[2].startswith(f"* the {os.environ[choose.VARIABLE]} way, ")
 
 
 def test_files_byte_for_byte(tmp_path: Path) -> None:
@@ -231,6 +239,7 @@ def test_no_half_close() -> None:
         sock.settimeout(0.05)
         with pytest.raises(TimeoutError):
             sock.recv(1)
+        sock.sendall(b"bye")
 
     with serving(serve) as address:
         connect(*address, "--no-half-close", sends=b"hi")
@@ -286,7 +295,7 @@ def test_reset() -> None:
 
     with serving(serve) as address:
         _, said = connect(*address, "--no-half-close", sends=b"x", status=1)
-    assert "* the peer reset the connection; 0 bytes in, 1 bytes out, " in said
+    assert "* the peer reset the connection without a byte: does it speak TLS? try --tls; 0 bytes in, 1 bytes out, " in said
 
 
 def test_quiet(closed_port: int, failing: Callable[..., str]) -> None:
@@ -327,14 +336,17 @@ def test_tls_that_is_cut(tls: Any, authority: Path) -> None:
     ("options", "words"),
     [
         (["--server-name", "localhost"], "nobody trusted here has signed it: --ca FILE trusts an authority, --insecure goes on"),
-        (["--ca", "{authority}"], "it is for other names: --server-name NAME checks for another one"),
+        (["--ca", "{authority}"], f"is not valid for '{LOOPBACK}': it is for localhost: --server-name NAME checks for another one"),
+        (["--ca", "{authority}", "--server-name", "other"], "is not valid for 'other': it is for localhost: --server-name NAME"),
     ],
 )
+@each_way
 def test_tls_refused(tls: Any, authority: Path, options: list[str], words: str, failing: Callable[..., str]) -> None:
-    """A certificate that is not trusted, or not for this name, is status 1, and what to do is said."""
+    """A certificate that is not trusted, or not for this name, is shown, and status 1; what to do is said, and which names it has."""
     with streaming(shout_once, tls.server) as address:
         said = failing(*address, "--tls", *(each.format(authority=authority) for each in options))
     assert "* no TLS: the certificate was refused: " in said and words in said
+    assert "* certificate of organizationName=trustme" in said and "; names: localhost\n" in said
 
 
 def test_tls_expired(tls: Any, authority: Path, failing: Callable[..., str]) -> None:
@@ -378,17 +390,143 @@ def test_client_certificate(tls: Any, authority: Path, tmp_path: Path) -> None:
     assert "* the peer wants a certificate of ours: --cert FILE" in said
 
 
-def test_a_peer_without_tls(failing: Callable[..., str]) -> None:
-    """A peer that answers a handshake in plain text is said to speak no TLS there."""
+@each_way
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda hello: b"HTTP/1.0 400 Bad Request\r\n\r\n",
+        lambda hello: hello,
+        lambda hello: hello.upper(),
+        lambda hello: b"\x4a\0\0\0\x0a5.5.5-10.11\0" + bytes(60),
+        lambda hello: bytes(100),
+        lambda hello: b"\xff\xfd\x18\xff\xfd\x20",
+        lambda hello: b"\x17\x03\x03\x00\x10" + bytes(16),
+    ],
+    ids=["http", "echo", "capitals", "mysql", "zeros", "telnet", "nearly"],
+)
+def test_a_peer_without_tls(failing: Callable[..., str], answer: Callable[[bytes], bytes]) -> None:
+    """A peer that answers a handshake in plain text, or by what it got, is said to speak no TLS there."""
 
     def serve(sock: socket.socket) -> None:
-        sock.recv(65536)
-        sock.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n")
+        sock.sendall(answer(sock.recv(65536)))
         received(sock)
 
     with serving(serve) as address:
         said = failing(*address, "--tls", "--insecure")
     assert "* no TLS: the peer does not speak TLS here: leave out --tls, or begin in plain text with --starttls" in said
+
+
+@each_way
+@pytest.mark.parametrize("how", ["ended", "reset"])
+def test_a_peer_that_ends_the_handshake(failing: Callable[..., str], how: str) -> None:
+    """A peer that ends or resets the connection in the handshake is asked after TLS."""
+
+    def serve(sock: socket.socket) -> None:
+        sock.recv(65536)
+        if how == "reset":
+            reset(sock)
+
+    with serving(serve) as address:
+        said = failing(*address, "--tls", "--insecure")
+    assert f"* no TLS: the peer {how} the connection in the handshake: does it speak TLS here?\n" in said
+
+
+@each_way
+@pytest.mark.parametrize("sends", [b"hello\n", b"GET / HTTP/1.0\r\n\r\n"])
+def test_plain_text_to_a_port_of_tls(tls: Any, sends: bytes) -> None:
+    """What is sent in plain text to a server of TLS, which answers with an alert or not at all, is status 1, and --tls is proposed."""
+
+    def serve(sock: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # ssl.SSLError is one
+            tls.server.wrap_socket(sock, server_side=True)
+
+    for options in [], ["--no-half-close"]:
+        with serving(serve) as address:
+            _, said = connect(*address, *options, sends=sends, status=1)
+        assert "does it speak TLS? try --tls; " in said
+
+
+@each_way
+@pytest.mark.parametrize(
+    ("answer", "words", "status"),
+    [
+        (b"", "ended the stream without a byte: does it speak TLS? try --tls; 0 bytes in, 5 bytes out", 1),
+        (b"\x15\x03\x01\x00\x02\x02\x46", "ended the stream with an alert of TLS: does it speak TLS? try --tls; 7 bytes in", 1),
+        (b"\x15\x03\x01\x00\x02\x02\x46!", "ended the stream; 8 bytes in", 0),
+        (b"\n", "ended the stream; 1 bytes in", 0),
+    ],
+)
+def test_an_end_without_an_answer(answer: bytes, words: str, status: int) -> None:
+    """An end that follows on what was sent without a byte, or with an alert of TLS alone, is status 1; any other answer is none."""
+
+    def serve(sock: socket.socket) -> None:
+        sock.recv(5, socket.MSG_WAITALL)
+        sock.sendall(answer)
+
+    with serving(serve) as address:
+        _, said = connect(*address, sends=b"hello", status=status)
+    assert words in said
+
+
+@pytest.mark.parametrize("sends", [b"", b"hello"])
+def test_who_only_listens(sends: bytes) -> None:
+    """An end without a byte is a clean one where nothing was sent, and where the peer has waited for the end of it."""
+    with serving(received) as address:
+        _, said = connect(*address, sends=sends)
+    assert f"* the peer ended the stream; 0 bytes in, {len(sends)} bytes out, " in said
+
+
+@each_way
+@pytest.mark.parametrize("what", ["nothing sent", "no answer", "half an answer", "nothing taken", "TLS"])
+def test_a_peer_that_never_answers(tls: Any, authority: Path, what: str) -> None:
+    """--timeout bounds how long a peer may do nothing once the input has ended, or while it takes nothing of it; status 1."""
+    options: tuple[object, ...] = ("--timeout", 0.3)
+    sends = {"nothing sent": b"", "nothing taken": bytes(16 << 20)}.get(what, b"hello")
+
+    def serve(sock: socket.socket) -> None:
+        if what == "TLS":
+            sock = tls.server.wrap_socket(sock, server_side=True)
+        with sock:
+            if what == "half an answer":
+                sock.sendall(b"half")
+            if what == "nothing taken":
+                ended.wait(TIMEOUT_S)
+            else:
+                with contextlib.suppress(OSError):
+                    received(sock)
+                    ended.wait(TIMEOUT_S)
+
+    if what == "TLS":
+        options += (*VERIFYING, authority)
+    ended = threading.Event()
+    with serving(serve) as address:
+        try:
+            out, said = connect(*address, *options, sends=sends, status=1)
+        finally:
+            ended.set()
+    assert out == (b"half" if what == "half an answer" else b"")
+    assert "* nothing came or went for 0.3 s; " in said
+
+
+def test_a_peer_that_is_slow() -> None:
+    """What comes piece by piece is no silence, however long all of it takes; nor is a long wait for the next input."""
+
+    def serve(sock: socket.socket) -> None:
+        received(sock)
+        for _ in range(4):
+            sock.sendall(b"x")
+            time.sleep(0.25)
+
+    with serving(serve) as address:
+        process = subprocess.Popen(
+            command(*address, "--timeout", 0.6), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+        )
+        assert process.stdin is not None
+        process.stdin.write(b"a")
+        process.stdin.flush()
+        time.sleep(0.8)
+        out, said = process.communicate(b"b", TIMEOUT_S)
+    assert (process.returncode, out) == (0, b"xxxx"), said
 
 
 def test_a_peer_that_is_silent(failing: Callable[..., str]) -> None:
@@ -510,6 +648,15 @@ def test_input_that_cannot_be_read() -> None:
     [
         (["localhost"], "localhost: where to? Give HOST PORT, HOST:PORT or unix:PATH"),
         (["::1"], "an IPv6 address with its port is written [ADDRESS]:PORT, or ADDRESS PORT"),
+        (["localhost:80/"], "where to? Give HOST PORT, HOST:PORT or unix:PATH"),
+        (["localhost", "80/x"], "where to? Give HOST PORT, HOST:PORT or unix:PATH"),
+        (["http://localhost:8080/"], "a URL is no target: type headrace connect localhost 8080\n"),
+        (["HTTP://localhost"], "type headrace connect localhost 80\n"),
+        (["http://localhost", "81"], "type headrace connect localhost 81\n"),
+        (["https://localhost/?a:b"], "type headrace connect --tls localhost 443\n"),
+        (["http://[::1]:80"], "type headrace connect ::1 80\n"),
+        (["redis://localhost"], "type headrace connect localhost PORT\n"),
+        (["http://:x"], "a URL is no target: give HOST PORT, HOST:PORT or unix:PATH\n"),
         (["localhost:65536"], "port 65536: ports are 1 to 65535"),
         (["unix:"], "unix:PATH takes a path"),
         (["h:1", "--insecure"], "--insecure needs --tls or --starttls"),

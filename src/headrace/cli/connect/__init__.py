@@ -14,7 +14,8 @@ Connect to a server: standard input is sent, what comes goes to standard output,
 standard error: addresses, times, TLS and certificates, and how it ended.
 
 At the end of the input the sending half is closed; what the peer still sends is read until it ends the stream.
-Exit status: 0 for a clean end, 1 where the connection failed or broke, 2 for wrong arguments, 130 after Ctrl-C.
+Exit status: 0 for a clean end, 1 where the connection failed or broke, where --timeout has ended it, or where the peer has ended it
+on plain text, before the end of that, and without a byte, 2 for wrong arguments, 130 after Ctrl-C.
 
 examples:
   headrace connect localhost 8888
@@ -32,11 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("target", metavar="HOST|HOST:PORT|unix:PATH", help="where to; an IPv6 address with its port is [ADDRESS]:PORT")
     add("port", metavar="PORT", nargs="?", help="a number or the name of a service, where the target is a HOST")
-    add("-q", "--quiet", action="store_true", help="say nothing on standard error, errors included: see the exit status")
+    loud = parser.add_mutually_exclusive_group()
+    loud.add_argument("-q", "--quiet", action="store_true", help="say nothing on standard error, errors included: see the exit status")
+    loud.add_argument("-v", "--verbose", action="store_true", help="say also which way headrace takes to the socket, and why")
     add("--no-half-close", action="store_true", help="keep the sending half open at the end of the input")
     add("--crlf", action="store_true", help="send CR LF for each LF of the input that has no CR")
-    add("--timeout", type=float, default=DEFAULT_TIMEOUT_SECONDS, metavar="T",
-        help="seconds for each address, for TLS, and for the last bytes at the end (default: %(default)g)")  # fmt: skip
+    add("--timeout", type=float, metavar="T",
+        help=f"seconds for each address, for TLS, and for the last bytes at the end (default: {DEFAULT_TIMEOUT_SECONDS:g}); "
+        "given, also for a peer that sends nothing after the end of the input, or takes nothing")  # fmt: skip
     add("--loop", choices=("asyncio", "uvloop"), default="asyncio", help="event loop (default: asyncio)")
     secure = parser.add_argument_group("TLS")
     how = secure.add_mutually_exclusive_group()

@@ -12,12 +12,21 @@ import ssl
 import sys
 import time
 from typing import Any
+from urllib.parse import urlsplit
 
 import headrace
 from headrace._transport.choose import choose
+from headrace.cli.connect import DEFAULT_TIMEOUT_SECONDS
 from headrace.cli.connect.pipes import CHUNK_BYTES, Failure, in_thread, read_input, to_crlf, write_output
-from headrace.cli.connect.tls import broken, certificate_words, context_of, starttls
+from headrace.cli.connect.tls import broken, certificate_words, context_of, handshake_failure, is_alert, starttls
 from headrace.streams.arguments import DEFAULT_LIMIT
+
+# How long the end of the input is kept back, besides two ways there and back, for a peer that has said nothing to what was sent: who ends
+# the stream meanwhile did not wait for the end, as one who only listens does. A server of TLS ends on the first bytes. Not measured.
+ANSWER_SECONDS = 0.1
+
+# What to type for a URL of these schemes, where it names no port: the port, and the option.
+SCHEMES = {"http": ("80", ""), "ws": ("80", ""), "https": ("443", "--tls "), "wss": ("443", "--tls ")}
 
 
 def target_of(target: str, port: str | None) -> tuple[str, str]:
@@ -26,6 +35,8 @@ def target_of(target: str, port: str | None) -> tuple[str, str]:
         if port is not None or target == "unix:":
             raise ValueError("unix:PATH takes a path, and no port")
         return "", target.removeprefix("unix:")
+    if "://" in target:
+        raise ValueError(f"{target}: a URL is no target{_instead_of(target, port)}")
     host = target
     if port is None:
         host, _, port = target.rpartition(":")
@@ -33,11 +44,24 @@ def target_of(target: str, port: str | None) -> tuple[str, str]:
             host = host[1:-1]
         elif ":" in host:
             raise ValueError(f"{target}: an IPv6 address with its port is written [ADDRESS]:PORT, or ADDRESS PORT")
-    if not host or not port:
+    if not host or not port or "/" in host + port:
         raise ValueError(f"{target}: where to? Give HOST PORT, HOST:PORT or unix:PATH")
     if port.isdecimal() and not 0 < int(port) < 65536:
         raise ValueError(f"port {port}: ports are 1 to 65535")
     return host, port
+
+
+def _instead_of(url: str, port: str | None) -> str:
+    """Return what to type instead of *url* and *port*, as the end of a sentence."""
+    try:
+        parts = urlsplit(url)
+        given = port or parts.port
+    except ValueError:  # of a port that is none, or an address
+        parts, given = urlsplit(""), None
+    if not parts.hostname:
+        return ": give HOST PORT, HOST:PORT or unix:PATH"
+    usual, option = SCHEMES.get(parts.scheme, ("PORT", ""))
+    return f": type headrace connect {option}{parts.hostname} {given or usual}"
 
 
 class Session:
@@ -51,13 +75,20 @@ class Session:
         self.host, self.port = target_of(options.target, options.port)
         self.name: str | None = options.server_name or self.host or None
         self.context = context_of(options, self.name)
-        if not options.timeout > 0:
+        if options.timeout is not None and not options.timeout > 0:
             raise ValueError("--timeout must be a number of seconds above 0")
+        self.timeout = options.timeout or DEFAULT_TIMEOUT_SECONDS
         if None in (sys.stdin, sys.stdout, sys.stderr):
             # Their descriptors would be given to the connection.
             raise ValueError("standard input, output or error is closed: give it /dev/null instead")
         self.received = self.sent = 0
-        self.input_ended = self.input_failed = False
+        self.head = b""  # of what has been received
+        self.asked = self.half_closed = self.input_ended = self.input_failed = False
+        self.connect_seconds = 0.0
+        self.heard = asyncio.Event()  # something, or the end
+        # How long the peer may be silent, and whether something is due from it.
+        self.patience = asyncio.Timeout(None)
+        self.is_due = self.is_writing = False
 
     def say(self, line: str) -> None:
         """Tell the user, unless told not to; what a peer put into *line* cannot control the terminal."""
@@ -98,17 +129,19 @@ class Session:
                     break
         if not hasattr(self, "writer"):
             raise Failure("no connection")
+        self.connect_seconds = time.monotonic() - started
         sockname, peername = (self.writer.get_extra_info(name) for name in ("sockname", "peername"))
         self.say(f"connected in {_milliseconds(started)}, from {_address(sockname)} to {_address(peername)}")
-        self.say(f"the {way.way} way, {way.form} form: {way.reason}")
+        if self.options.verbose:
+            self.say(f"the {way.way} way, {way.form} form: {way.reason}")
 
     async def resolve(self) -> list[tuple[str, int]]:
         """Return the addresses of the host and their port, in the system's order of preference."""
         try:
-            async with asyncio.timeout(self.options.timeout):
+            async with asyncio.timeout(self.timeout):
                 found = await in_thread(lambda: socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM))
         except TimeoutError:
-            raise Failure(f"{self.host}: the resolver did not answer in {self.options.timeout:g} s") from None
+            raise Failure(f"{self.host}: the resolver did not answer in {self.timeout:g} s") from None
         except (OSError, UnicodeError) as error:
             raise Failure(f"{self.host} port {self.port} cannot be resolved: {getattr(error, 'strerror', None) or error}") from None
         # The scope of a link-local address is beside it, and belongs into it again.
@@ -117,7 +150,7 @@ class Session:
 
     async def attempt(self, where: str, opening: Any) -> bool:
         """Wait for *opening* a connection to *where*; say why there is none, or return True."""
-        limit = asyncio.timeout(self.options.timeout)
+        limit = asyncio.timeout(self.timeout)
         try:
             async with limit:
                 self.reader, self.writer = await opening
@@ -125,7 +158,7 @@ class Session:
         except OSError as error:
             why = os.strerror(error.errno) if error.errno else str(error)
             if limit.expired():
-                why = f"no answer in {self.options.timeout:g} s: a firewall may drop what is sent there (--timeout T waits longer)"
+                why = f"no answer in {self.timeout:g} s: a firewall may drop what is sent there (--timeout T waits longer)"
             elif isinstance(error, ConnectionRefusedError):
                 why = "refused: nobody listens there"
             self.say(f"{where}: {why}")
@@ -134,7 +167,7 @@ class Session:
     async def secure(self, context: ssl.SSLContext) -> None:
         """Go on in TLS, and say what was agreed upon."""
         started = time.monotonic()
-        limit = asyncio.timeout(self.options.timeout)
+        limit = asyncio.timeout(self.timeout)
         try:
             async with limit:
                 if self.options.starttls:
@@ -142,8 +175,11 @@ class Session:
                 await self.writer.start_tls(context, server_hostname=self.name)
         except OSError as error:
             if limit.expired():
-                raise Failure(f"no TLS: the peer did not answer in {self.options.timeout:g} s: does it speak TLS here?") from None
-            raise Failure(f"no TLS: {broken(error)}") from None
+                raise Failure(f"no TLS: the peer did not answer in {self.timeout:g} s: does it speak TLS here?") from None
+            if certificate := getattr(error, "certificate", None):
+                for line in certificate_words(certificate):
+                    self.say(line)
+            raise Failure(f"no TLS: {handshake_failure(error)}") from None
         session = self.writer.get_extra_info("ssl_object")
         alpn = session.selected_alpn_protocol()
         self.say(f"{session.version()} in {_milliseconds(started)}, {session.cipher()[0]}, {f'ALPN {alpn}' if alpn else 'no ALPN'}")
@@ -177,8 +213,11 @@ class Session:
             while data := await in_thread(read_input):
                 if translate is not None:
                     data = translate(data)
+                self.asked = True
                 self.writer.write(data)
+                self.expect(True)
                 await self.writer.drain()
+                self.expect(False)
                 self.sent += len(data)
         except Failure as failure:
             self.input_failed = True
@@ -186,37 +225,69 @@ class Session:
         except OSError:
             return  # receive() tells how the connection ended
         self.input_ended = True
+        self.expect(True)
         if self.options.no_half_close:
             return
         if not self.writer.can_write_eof():
             self.say("end of the input; TLS cannot close one half here, so this waits for the peer to end (Ctrl-C stops it)")
             return
+        if self.context is None and self.asked:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ANSWER_SECONDS + 2 * self.connect_seconds):
+                    await self.heard.wait()
+        self.half_closed = True
         with contextlib.suppress(OSError):  # it is lost by now: receive() tells
             self.writer.write_eof()
+
+    def expect(self, is_due: bool | None = None) -> None:
+        """Count from now how long the peer does nothing, where *is_due* says (None: as before) that it is its turn; else stop counting."""
+        if is_due is not None:
+            self.is_due = is_due
+        if self.options.timeout is not None and not self.patience.expired():
+            counts = self.is_due and not self.is_writing
+            self.patience.reschedule(asyncio.get_running_loop().time() + self.timeout if counts else None)
 
     async def receive(self) -> tuple[str, int]:
         """Write what comes to the standard output, until its end; return how it ended, and the exit status."""
         try:
-            while data := await self.reader.read(CHUNK_BYTES):
-                self.received += len(data)
-                await in_thread(functools.partial(write_output, data))
+            async with self.patience:
+                while data := await self.reader.read(CHUNK_BYTES):
+                    self.heard.set()
+                    self.received += len(data)
+                    self.head = (self.head + data)[:8]
+                    self.is_writing = True
+                    self.expect()
+                    await in_thread(functools.partial(write_output, data))
+                    self.is_writing = False
+                    self.expect()
         except Failure as failure:
             return str(failure), 1
         except OSError as error:
-            return broken(error), 1
+            if self.patience.expired():
+                return f"nothing came or went for {self.timeout:g} s", 1
+            return broken(error) + self.unanswered(), 1
         early = "" if self.input_ended else ", before the end of the input"
         if self.context is None:
-            return f"the peer ended the stream{early}", 0
+            unanswered = self.unanswered()
+            return f"the peer ended the stream{early}{unanswered}", 1 if unanswered else 0
         notified = self.writer.get_extra_info("close_notify")
         if notified is False:
             return f"the connection ended without TLS's close_notify{early}: somebody may have cut it, and something may be missing", 1
         how = "with close_notify" if notified else "the portable way cannot tell whether with close_notify"
         return f"the peer ended the stream{early} ({how})", 0
 
+    def unanswered(self) -> str:
+        """Return what there is to say of a peer that ends on what was sent in plain text: without a byte, or with an alert of TLS."""
+        if self.context is not None or not self.asked:
+            return ""
+        if is_alert(self.head):
+            return " with an alert of TLS: does it speak TLS? try --tls"
+        return "" if self.received or self.half_closed else " without a byte: does it speak TLS? try --tls"
+
     async def close(self, ended: str) -> tuple[str, int]:
         """Send the last bytes and close; return *ended* and 0, or what went wrong and 1."""
         self.writer.close()
-        limit = asyncio.timeout(self.options.timeout)
+        limit = asyncio.timeout(self.timeout)
         try:
             async with limit:
                 await self.writer.wait_closed()

@@ -23,7 +23,7 @@ STARTTLS: dict[str, tuple[tuple[bytes, bytes, bytes], ...]] = {
 }
 
 TRUST = "nobody trusted here has signed it: --ca FILE trusts an authority, --insecure goes on without checking"
-OTHER_NAME = "it is for other names: --server-name NAME checks for another one, --insecure goes on without checking"
+OTHER_NAME = "--server-name NAME checks for another one, --insecure goes on without checking"
 # By OpenSSL's number of what is wrong with a certificate (X509_V_ERR_…, X509_STORE_CTX_get_error(3)), what to do.
 CERTIFICATE_ADVICE = {
     9: "it is not valid yet: is the clock of this machine right?",
@@ -40,9 +40,32 @@ NO_TLS = "the peer does not speak TLS here: leave out --tls, or begin in plain t
 TLS_ADVICE = {
     "WRONG_VERSION_NUMBER": NO_TLS,
     "RECORD_LAYER_FAILURE": NO_TLS,
+    # Our own hello that comes back from an echo, or something else that is nearly a record.
+    "UNEXPECTED_MESSAGE": NO_TLS,
     "TLSV13_ALERT_CERTIFICATE_REQUIRED": "the peer wants a certificate of ours: --cert FILE, and --key FILE",
     "TLSV1_ALERT_NO_APPLICATION_PROTOCOL": "the peer speaks none of these protocols: change --alpn",
 }
+# What a server of TLS says to a client in plain text, if it says anything: a record with an alert (RFC 8446, 5.1 and 6).
+ALERT = re.compile(rb"\x15\x03[\x00-\x04]\x00\x02[\x01\x02].", re.DOTALL)
+
+
+class Remembering(ssl.SSLObject):
+    """Puts a certificate that it refuses into the error, as ``certificate``, in the form of getpeercert()."""
+
+    def do_handshake(self) -> None:
+        """See ssl.SSLObject."""
+        try:
+            super().do_handshake()
+        except ssl.SSLCertVerificationError as error:
+            # Python decodes no certificate that it has not verified, but for this private method of the ssl module.
+            chain = self._sslobj.get_unverified_chain()  # type: ignore[attr-defined]
+            error.certificate = chain[0].get_info() if chain else None  # type: ignore[attr-defined]
+            raise
+
+
+def is_alert(data: bytes) -> bool:
+    """Tell whether *data* is an alert of TLS in plain text, and nothing more."""
+    return ALERT.fullmatch(data) is not None
 
 
 def context_of(options: argparse.Namespace, name: str | None) -> ssl.SSLContext | None:
@@ -60,6 +83,7 @@ def context_of(options: argparse.Namespace, name: str | None) -> ssl.SSLContext 
         context = ssl.create_default_context(cafile=options.ca)
     except OSError as error:
         raise ValueError(f"--ca {options.ca}: {error.strerror or error}: it must be a file of certificates in PEM") from None
+    context.sslobject_class = Remembering
     if options.cert:
         try:
             context.load_cert_chain(options.cert, options.key)
@@ -89,13 +113,23 @@ async def starttls(protocol: str, reader: headrace.StreamReader, writer: headrac
             raise Failure(f"STARTTLS: the server answered {line!r} to {command or b'nothing yet'!r}: it offers no TLS here")
 
 
+def handshake_failure(error: OSError) -> str:
+    """Return why there is no TLS, and what to do where something can be done."""
+    if isinstance(error, ConnectionResetError):
+        how = "reset" if error.errno == errno.ECONNRESET else "ended"
+        return f"the peer {how} the connection in the handshake: does it speak TLS here?"
+    return broken(error)
+
+
 def broken(error: OSError) -> str:
     """Return what *error* did to a connection, and what to do where something can be done."""
     if isinstance(error, headrace.UpgradeError):
         return f"{error.plaintext_bytes} bytes came in plain text before it: does the server want --starttls, or did somebody put them in?"
     if isinstance(error, ssl.SSLCertVerificationError):
         advice = CERTIFICATE_ADVICE.get(error.verify_code, "--insecure goes on without checking")
-        return f"the certificate was refused: {error.verify_message}: {advice}"
+        if advice is OTHER_NAME and (certificate := getattr(error, "certificate", None)):
+            advice = f"it is for {_names(certificate)}: {advice}"
+        return f"the certificate was refused: {error.verify_message.rstrip('.')}: {advice}"
     if isinstance(error, ssl.SSLError):
         return TLS_ADVICE.get(error.reason or "", f"TLS failed: {error.reason or error}")
     if error.errno == errno.ECONNRESET:
@@ -109,10 +143,13 @@ def certificate_words(certificate: dict[str, Any]) -> list[str]:
     def named(field: str) -> str:
         return ", ".join(f"{key}={value}" for part in certificate.get(field, ()) for key, value in part) or "nobody"
 
-    names = ", ".join(str(value) for _, value in certificate.get("subjectAltName", ())) or "none"
     days = (ssl.cert_time_to_seconds(certificate["notAfter"]) - time.time()) / 86400
     expiry = f"expires in {days:.0f} days" if days >= 0 else f"EXPIRED {-days:.0f} days ago"
     return [
-        f"certificate of {named('subject')}; names: {names}",
+        f"certificate of {named('subject')}; names: {_names(certificate)}",
         f"signed by {named('issuer')}; {expiry} ({certificate['notAfter']})",
     ]
+
+
+def _names(certificate: dict[str, Any]) -> str:
+    return ", ".join(str(value) for _, value in certificate.get("subjectAltName", ())) or "no name"
