@@ -31,6 +31,8 @@ from headrace.server.statistics import Statistics
 FIRST = Statistics(
     uptime=3600,
     open=4,
+    max_connections=8,
+    accepting=True,
     negotiating=1,
     buffered_bytes=2048,
     draining=False,
@@ -39,14 +41,22 @@ FIRST = Statistics(
     ended={"idle": 4, "first byte": 2},
     failed={"not TLS": 5},
     handled=90,
-    handler_errors=3,
+    errors={"KeyError": 2, "ValueError": 1},
     received_bytes=1_000_000,
     sent_bytes=5_000_000,
     drain_seconds=None,
 )
 # Two seconds later.
 SECOND = dataclasses.replace(
-    FIRST, uptime=3602, open=8, draining=True, accepted=107, refused={"full": 1, "rate": 2}, received_bytes=1_003_000, sent_bytes=9_000_000
+    FIRST,
+    uptime=3602,
+    open=8,
+    accepting=False,
+    draining=True,
+    accepted=107,
+    refused={"full": 1, "rate": 2},
+    received_bytes=1_003_000,
+    sent_bytes=9_000_000,
 )
 PLAIN = """\
 server   open  accepts/s  in-B/s  out-B/s    buffered-B  draining  refused        ended              failed     errors
@@ -277,7 +287,8 @@ def test_live_view():
     view.take(figures(SECOND), 2)
     text = drawn(view, at=2)
     for part in (
-        "http://here/metrics", "the api up 1:00:02 draining", "8, 1 negotiating", "▅█  at most 8 open", "3.5/s, 107 in all",
+        "http://here/metrics", "the api up 1:00:02 draining",
+        "8 of at most 8, accepting none, 1 negotiating", "▅█  at most 8 open", "3.5/s, 107 in all",
         "in 1.5 kB/s, out 2.0 MB/s, buffered 2.0 kB", "3: rate 2, full 1", "6: idle 4, first byte 2", "5: not TLS 5", "3 of 90 handlers",
     ):  # fmt: skip
         assert part in text, text
@@ -311,7 +322,7 @@ def test_gone_endpoint():
     view.lose("refused: nobody listens", "12:00:01")
     text = drawn(view)
     assert "gone since 12:00:00: refused: nobody listens" in text
-    assert "4, 1 negotiating" in text
+    assert "4 of at most 8, 1 negotiating" in text
     view.take(figures(SECOND), 2)
     assert "gone" not in drawn(view)
 

@@ -23,6 +23,8 @@ from headrace.server import metrics  # noqa: E402
 STATISTICS = Statistics(
     uptime=12.5,
     open=3,
+    max_connections=50,
+    accepting=True,
     negotiating=1,
     buffered_bytes=4096,
     draining=True,
@@ -31,7 +33,7 @@ STATISTICS = Statistics(
     ended={"idle": 4},
     failed={"not TLS": 5},
     handled=7,
-    handler_errors=1,
+    errors={"KeyError": 1},
     received_bytes=1000,
     sent_bytes=2000,
     drain_seconds=None,
@@ -40,6 +42,8 @@ STATISTICS = Statistics(
 EXPECTED = {
     ("headrace_uptime_seconds", ""): 12.5,
     ("headrace_connections_open", ""): 3,
+    ("headrace_connections_limit", ""): 50,
+    ("headrace_accepting", ""): 1,
     ("headrace_connections_negotiating", ""): 1,
     ("headrace_buffered_bytes", ""): 4096,
     ("headrace_draining", ""): 1,
@@ -49,7 +53,7 @@ EXPECTED = {
     ("headrace_connections_closed_by_server_total", "idle"): 4,
     ("headrace_handshake_failures_total", "not TLS"): 5,
     ("headrace_handlers_total", ""): 7,
-    ("headrace_handler_errors_total", ""): 1,
+    ("headrace_handler_errors_total", "KeyError"): 1,
     ("headrace_received_bytes_total", ""): 1000,
     ("headrace_sent_bytes_total", ""): 2000,
 }

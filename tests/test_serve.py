@@ -99,7 +99,7 @@ def test_handler_that_raises(run, ours, caplog):
 
 @pytest.mark.parametrize("grouped", [False, True])
 def test_what_the_peer_breaks_is_no_failure(run, ours, caplog, grouped):
-    """A reset or an early end that a handler lets through, itself or from a group of tasks, is logged at INFO, and counted."""
+    """A reset or an early end that a handler lets through, itself or from a group of tasks, is logged at INFO, and no error."""
     caplog.set_level(logging.INFO, "headrace.server")
 
     async def handler(reader, writer):
@@ -114,7 +114,8 @@ def test_what_the_peer_breaks_is_no_failure(run, ours, caplog, grouped):
             sock = await connected(server)
             await until(lambda: server.statistics().accepted == 2 and server.connections)
             reset(sock)
-            await until(lambda: server.statistics().handler_errors == 2)
+            await until(lambda: server.statistics().handled == 2)
+            assert (server.statistics().handler_errors, server.statistics().errors) == (0, {})
         assert failures(caplog) == []
         broken = [record for record in caplog.records if "broke the connection" in record.getMessage()]
         assert [(record.connection, record.peer[0]) for record in broken] == [(1, LOOPBACK), (2, LOOPBACK)]
@@ -183,7 +184,7 @@ def test_handler_that_is_cancelled(run, ours, caplog):
 def test_handler_that_is_no_coroutine_function(run, ours, caplog, kind):
     """A function that raises, or returns nothing to await, is an error like any other: logged, counted, and its connection closed."""
 
-    def handler(reader, writer):
+    def handler(reader, writer) -> object:
         if kind == "raises":
             raise TypeError("raised")
         return None if kind == "nothing" else 7
@@ -193,6 +194,7 @@ def test_handler_that_is_no_coroutine_function(run, ours, caplog, kind):
             assert await ask(server) == b""
             await until(lambda: not server.connections)
             assert (server.statistics().handled, server.statistics().handler_errors) == (1, 1)
+            assert server.statistics().errors == {"TypeError": 1}
         assert [record.exc_info[0] for record in failures(caplog)] == [TypeError]
 
     run(main)

@@ -120,7 +120,8 @@ def test_a_handler_that_fails_after_it_was_told(run, ours, caplog):
     async def main():
         async with headrace.serve(handler, LOOPBACK, 0, idle_timeout=0.1) as server:
             with await connected(server), await connected(server):
-                await until(lambda: server.statistics().handler_errors == 2)
+                await until(lambda: server.statistics().handled == 2)
+            assert server.statistics().errors == {"KeyError": 1}
 
     run(main)
     errors = [record for record in caplog.records if record.levelno >= logging.WARNING]
@@ -155,7 +156,7 @@ def test_on_error_knows_the_connection(run, ours, caplog):
         ({"keep_alive": 0}, ValueError, "keep_alive must be a number of seconds above 0"),
         ({"keep_alive": float("inf")}, ValueError, "keep_alive must be a number of seconds above 0"),
         ({"max_connections": 1.5}, ValueError, "max_connections must be a whole number above 0"),
-        ({"proxies": "127.0.0.1"}, TypeError, "a list of networks is wanted"),
+        ({"proxies": "127.0.0.1"}, TypeError, "proxies must be a list of networks"),
     ],
 )
 def test_arguments_that_cannot_be(options, error, words):

@@ -31,7 +31,7 @@ def task_context(future: Any) -> Context:
 
 
 def forget_task(future: Any) -> bool:
-    """Take the one callback of *future*, the wake-up of a task, back, and the task out of those that await it; return whether there was one."""
+    """Take a task's wake-up, the one callback of *future*, back, and the task out of those that await it; return whether it was there."""
     callback = task_callback(future)
     if callback is None or future.remove_done_callback(callback) != 1:
         return False

@@ -173,7 +173,7 @@ def figures(text: str) -> dict[str, Figures]:
     for family in text_string_to_metric_families(text):
         for name, labels, value, *_ in family.samples:
             if name.startswith("headrace_") and "server" in labels and math.isfinite(value):
-                reason = labels.get("reason", labels.get("cause", ""))
+                reason = next((text for label, text in labels.items() if label != "server"), "")
                 found.setdefault(_clean(labels["server"]), {}).setdefault(name.removeprefix("headrace_"), {})[_clean(reason)] = value
     return found
 
@@ -277,7 +277,10 @@ def _lines(server: Watched, at: float) -> list[tuple[str, str]]:
     accepts, received, sent = (server.rate(name) for name in ("connections_accepted_total", "received_bytes_total", "sent_bytes_total"))
     highest = max((value for _, value in server.history), default=0)
     lines = [
-        ("open", f"{_count(server.value('connections_open'))}, {_count(server.value('connections_negotiating'))} negotiating"),
+        (
+            "open",
+            f"{_count(server.value('connections_open'))}{_bound(server)}, {_count(server.value('connections_negotiating'))} negotiating",
+        ),
         ("last minute", f"{server.sparkline(at)}  at most {_count(highest)} open"),
         ("accepts", f"{_count(accepts, 1)}/s, {_count(server.value('connections_accepted_total'))} in all"),
         ("bytes", f"in {_bytes(received)}/s, out {_bytes(sent)}/s, buffered {_bytes(server.value('buffered_bytes'))}"),
@@ -288,6 +291,16 @@ def _lines(server: Watched, at: float) -> list[tuple[str, str]]:
         lines.append((title, f"{_count(server.value(metric))}{causes}"))
     lines.append(("errors", f"{_count(server.value('handler_errors_total'))} of {_count(server.value('handlers_total'))} handlers"))
     return lines
+
+
+def _bound(server: Watched) -> str:
+    """Return what to say of how many connections may be open."""
+    most = server.now.get("connections_limit")
+    return (
+        ""
+        if not most
+        else f" of at most {_count(server.value('connections_limit'))}{'' if server.value('accepting') else ', accepting none'}"
+    )
 
 
 def _count(value: float | None, digits: int = 0) -> str:

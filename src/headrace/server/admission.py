@@ -36,10 +36,13 @@ class Networks:
 
     def __init__(self, networks: Iterable[str]) -> None:
         if isinstance(networks, str):
-            raise TypeError(f"a list of networks is wanted, not the string {networks!r}")
+            raise TypeError(f"proxies must be a list of networks, not the string {networks!r}")
         names = list(networks)
         self._unix = "unix" in names
-        self._networks = [ipaddress.ip_network(name) for name in names if name != "unix"]
+        try:
+            self._networks = [ipaddress.ip_network(name) for name in names if name != "unix"]
+        except ValueError as error:
+            raise ValueError(f"proxies must be networks, such as '10.0.0.0/8', '::1' and 'unix': {error}") from None
 
     def __bool__(self) -> bool:
         return self._unix or bool(self._networks)

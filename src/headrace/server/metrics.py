@@ -39,6 +39,8 @@ FIELD = re.compile(rf"({TOKEN}):[ \t]*([ \t!-~\x80-\xff]*)")
 GAUGES = (
     ("uptime", "seconds", "uptime", "Time since the server began to listen."),
     ("connections_open", "", "open", "Connections that are open now, those in a handshake among them."),
+    ("connections_limit", "", "max_connections", "How many connections may be open; absent where there is no bound."),
+    ("accepting", "", "accepting", "1 while new connections are accepted, 0 while they wait or are refused."),
     ("connections_negotiating", "", "negotiating", "Open connections in a TLS handshake or before the end of their PROXY header."),
     ("buffered", "bytes", "buffered_bytes", "Bytes received that no handler has read yet, or written and not sent yet."),
     ("draining", "", "draining", "1 while the server waits for its last connections to end, else 0."),
@@ -47,7 +49,6 @@ GAUGES = (
 COUNTERS = (
     ("connections_accepted", "", "accepted", "Connections accepted, those that were turned away among them."),
     ("handlers", "", "handled", "Handlers that have ended, those that raised among them."),
-    ("handler_errors", "", "handler_errors", "Handlers that have ended with an exception."),
     ("received", "bytes", "received_bytes", "Bytes received, as handlers see them: without TLS and the PROXY protocol."),
     ("sent", "bytes", "sent_bytes", "Bytes sent, as handlers see them: without TLS and the PROXY protocol."),
 )
@@ -55,6 +56,7 @@ COUNTERS = (
 COUNTERS_BY_REASON = (
     ("connections_refused", "reason", "refused", "Connections turned away when they were accepted, by reason."),
     ("connections_closed_by_server", "reason", "ended", "Connections that the server has ended, by reason."),
+    ("handler_errors", "kind", "errors", "Handlers that have raised what no peer has caused, by the exception's class."),
     ("handshake_failures", "cause", "failed", "TLS handshakes and PROXY headers that failed, by cause."),
 )
 

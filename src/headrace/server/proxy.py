@@ -23,8 +23,8 @@ MAX_V1_BYTES = 107
 MAX_HEADER_BYTES = 4096
 
 # How a header may begin. Whatever agrees with none of these, however short, is none.
-_V2_SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
-_BEGINNINGS = (b"PROXY TCP4 ", b"PROXY TCP6 ", b"PROXY UNKNOWN ", b"PROXY UNKNOWN\r\n", _V2_SIGNATURE)
+V2_SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+_BEGINNINGS = (b"PROXY TCP4 ", b"PROXY TCP6 ", b"PROXY UNKNOWN ", b"PROXY UNKNOWN\r\n", V2_SIGNATURE)
 _V1_FAMILIES = {b"PROXY TCP4 ": socket.AF_INET, b"PROXY TCP6 ": socket.AF_INET6}
 # What is in no line with addresses: it ends the wait for a CRLF that a sender of bare LFs, say, would never send.
 _V1_FOREIGN = re.compile(rb"[^0-9A-Fa-f.: \r]|\r[^\n]")
@@ -129,7 +129,8 @@ def parse(data: bytes) -> tuple[ProxyHeader, int] | None:
     each of the 16 fixed bytes of version 2. Addresses and fields are read once the header is whole.
     """
     if not any(data.startswith(beginning[: len(data)]) for beginning in _BEGINNINGS):
-        raise _broken("a connection must begin with a PROXY header, from a proxy that is set to send one", data)
+        what = "that is TLS, and " if data[:1] == b"\x16" else ""
+        raise _broken(f"{what}a connection must begin with a PROXY header, from a proxy that is set to send one", data)
     return _parse_v1(data) if data.startswith(b"P") else _parse_v2(data)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 import os
@@ -14,8 +15,9 @@ from headrace.server.admission import Networks
 from headrace.server.certificates import Certificates
 from headrace.server.limits import Limits, most_connections
 from headrace.server.listening import Addresses, Inherited, Place, UnixPath
-from headrace.server.server import Handler, OnError, Options, StreamServer
-from headrace.streams.arguments import checked_limit
+from headrace.server.negotiation import lacks_certificate
+from headrace.server.server import Handler, OnError, Options, StreamServer, logger
+from headrace.streams.arguments import check_server_context, checked_limit
 from headrace.streams.socketfile import Path
 
 
@@ -106,8 +108,14 @@ def serve(
         on_error: called with (Connection, exception) for what a handler raises, after it was logged.
         name: what logs and metrics call the server; default: where it listens.
 
-    Raises: ValueError and TypeError for arguments that contradict each other. What the start raises: see StreamServer.start().
+    Raises: ValueError and TypeError for arguments that are wrong, or contradict each other. For what the start raises see
+    StreamServer.start().
     """
+    _check_handler(handler)
+    if not isinstance(ssl, Certificates):
+        check_server_context(ssl)
+        if ssl is not None and lacks_certificate(ssl):
+            logger.warning("serve(): the context of ssl= has no certificate to show to a client: call its load_cert_chain()")
     places: list[Place] = []
     if host is not None or port is not None:
         places.append(Addresses(host, port, reuse_port, keep_alive))
@@ -159,6 +167,24 @@ def serve(
     from headrace.server.supervisor import Supervisor
 
     return Supervisor(handler, places, options, workers)
+
+
+def _check_handler(handler: object) -> None:
+    """Raise TypeError where *handler* is surely no coroutine function, nor anything else that returns what can be awaited."""
+    if not callable(handler):
+        raise TypeError(f"handler must be a coroutine function, not {type(handler).__name__!r}")
+    plain = inspect.unwrap(handler)
+    while isinstance(plain, functools.partial):
+        plain = inspect.unwrap(plain.func)
+    plain = getattr(plain, "__func__", plain)
+    # A lambda, or a function that says that it returns something, may return a coroutine.
+    if (
+        inspect.isfunction(plain)
+        and not inspect.iscoroutinefunction(plain)
+        and plain.__name__ != "<lambda>"
+        and plain.__annotations__.get("return") in (None, "None")
+    ):
+        raise TypeError(f"handler must be a coroutine function: write 'async def {plain.__name__}(reader, writer)'")
 
 
 def _name(host: str | Sequence[str] | None, port: int | str | None, path: Path | None, sockets: Sequence[socket.socket]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import math
 import socket
 import ssl as ssl_module
 from asyncio import trsock
@@ -22,7 +23,7 @@ from headrace.server.certificates import Certificates
 from headrace.server.connection import Connection
 from headrace.server.limits import Limits
 from headrace.server.listening import Place
-from headrace.server.negotiation import cause_of, read_proxy_header, secure
+from headrace.server.negotiation import cause_of, is_a_check, is_over, read_proxy_header, secure
 from headrace.server.signals import Signals
 from headrace.server.statistics import Statistics
 from headrace.server.stopping import ShutdownReport, Stopping
@@ -32,6 +33,9 @@ from headrace.streams.reader import StreamReader
 from headrace.streams.writer import StreamWriter
 
 logger = logging.getLogger("headrace.server")
+
+# How long max_connections must not have been reached for the next time to be worth a warning, in seconds.
+FULL_SECONDS = 60.0
 
 Handler = Callable[[StreamReader, StreamWriter], Awaitable[object]]
 OnError = Callable[[Connection, Exception], object]
@@ -71,9 +75,12 @@ class StreamServer:
         self._stopped: asyncio.Task[ShutdownReport] | None = None
         self._drain_seconds: float | None = None
         self._began = 0.0
+        # When max_connections was reached last, in the loop's seconds.
+        self._full_at = -math.inf
         self._context = contextvars.Context()
-        self._numbers = self._left = self._negotiating = self._handled = self._errors = 0
+        self._numbers = self._left = self._negotiating = self._handled = 0
         self._received = self._sent = 0
+        self._errors: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
         self._ended: Counter[str] = Counter()
         self._failed: Counter[str] = Counter()
@@ -222,6 +229,8 @@ class StreamServer:
         return Statistics(
             uptime=self.get_loop().time() - self._began,
             open=len(self.connections),
+            max_connections=self._options.limits.max_connections,
+            accepting=not self._gate.reasons and not self.draining.is_set(),
             negotiating=self._negotiating,
             buffered_bytes=buffered,
             draining=self.draining.is_set(),
@@ -230,7 +239,7 @@ class StreamServer:
             ended=dict(self._ended),
             failed=dict(self._failed),
             handled=self._handled,
-            handler_errors=self._errors,
+            errors=dict(self._errors),
             received_bytes=received,
             sent_bytes=sent,
             drain_seconds=self._drain_seconds,
@@ -250,12 +259,21 @@ class StreamServer:
             if self._options.refusal is None:
                 # This one is the last that fits, and is welcome.
                 self._gate.hold("full")
+                self._say_full("accepting none until one ends")
             elif len(self.connections) > most:
                 connection._ended = "full"
+                self._say_full("refusing further ones until one ends")
         assert self._loop is not None
         protocol: Any = make(self._loop, self._options.limit, self._choice, self._connected)[1]
         protocol._h_server = connection
         return protocol
+
+    def _say_full(self, consequence: str) -> None:
+        """Warn that max_connections is reached: once, and again only where that was over for a while."""
+        now = self.get_loop().time()
+        if now - self._full_at >= FULL_SECONDS:
+            logger.warning("%s: %d connections are open: %s", self.name, len(self.connections), consequence, extra={"server": self.name})
+        self._full_at = now
 
     def _connected(self, reader: StreamReader, writer: StreamWriter) -> None:
         """Admit the connection, or turn it away."""
@@ -301,11 +319,13 @@ class StreamServer:
         task = connection._task = self.get_loop().create_task(self._do_negotiate(connection, reader, writer, proxied))
         task.add_done_callback(lambda task: self._negotiated(connection, task))
 
-    async def _do_negotiate(self, connection: Connection, reader: StreamReader, writer: StreamWriter, proxied: bool) -> bool:
-        """Read the PROXY header, then do the handshake; return whether the connection is admitted."""
+    async def _do_negotiate(self, connection: Connection, reader: StreamReader, writer: StreamWriter, proxied: bool) -> str:
+        """Read the PROXY header, then do the handshake; return what comes of it: "admitted", "peer", refused for that, or "check"."""
         async with asyncio.timeout(self._options.limits.handshake_timeout):
             if proxied:
                 header = connection.proxy = await read_proxy_header(reader)
+                if header.local and await is_over(reader):
+                    return "check"
                 extra: dict[str, Any] = {"proxy": header}
                 writer._h_know(extra)
                 if header.source is not None:
@@ -313,26 +333,34 @@ class StreamServer:
                     connection._peername = header.source
                     # (Of a client whom the proxy does not know, nothing can be counted.)
                     if not self._admit(connection):
-                        return False
+                        return "peer"
             context = self._options.ssl
             if context is not None:
                 context = context.context if isinstance(context, Certificates) else context
                 below = writer.transport
-                await secure(writer, context, self._options.shutdown_timeout)
+                await secure(reader, writer, context, self._options.shutdown_timeout, proxied)
                 connection._below = None if writer.transport is below else below
-        return True
+                if connection.proxy is not None and connection.proxy.local and await is_over(reader):
+                    return "check"
+        return "admitted"
 
-    def _negotiated(self, connection: Connection, task: asyncio.Task[bool]) -> None:
+    def _negotiated(self, connection: Connection, task: asyncio.Task[str]) -> None:
         self._negotiating -= 1
         connection._task = None
         if task.cancelled():
             connection._abort(ConnectionAbortedError("the server has been shut down"))
-        elif (error := task.exception()) is not None:
+        elif (error := task.exception()) is not None and is_a_check(connection.proxy, error):
+            connection._abort(error)
+        elif error is not None:
             cause = cause_of(error)
             self._failed[cause] += 1
             self._report(logging.INFO, connection, "the negotiation with %r failed (%s): %s", connection.peername, cause, error)
             connection._abort(error)
-        elif not task.result():
+        elif task.result() == "check":
+            # Of a proxy that looks whether somebody is here: it counts as nothing.
+            assert connection._writer is not None
+            connection._writer.close()
+        elif task.result() == "peer":
             self._refuse(connection, "peer")
         elif self._stopping is not None and self._stopping.is_cancelling:
             connection._abort(ConnectionAbortedError("the server has been shut down"))
@@ -378,14 +406,14 @@ class StreamServer:
         self._leave_if_over(connection)
 
     def _handler_failed(self, connection: Connection, error: Exception) -> None:
-        """Count and log what a handler raised, and tell who wants to know."""
-        self._errors += 1
+        """Log what a handler raised, count it where that was its own fault, and tell who wants to know."""
         if connection._ended is not None and connection._reader is not None and error is connection._reader.exception():
             # It was told so, and that was logged.
             self._report(logging.DEBUG, connection, "the handler for %r ended: %s", connection.peername, error)
         elif _is_the_peers(connection, error):
             self._report(logging.INFO, connection, "%r broke the connection: %r", connection.peername, error)
         else:
+            self._errors[type(error).__name__] += 1
             self._report(logging.ERROR, connection, "the handler for %r failed", connection.peername, error=error)
         if self._options.on_error is not None:
             try:

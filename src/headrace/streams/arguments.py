@@ -36,6 +36,22 @@ def check_timeouts(ssl: object, handshake: float | None, shutdown: float | None)
         raise ValueError("ssl_shutdown_timeout is only meaningful with ssl")
 
 
+def check_server_context(ssl: object) -> None:
+    """Raise TypeError or ValueError where *ssl* is not what a server of TLS needs: a context of its side."""
+    if ssl is None:
+        return
+    if not isinstance(ssl, ssl_module.SSLContext):
+        raise TypeError(f"ssl argument must be an SSLContext or None, not {type(ssl).__name__!r}")
+    if ssl.protocol is ssl_module.PROTOCOL_TLS_CLIENT:
+        raise ValueError("ssl is a client's context: a server needs ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)")
+
+
+def check_context(ssl: object, expected: str) -> None:
+    """Raise TypeError where *ssl* is nothing that TLS can be made with; *expected* says what would be."""
+    if ssl and ssl is not True and not hasattr(ssl, "wrap_bio"):
+        raise TypeError(f"ssl argument must be an SSLContext{expected} or None, not {type(ssl).__name__!r}")
+
+
 def check_session(ssl: ssl_module.SSLContext | bool | None, session: ssl_module.SSLSession | None) -> None:
     """Raise ValueError where there is a *session* to resume without TLS, or without the context that it belongs to."""
     if session is not None and (not ssl or ssl is True):

@@ -15,7 +15,15 @@ from collections.abc import Awaitable, Sequence
 from typing import Any
 
 from headrace._transport.choose import Secure, Way, adopt, choose
-from headrace.streams.arguments import check_session, check_stream_socket, check_timeouts, check_unix_socket, checked_limit, given
+from headrace.streams.arguments import (
+    check_context,
+    check_session,
+    check_stream_socket,
+    check_timeouts,
+    check_unix_socket,
+    checked_limit,
+    given,
+)
 from headrace.streams.factory import make, receive_bytes
 from headrace.streams.reader import StreamReader
 from headrace.streams.writer import StreamWriter
@@ -74,6 +82,7 @@ async def open_connection(
         raise ValueError("You must set server_hostname when using ssl without a host")
     check_timeouts(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
     check_session(ssl, ssl_session)
+    check_context(ssl, ", True")
     if ssl and server_hostname is None:
         server_hostname = host  # type: ignore[assignment]  # bytes are refused by the ssl module
     named = host is not None or port is not None
@@ -146,6 +155,7 @@ async def open_unix_connection(
         raise ValueError("server_hostname is only meaningful with ssl")
     check_timeouts(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
     check_session(ssl, ssl_session)
+    check_context(ssl, ", True")
     if sock is not None:
         if path is not None:
             raise ValueError("path and sock can not be specified at the same time")

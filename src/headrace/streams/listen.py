@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from headrace._transport.choose import Secure, Way, choose
-from headrace.streams.arguments import check_stream_socket, check_timeouts, check_unix_socket, checked_limit, given
+from headrace.streams.arguments import check_context, check_stream_socket, check_timeouts, check_unix_socket, checked_limit, given
 from headrace.streams.connect import is_asyncio, resolve
 from headrace.streams.factory import ClientConnected, receive_bytes
 from headrace.streams.listening import Listening, bound_sockets
@@ -148,6 +148,7 @@ async def start_unix_server(
 def _check_tls(ssl: object, handshake: float | None, shutdown: float | None) -> None:
     if isinstance(ssl, bool):
         raise TypeError("ssl argument must be an SSLContext or None")
+    check_context(ssl, "")
     check_timeouts(ssl, handshake, shutdown)
 
 

@@ -240,11 +240,13 @@ class Writer(Source):
 
         Args: *server_hostname*, the name to verify, needed on a client whose context checks names; the timeouts are in
         seconds, None for 60 (handshake) and 30 (shutdown), as in asyncio; *ssl_session* as for open_connection().
-        Raises: ValueError where *server_hostname* is missing (the stream goes on as it was); UpgradeError where plain bytes are
-        left on a client; ssl.SSLError, ConnectionError or TimeoutError where the
+        Raises: TypeError where *sslcontext* is no context, ValueError where *server_hostname* is missing (the stream goes on as it was in
+        both cases); UpgradeError where plain bytes are left on a client; ssl.SSLError, ConnectionError or TimeoutError where the
         handshake fails.
         Cancellation: the connection is closed, as after any failure.
         """
+        if not isinstance(sslcontext, ssl.SSLContext):
+            raise TypeError(f"sslcontext is expected to be an instance of ssl.SSLContext, got {sslcontext!r}")
         protocol = self._h_protocol
         server_side = protocol._client_connected_cb is not None
         if not server_side and sslcontext.check_hostname and not server_hostname:
