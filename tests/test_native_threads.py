@@ -299,7 +299,7 @@ loop.close()
 @pytest.mark.skipif(sys.version_info < (3, 14), reason="here a child's loop still steps its tasks")
 @pytest.mark.parametrize("kind", [kind for kind in LOOP_KINDS if kind in ("asyncio", "uvloop")])
 def test_a_child_whose_loop_is_dead(kind):
-    """A child that exits in a task, which Python 3.14 prevents, ends with the next event, with its code, and takes nothing of others."""
+    """A child that exits in a task, which Python 3.14 prevents, ends with the next event, and takes nothing of its parent's."""
     arguments = [sys.executable, "-W", "ignore", "-c", ORPHAN, kind]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=30, env={**os.environ, choose.VARIABLE: "native"})
     assert (done.stdout, done.returncode) == ("7 b'x'\n", 0), done.stderr

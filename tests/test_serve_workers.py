@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(120)
 
 
 def is_gone(process):
-    """Tell whether no process has this number any more, or only an orphan that has ended: a container may have nobody to wait for it."""
+    """Tell whether no process has this number, or one that has ended and that nobody waits for, as in a container."""
     try:
         state, parent = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[:2]
     except (FileNotFoundError, ProcessLookupError):

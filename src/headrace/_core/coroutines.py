@@ -15,7 +15,7 @@ def mark_coroutine_functions(cls: type, names: tuple[str, ...]) -> None:
         if sys.version_info >= (3, 12):
             inspect.markcoroutinefunction(function)
         else:
-            function._is_coroutine = coroutines._is_coroutine  # private, and looked for
+            function._is_coroutine = coroutines._is_coroutine  # type: ignore[attr-defined]  # private, and looked for
 
 
 class SignatureOf:

@@ -118,7 +118,7 @@ cpdef object task_context(object future):
 
 
 cpdef bint forget_task(object future) except -1:
-    """Take the one callback of *future*, the wake-up of a task, back, and the task out of those that await it; return whether there was one."""
+    """Take back the one callback of *future*, a task's wake-up, and the task out of those that await it; return whether there was one."""
     cdef Fields *fields = known(<PyObject *>future)
     if fields == NULL:
         return future_py.forget_task(future)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextvars import Context
 from typing import Any
 
-try:
-    from asyncio import future_add_to_awaited_by as add_to_awaited_by
-    from asyncio import future_discard_from_awaited_by as discard_from_awaited_by
-except ImportError:  # before Python 3.14 futures do not know who awaits them
-    add_to_awaited_by = discard_from_awaited_by = None
+# Before Python 3.14 futures do not know who awaits them.
+add_to_awaited_by: Any = getattr(asyncio, "future_add_to_awaited_by", None)
+discard_from_awaited_by: Any = getattr(asyncio, "future_discard_from_awaited_by", None)
 
 
 def begin_wait(future: Any) -> None:
@@ -31,8 +30,8 @@ def task_context(future: Any) -> Context:
 
 
 def forget_task(future: Any) -> bool:
-    """Take a task's wake-up, the one callback of *future*, back, and the task out of those that await it; return whether it was there."""
-    callback = task_callback(future)
+    """Take back the one callback of *future*, a task's wake-up, and the task out of those that await it; return whether there was one."""
+    callback: Any = task_callback(future)
     if callback is None or future.remove_done_callback(callback) != 1:
         return False
     if discard_from_awaited_by is not None:

@@ -2,6 +2,9 @@ cimport cython
 
 from headrace._transport.stepper cimport Stepper
 
+cdef enum:
+    OUTSIDE = 8
+
 cdef int NEW
 cdef int PAUSED
 cdef int WAITING
@@ -44,6 +47,8 @@ cdef class Operation:
     cdef object argument
     # What the task waits for, while it waits.
     cdef object future
+    # What a debugger of another process takes for a coroutine's state: see opslots.pyx. The last field.
+    cdef char[OUTSIDE] outside
 
     @cython.locals(state=int, source=Source)
     cdef object _advance(self)

@@ -30,6 +30,8 @@ if cython.compiled:
 else:
     from headrace._core.cprims_py import references
 
+from headrace._transport.frames import Frame, code_of
+
 NEW = 0
 PAUSED = 1
 WAITING = 2
@@ -186,16 +188,21 @@ class Operation:
         return self.state != NEW and self.state != DONE
 
     @property
+    def cr_state(self) -> str:
+        # New in Python 3.15, and what inspect.getcoroutinestate() asks for there.
+        return "CORO_CREATED" if self.state == NEW else "CORO_CLOSED" if self.state == DONE else "CORO_SUSPENDED"
+
+    @property
     def cr_await(self) -> object:
         return self.future
 
     @property
-    def cr_frame(self) -> None:
-        return None
+    def cr_frame(self) -> object:
+        return None if self.state == DONE else Frame(self, code_of(NAMES[self.kind]))
 
     @property
-    def cr_code(self) -> None:
-        return None
+    def cr_code(self) -> object:
+        return code_of(NAMES[self.kind])
 
     def __repr__(self) -> str:
         # Never the source: a reader's repr shows its waiter, which is an operation.

@@ -7,11 +7,14 @@ from the buffer. Here the slots of Operation are C functions. 3.11 resumes throu
 """
 
 import gc
+import sys
 
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
 
-from headrace._transport.operation cimport NEW, PENDING, TURN, Operation, name_of, warn_never_awaited
+from headrace._transport.operation cimport NEW, OUTSIDE, PENDING, TURN, Operation, name_of, warn_never_awaited
+
+from headrace._transport.frames import nothing
 
 cdef extern from *:
     """
@@ -61,14 +64,45 @@ cdef extern from *:
     static PyObject *headrace_free[HEADRACE_FREE_OPERATIONS];
     static int headrace_free_count = 0;
 
+    /* Where a coroutine has the state of its frame, 0 for unknown, and the one that says that it has none any more. */
+    static size_t headrace_state_at = 0;
+    static char headrace_state_cleared = 0;
+
     static PyObject *headrace_allocate(PyTypeObject *type, Py_ssize_t items) {
         PyObject *self;
-        if (headrace_free_count == 0) return PyType_GenericAlloc(type, items);
-        self = headrace_free[--headrace_free_count];
-        memset((char *)self + sizeof(PyObject), 0, (size_t)type->tp_basicsize - sizeof(PyObject));
-        PyObject_Init(self, type);
-        PyObject_GC_Track(self);
+        if (headrace_free_count == 0) {
+            self = PyType_GenericAlloc(type, items);
+            if (self == NULL) return NULL;
+        } else {
+            self = headrace_free[--headrace_free_count];
+            memset((char *)self + sizeof(PyObject), 0, (size_t)type->tp_basicsize - sizeof(PyObject));
+            PyObject_Init(self, type);
+            PyObject_GC_Track(self);
+        }
+        if (headrace_state_at != 0) ((char *)self)[headrace_state_at] = headrace_state_cleared;
         return self;
+    }
+
+    /* From Python 3.14 on `python -m asyncio ps` reads the tasks of another process, and takes whatever a task runs for a coroutine: where
+       that is an operation it followed wild pointers, and gave up. A coroutine without a frame it passes over. Where the state is, is
+       seen by closing *coroutine*: only one byte from *from* up to *to* may change, or an operation cannot look like that. */
+    static int headrace_watch_close(PyObject *coroutine, size_t from, size_t to) {
+        char before[64];
+        size_t at, found = 0;
+        PyObject *closed;
+        if (to - from > sizeof(before) || to > (size_t)Py_TYPE(coroutine)->tp_basicsize) return 0;
+        memcpy(before, (char *)coroutine + from, to - from);
+        closed = PyObject_CallMethod(coroutine, "close", NULL);
+        if (closed == NULL) return -1;
+        Py_DECREF(closed);
+        for (at = from; at < to; at++) {
+            if (((char *)coroutine)[at] == before[at - from]) continue;
+            if (found != 0) return 0;
+            found = at;
+        }
+        if (found != 0) headrace_state_cleared = ((char *)coroutine)[found];
+        headrace_state_at = found;
+        return 0;
     }
 
     /* Report the exception that is being handled; Cython's own report calls sys.excepthook as well. */
@@ -91,6 +125,7 @@ cdef extern from *:
         while (headrace_free_count > 0) PyObject_GC_Del(headrace_free[--headrace_free_count]);
     }
     """
+    int watch_close "headrace_watch_close"(object coroutine, size_t, size_t) except -1
     void headrace_set_stop(object value)
     void drop_value "headrace_drop_value"()
     PyObject *headrace_allocate(Type *, Py_ssize_t)
@@ -117,6 +152,7 @@ cdef extern from *:
 
     ctypedef struct Type "PyTypeObject":
         PyObject *tp_dict
+        Py_ssize_t tp_basicsize
         destructor tp_dealloc
         PyObject *(*tp_alloc)(Type *, Py_ssize_t)
         void (*tp_free)(void *)
@@ -196,6 +232,8 @@ def install() -> None:
     (<Type *>Operation).tp_alloc = headrace_allocate
     (<Type *>Operation).tp_free = headrace_release
     gc.callbacks.append(release_free)
+    if sys.version_info >= (3, 14):
+        watch_close(nothing(), (<Type *>Operation).tp_basicsize - OUTSIDE, (<Type *>Operation).tp_basicsize)
     # A __getattr__ would slow down every attribute; these two cannot be written in the class, where they would name the class.
     names = <dict>(<Type *>Operation).tp_dict
     names["__name__"] = property(lambda operation: name_of(operation, "__name__"))
