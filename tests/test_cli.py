@@ -170,6 +170,15 @@ def test_doctor_in_json() -> None:
     assert found["installed"] is False
 
 
+@pytest.mark.parametrize(("futures", "said"), [("public", True), ("fields", False), (None, False)])
+def test_doctor_says_which_futures(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, futures, said) -> None:
+    """Doctor says where asyncio's futures are not as expected, so that their public methods are used; on the Pythons here they are."""
+    assert doctor.futures() in ("fields", None)
+    monkeypatch.setattr(doctor, "futures", lambda: futures)
+    doctor.doctor()
+    assert ("futures are not as expected" in capsys.readouterr().out) == said
+
+
 def test_doctor_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     """doctor says in words what the JSON holds, names each module, and notices install()."""
     with headrace.install():
