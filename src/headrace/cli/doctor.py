@@ -45,7 +45,7 @@ def build() -> str:
 # The loops beside asyncio's that headrace is tested on; each has a new_event_loop().
 OTHER_LOOPS = ("uvloop", "rloop")
 def futures() -> str | None:
-    """Return how tasks that wait are resumed: "fields" of asyncio's futures, or "public" where those are not as expected; None uncompiled."""
+    """Return "fields" where asyncio's futures are as expected, "public" where their public methods have to do; None uncompiled."""
     if importlib.util.find_spec("headrace._transport.future") is None:
         return None
     return "fields" if importlib.import_module("headrace._transport.future").is_known() else "public"
@@ -138,7 +138,7 @@ def _words(found: dict[str, Any]) -> str:
         ]
     lines += [f"  {'compiled' if is_compiled else 'pure    '}  {name}" for name, is_compiled in found["modules"].items()]
     if found["futures"] == "public":
-        lines.append("asyncio's futures are not as expected in this Python: tasks are resumed by its public methods, which costs a little more.")
+        lines.append("asyncio's futures are not as expected in this Python: their public methods are used, which costs a little more.")
     lines.append("")
     if found["loops"]["uvloop"] is None:
         lines.append("uvloop: not installed. headrace does not need it; pip install 'headrace[uvloop]' adds it.")
