@@ -44,6 +44,8 @@ def build() -> str:
 
 # The loops beside asyncio's that headrace is tested on; each has a new_event_loop().
 OTHER_LOOPS = ("uvloop", "rloop")
+
+
 def futures() -> str | None:
     """Return "fields" where asyncio's futures are as expected, "public" where their public methods have to do; None uncompiled."""
     if importlib.util.find_spec("headrace._transport.future") is None:
