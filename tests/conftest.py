@@ -22,6 +22,9 @@ import properties  # noqa: F401 (it registers a profile, which the command line 
 import pytest
 from certificates import tls  # noqa: F401 (a fixture)
 
+# On purpose, where it is pure Python: neither this process nor the others that tests start are warned.
+os.environ.setdefault("HEADRACE_NO_EXTENSIONS", "1")
+
 import headrace
 from headrace._core.stock import StockStreamReader, StockStreamWriter
 from headrace._transport import choose

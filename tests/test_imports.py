@@ -1,6 +1,7 @@
 """The floors of the house: a module imports its own floor and those below, never one above."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -135,3 +136,16 @@ def test_importing_it_loads_what_streams_need_only():
     assert {".".join(name.split(".")[:2]) for name in ours} == LOADED
     assert {name for name in others - ours if not name.startswith(("_cython", "cython"))} == set()
     assert not standard & {"dataclasses", "ipaddress", "json", "shutil", "logging.handlers", "multiprocessing", "email", "http", "argparse"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the pure build is what there is")
+@pytest.mark.parametrize(("meant", "told"), [("", 1), ("0", 1), ("1", 0)])
+def test_the_pure_build_warns_once(meant, told):
+    """On Linux the pure build says once that it is slow and what to do, unless the environment says that it is meant."""
+    program = (
+        "import sys; sys.modules['headrace._transport.socket'] = None; import headrace; from headrace import serve; import headrace.cli"
+    )
+    environment = {**os.environ, "HEADRACE_NO_EXTENSIONS": meant}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60, env=environment)
+    assert done.stderr.count("RuntimeWarning: headrace runs as pure Python here") == told
+    assert done.stderr == "" if not told else done.stderr.startswith("<string>:1: ")

@@ -1,8 +1,12 @@
 """asyncio Streams built again: the same names and calls, on whatever event loop is running."""
 
 import importlib
+import os
+import sys
+import warnings
 from typing import TYPE_CHECKING, Any
 
+from headrace._transport import choose
 from headrace.errors import IncompleteReadError, LimitOverrunError, UpgradeError
 from headrace.streams.connect import open_connection, open_unix_connection
 from headrace.streams.listen import start_server, start_unix_server
@@ -52,6 +56,15 @@ __all__ = (
 )
 __version__ = "0.1.0"
 
+# Who has a compiler, or a wheel, has the compiled build; elsewhere pip falls back in silence. Who means it says so, as when building.
+if sys.platform == "linux" and choose.native is None and os.environ.get("HEADRACE_NO_EXTENSIONS", "") in ("", "0"):
+    warnings.warn(
+        "headrace runs as pure Python here, several times slower than compiled: `headrace doctor` says what to do; "
+        "HEADRACE_NO_EXTENSIONS=1 in the environment says that it is meant",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+
 # Loaded when they are first asked for: a program that only uses streams does not pay for the server.
 _LATER = {
     "Certificates": "headrace.server.certificates",
@@ -78,4 +91,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATER, "server"} - {"TYPE_CHECKING", "Any", "importlib"})
+    return sorted({*globals(), *_LATER, "server"} - {"TYPE_CHECKING", "Any", "choose", "importlib", "os", "sys", "warnings"})

@@ -132,6 +132,7 @@ def _words(found: dict[str, Any]) -> str:
             "  What to do: install gcc (or clang) and the Python headers, then",
             "    HEADRACE_REQUIRE_EXTENSIONS=1 pip install --force-reinstall --no-binary headrace headrace",
             "  which fails with the compiler's own message where it still cannot be compiled.",
+            "  On Linux importing it warns once (RuntimeWarning); HEADRACE_NO_EXTENSIONS=1 in the environment says that it is meant.",
         ]
     else:
         lines += [
