@@ -205,9 +205,25 @@ def test_bounds_reach_the_server():
         server.wait_for("is ended: nothing was sent or received for 0.2 s")
 
 
+@pytest.mark.parametrize("what", ["metrics", "place"])
+def test_a_port_that_is_taken(what):
+    """A port that is taken is one line that says which of the two it is, without a number of the system's."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        arguments = ["127.0.0.1:0", "--metrics", port] if what == "metrics" else [f"127.0.0.1:{port}"]
+        environment = {**os.environ, "PYTHONPATH": SOURCE}
+        done = subprocess.run(command("-q", *arguments), env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    assert done.returncode == 1, done.stderr
+    if what == "metrics":
+        assert done.stderr == f"headrace serve: the metrics cannot be served on 127.0.0.1 port {port}: Address already in use\n"
+    else:
+        assert done.stderr == (f"headrace serve: error while attempting to bind on address ('127.0.0.1', {port}): address already in use\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words", "status"),
     [
+        (["--metrics", "70000"], "'70000' is no port: 0 to 65535", 2),
         (["ecko"], "'ecko' is nothing that can be served", 2),
         (["file"], "which one?", 2),
         (["file", "/nowhere/at/all"], "No such file", 2),

@@ -261,10 +261,28 @@ def test_wrong_interval(capsys, interval):
 
 @pytest.mark.parametrize("package", ["rich", "prometheus_client"])
 def test_missing_packages(capsys, monkeypatch, package):
-    """Where a package is missing, top says what to install."""
+    """Where a package is missing, the live view says what to install."""
     monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert top.top(options()) == 2
     assert "pip install 'headrace[cli]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--once"], []])
+def test_one_table_needs_no_rich(capsys, monkeypatch, closed_port, arguments):
+    """One table, asked for or because the output is no terminal, does without rich; without prometheus_client it says what to install."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "rich"]:
+        monkeypatch.setitem(sys.modules, name, None)
+
+    async def sample(url):
+        return figures(FIRST)
+
+    monkeypatch.setattr(top, "fetch", sample)
+    assert top.top(options(*arguments, "--interval", "0.01")) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("the_api  4 ")
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    assert top.top(options(*arguments)) == 2
+    assert "pip install 'headrace[metrics]'" in capsys.readouterr().err
 
 
 def test_rates():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import errno
 import socket
 import sys
 
@@ -325,11 +326,13 @@ def test_collector_that_raises(run, caplog):
 
 
 def test_address_in_use(run):
-    """An address that is taken raises OSError where the endpoint is started."""
+    """An address that is taken raises OSError where the endpoint is started, which says that it is the metrics' and has one errno."""
 
     async def main():
         async with endpoint() as (_, port):
-            with pytest.raises(OSError, match="in use"):
+            words = rf"the metrics cannot be served on {LOOPBACK} port {port}: Address already in use$"
+            with pytest.raises(OSError, match=words) as caught:
                 await metrics.serve_metrics(Server(), host=LOOPBACK, port=port)
+            assert caught.value.errno == errno.EADDRINUSE
 
     run(main)

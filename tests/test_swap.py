@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import asyncio.streams
 import sys
+import types
 from asyncio import open_connection as imported_early
 
 import pytest
@@ -54,6 +55,35 @@ def test_calls_are_counted() -> None:
     headrace.uninstall()
     assert asyncio.StreamReader is stock
     assert not installed()
+
+
+def test_a_class_that_was_imported_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """install() tells of asyncio's classes that a module has by name, and only of those, by a warning that Python does not show unasked."""
+    early = types.ModuleType("early")
+    early.StreamReader = early.other = asyncio.StreamReader
+    early.open_connection = asyncio.open_connection
+    lazy = LazyModule("lazy")
+    for name, module in {"early": early, "lazy": lazy, "nothing": None, "slots": object()}.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    with (
+        pytest.warns(ImportWarning, match=r"before headrace.install\(\), and so still asyncio's: early.StreamReader$") as heard,
+        headrace.install(),
+    ):
+        assert len(heard) == 1
+        assert heard[0].filename == __file__
+        with headrace.install():  # nothing is changed, and nothing told, the second time
+            assert issubclass(asyncio.StreamReader, early.StreamReader)
+    assert len(heard) == 1
+    early.StreamReader = None
+    headrace.install()
+    headrace.uninstall()
+
+
+class LazyModule(types.ModuleType):
+    """A module that would be loaded by the first look at it."""
+
+    def __getattribute__(self, name: str) -> object:
+        raise AssertionError(name)
 
 
 def test_an_exception_in_the_block_uninstalls() -> None:

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import re
 import ssl
 import sys
 import tempfile
@@ -92,7 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-q", "--quiet", action="store_true", help="say only what is wrong")
     add("--loop", choices=("asyncio", "uvloop"), default="asyncio", help="event loop (asyncio)")
     add("--workers", type=int, metavar="N", help="serve from N processes")
-    add("--metrics", type=int, metavar="PORT", help="figures for Prometheus and headrace top, on 127.0.0.1:PORT")
+    add("--metrics", type=_port, metavar="PORT", help="figures for Prometheus and headrace top, on 127.0.0.1:PORT")
     secure = parser.add_argument_group("TLS")
     how = secure.add_mutually_exclusive_group()
     how.add_argument("--tls", action="store_true", help="speak TLS from the beginning")
@@ -126,7 +127,10 @@ def serve(options: argparse.Namespace) -> int:
         try:
             with asyncio.Runner(loop_factory=factory) as runner:
                 runner.run(_run(options, handler, places, None if options.starttls else certificates))
-        except (OSError, RuntimeError) as error:  # RuntimeError: a worker does not start
+        except OSError as error:
+            # The number means nothing to a user, and asyncio's message has it once more inside.
+            return _fail(re.sub(r"\[errno \d+\] ", "", str(error), flags=re.IGNORECASE), 1)
+        except RuntimeError as error:  # a worker does not start
             return _fail(str(error), 1)
         except (ValueError, ImportError) as error:
             return _fail(str(error), 2)
@@ -164,6 +168,12 @@ async def _run(options: argparse.Namespace, handler: Any, places: list[tuple[str
         reports = await asyncio.gather(*(server.serve_forever() for server in servers))
         for server, report in zip(servers, reports, strict=True):
             _say(options, f"{server.name}: {report}")
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: 0 to 65535")
+    return int(text)
 
 
 def _handler_and_places(options: argparse.Namespace) -> tuple[Any, list[tuple[str, Any]]]:

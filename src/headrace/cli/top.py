@@ -58,9 +58,13 @@ def top(options: argparse.Namespace) -> int:
     once = options.once or not sys.stdout.isatty()
     try:
         import prometheus_client  # noqa: F401
-        import rich  # noqa: F401
+
+        if not once:
+            import rich  # noqa: F401
     except ImportError:
-        return _fail("it needs rich and prometheus_client: pip install 'headrace[cli]'", 2)
+        if once:
+            return _fail("one table needs prometheus_client: pip install 'headrace[metrics]'", 2)
+        return _fail("it needs rich and prometheus_client (with --once no rich): pip install 'headrace[cli]'", 2)
     try:
         url = _checked(options.url)
     except ValueError as error:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import functools
+import os
 import re
+import socket
 from asyncio.log import logger
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
@@ -141,8 +143,16 @@ async def serve_metrics(*servers: Measured, host: str = "127.0.0.1", port: int =
     both.register(collector)
     if registry is not None:
         both.register(registry)
-    # A reader's limit does not count the separator.
-    return await start_server(functools.partial(_serve, both), host, port, limit=HEAD_BYTES - len(END_OF_HEAD))
+    try:
+        # A reader's limit does not count the separator.
+        return await start_server(functools.partial(_serve, both), host, port, limit=HEAD_BYTES - len(END_OF_HEAD))
+    except socket.gaierror:  # it names the host, and its number is none of errno's
+        raise
+    except OSError as error:
+        if error.errno is None:
+            raise
+        # The program has other ports, and the message is often all that is read.
+        raise OSError(error.errno, f"the metrics cannot be served on {host} port {port}: {os.strerror(error.errno)}") from error
 
 
 def _check_installed() -> None:
