@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -147,6 +149,18 @@ def test_help_has_examples(command: list[str], capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit):
         cli.main([*command, "--help"])
     assert "examples:\n  headrace " in capsys.readouterr().out
+
+
+def test_extras_that_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every extra that the README, the guide and the command name is one, and the README names each."""
+    root = Path(__file__).parent.parent
+    named = {}
+    for path in [root / "README.md", *root.glob("docs/*.md"), *(root / "src" / "headrace").rglob("*.py")]:
+        named[path.name] = set(re.findall(r"headrace\[(\w+)\]", path.read_text()))
+    with (root / "pyproject.toml").open("rb") as file:
+        extras = set(tomllib.load(file)["project"]["optional-dependencies"])
+    assert set().union(*named.values()) <= extras
+    assert named["README.md"] == extras
 
 
 def test_the_command_alone_prints_its_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -93,7 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-q", "--quiet", action="store_true", help="say only what is wrong")
     add("--loop", choices=("asyncio", "uvloop"), default="asyncio", help="event loop (asyncio)")
     add("--workers", type=int, metavar="N", help="serve from N processes")
-    add("--metrics", type=_port, metavar="PORT", help="figures for Prometheus and headrace top, on 127.0.0.1:PORT")
+    add("--metrics", type=_port, metavar="PORT", help="figures for Prometheus and headrace top, on 127.0.0.1:PORT (headrace[metrics])")
     secure = parser.add_argument_group("TLS")
     how = secure.add_mutually_exclusive_group()
     how.add_argument("--tls", action="store_true", help="speak TLS from the beginning")
