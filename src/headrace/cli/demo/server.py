@@ -89,12 +89,11 @@ async def serve(streams: str) -> None:
 def main() -> None:
     """Serve as sys.argv says."""
     streams, loop = sys.argv[1:]
+    factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.SelectorEventLoop
     if loop == "uvloop":
         import uvloop
 
         factory = uvloop.new_event_loop
-    else:
-        factory = asyncio.SelectorEventLoop
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(serve(streams))
 
