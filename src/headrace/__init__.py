@@ -81,13 +81,15 @@ _LATER = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name == "server":
-        return importlib.import_module("headrace.server")
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(_LATER[name]), name)
-    return value
+if not TYPE_CHECKING:  # to a checker, every name would exist
+
+    def __getattr__(name: str) -> Any:
+        if name == "server":
+            return importlib.import_module("headrace.server")
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(importlib.import_module(_LATER[name]), name)
+        return value
 
 
 def __dir__() -> list[str]:
