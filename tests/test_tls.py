@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import os
 import socket
@@ -922,8 +923,86 @@ def test_a_mangled_record_behind_a_pause(run, native, tls):
             await until(lambda: reader.exception() is not None)
             assert loop.time() - began < 2
             assert await reader.readexactly(48_000) == bytes(48_000)
-            with pytest.raises(ConnectionResetError):
+            with pytest.raises(ssl.SSLError, match=r"(?i)mac|decryption"):
                 await reader.read(1)
+
+    run(main)
+
+
+@versions
+@pytest.mark.parametrize("how", ["open_connection", "start_tls"])
+@pytest.mark.parametrize("failure", ["EPIPE", "ECONNRESET"])
+def test_the_alert_behind_a_failed_send(run, native, tls, version, how, failure):
+    """A write that fails for a peer that sent an alert first: what came before is read, then the alert is the error."""
+
+    async def main():
+        contexts = tls.contexts(version)
+        async with contextlib.AsyncExitStack() as stack:
+            if how == "start_tls":
+                reader, writer, sock = await stack.enter_async_context(client(native))
+                starting = asyncio.ensure_future(writer.start_tls(contexts[1], server_hostname=HOST))
+                peer = TlsPeer(sock, contexts[0])
+                await peer.handshake()
+                await starting
+            else:
+                reader, writer, peer = await stack.enter_async_context(secured(native, contexts))
+            await peer.write(b"ready")
+            assert await reader.readexactly(5) == b"ready"
+            # Nothing runs but this, so that the write meets the loss before the loop does.
+            peer.tls.write(b"before")
+            data = peer.outgoing.read() + alert(peer)
+            peer.sock.sendall(data)
+            if failure == "EPIPE":
+                peer.sock.close()
+                writer.write(b"answered by a reset")
+                take_error(writer.transport)
+            else:
+                reset(peer.sock)
+            writer.write(b"lost")
+            assert await reader.readexactly(6) == b"before"
+            for _ in range(2):
+                with pytest.raises(ssl.SSLError, match="(?i)alert"):
+                    await reader.read()
+            for call in writer.drain, writer.wait_closed:
+                with pytest.raises(ssl.SSLError, match="(?i)alert"):
+                    await call()
+
+    run(main)
+
+
+def alert(peer):
+    """Return the alert of *peer* for something that is no record."""
+    peer.incoming.write(bytes(5))
+    with pytest.raises(ssl.SSLError):
+        peer.tls.do_handshake()
+        peer.tls.read(1)
+    return peer.outgoing.read()
+
+
+def take_error(transport):
+    """Take the error of the socket from the system, so that the next send says EPIPE."""
+    with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as sock:
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) in (errno.ECONNRESET, errno.EPIPE)
+
+
+@versions
+def test_the_alert_behind_a_failed_handshake(run, native, tls, version):
+    """The same where the last message of the handshake cannot be sent."""
+
+    async def main():
+        contexts = tls.contexts(version)
+        async with client(native) as (reader, writer, sock):
+            peer = TlsPeer(sock, contexts[0])
+            starting = asyncio.ensure_future(writer.start_tls(contexts[1], server_hostname=HOST))
+            loop = asyncio.get_running_loop()
+            peer.incoming.write(await loop.sock_recv(sock, 65536))
+            with pytest.raises(ssl.SSLWantReadError):
+                peer.tls.do_handshake()
+            flight = peer.outgoing.read()
+            sock.sendall(flight + alert(peer))
+            reset(sock)
+            with pytest.raises(ssl.SSLError, match="(?i)alert"):
+                await starting
 
     run(main)
 

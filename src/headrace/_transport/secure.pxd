@@ -47,6 +47,7 @@ cdef class SecureConnection(Connection):
     cdef object send_secured(self, bytes data, bint followed)
     cdef object send_output(self)
     cdef object break_off(self, object error)
+    cdef object look_for_alert(self)
     cdef object say_goodbye(self)
     cdef object cancel_timer(self)
     cdef bint is_half_closable(self) except -1

@@ -79,7 +79,12 @@ cdef class SecureConnection(Connection):
         if error is not None:
             # *shaken* is told when the connection is closed. What has come is thrown away, or the reset for it could overtake the alert.
             self.gentle = True
-            self.finish(error)
+            if self.ending:
+                # Nothing could be sent, which is less than what is known.
+                self.rest = False
+                self.error = error
+            else:
+                self.finish(error)
             return
         self.shaking = False
         if self.unsecured:
@@ -334,7 +339,10 @@ cdef class SecureConnection(Connection):
     cdef object break_off(self, object error):
         """End the connection for *error*, which the session raised; the peer gets its alert, if the system takes it at once."""
         self.send_output()
-        self.fail(error)
+        if self.ending:
+            self.error = error  # of more use than that nothing could be sent
+        else:
+            self.fail(error)
 
     cdef object say_goodbye(self):
         """Send close_notify, once."""
@@ -412,9 +420,30 @@ cdef class SecureConnection(Connection):
             self.look_seconds = min(2 * self.look_seconds, LAST_LOOK_SECONDS) if self.look_seconds else FIRST_LOOK_SECONDS
             self._loop.call_later(self.look_seconds, self.end_later, context=self.reactor.context)
             return
-        if self.shaking:
+        if self.shaking and self.rest:
             self.rest = False
+            self.look_for_alert()
         Connection.on_end(self)
+
+    cdef object look_for_alert(self):
+        """Read what came before a send of the handshake failed: the peer's alert says why, if there is one."""
+        cdef PyObject *storage = self.reactor.pool.storage(RECORD_BYTES)
+        cdef bytes scratch = <bytes>storage  # so that nobody else is given it meanwhile
+        cdef bytes received
+        cdef ssize_t size = 1
+        cdef int turns = 8
+        try:
+            while turns > 0 and size > 0:
+                if self.tls.version is not None or self.tls.handshake():
+                    while self.tls.has_data() and self.tls.read(PyBytes_AS_STRING(scratch), RECORD_BYTES) > 0:
+                        pass
+                received = PyBytes_FromStringAndSize(NULL, RECORD_BYTES)
+                size = recv(self.fd, PyBytes_AS_STRING(received), RECORD_BYTES, 0)
+                if size > 0:
+                    self.tls.receive(received, size)
+                turns -= 1
+        except Exception as error:  # whatever a callback of the context raises, too
+            self.error = error
 
     cdef bint has_left(self) except -1:
         """Throw away what comes, and tell whether the socket can be closed without taking from the peer what was sent.
