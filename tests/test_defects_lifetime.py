@@ -1,6 +1,7 @@
 """Handlers that fail, writers that are dropped, input that is wrong: what the stream is worth afterwards. See `defects.md`."""
 
 import asyncio
+import contextlib
 import gc
 import socket
 import ssl
@@ -179,6 +180,54 @@ def test_write_after_write_eof(run, streams):
             assert await receive(peer) == b"last"
             peer.send(b"answer\n")
             assert await reader.readline() == b"answer\n"
+
+    run(main)
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("later", [False, True], ids=["at once", "later"])
+@pytest.mark.parametrize("end", ["close", "abort", "loss"])
+def test_write_eof_after_the_end(run, streams, tls, end, later, secure):
+    """write_eof() on a connection that is closing changes nothing: what is written behind it is dropped, as before it."""
+    if streams.name == "stock" and (run.kind == "uvloop" or secure):
+        pytest.skip("uvloop's transport raises, and asyncio's of TLS fails after a loss")
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        run.expect_errors()  # a loss may be reported
+        async with pair(streams, (tls.server, tls.client) if secure else (None, None)) as both:
+            writer = both.writer
+            if end == "close":
+                writer.close()
+            elif end == "abort":
+                writer.transport.abort()
+            else:
+                both.server_writer.transport.abort()
+                await until(lambda: both.reader.at_eof() or both.reader.exception() is not None)
+                writer.close()
+            if later:
+                # The transport has closed its socket by then.
+                began = loop.time()
+                await until(lambda: loop.time() - began > 0.02)
+            for _ in range(2):
+                with contextlib.suppress(NotImplementedError):  # over TLS of the loop's own, as ever
+                    writer.write_eof()
+                writer.write(b"dropped")
+            if streams.name != "stock":  # 3.13.0 has a TypeError of its own
+                writer.writelines([b"dropped"])
+
+    run(main)
+
+
+def test_write_after_write_eof_of_the_transport(run, streams):
+    """The transport's own write_eof() counts as the writer's."""
+
+    async def main():
+        async with client(streams) as (_, writer, peer):
+            writer.transport.write_eof()
+            with pytest.raises(RuntimeError):
+                writer.write(b"more")
+            assert await receive(peer) == b""
 
     run(main)
 

@@ -147,10 +147,14 @@ class Sender(Gathering):
         self.flush()
 
     def write_eof(self) -> object:
-        """Send what is left, then EOF."""
+        """Send what is left, then EOF; on a connection that is closing it changes nothing: what is written is dropped, before as after."""
         self.flush()
+        closing = self.is_closing()
+        if closing and self.transport.can_write_eof():
+            return None  # as asyncio's do it; uvloop's raises where it has closed already
         result = self.transport.write_eof()
-        self.ended = True
+        if not closing:
+            self.ended = True
         return result
 
     def close(self) -> object:

@@ -317,6 +317,8 @@ cdef class SocketSender(Sender):
         # First of all: what another thread writes must not get among what a step writes.
         if self.direct is not None:
             self.direct.reactor.check_thread()
+            if self.direct.eof_written:
+                self.ended = True  # by a call of the transport's own
         Sender.write(self, data)
 
     cdef object close(self):
