@@ -128,6 +128,41 @@ def test_close_ends_serve_forever(run, streams, loop_kind):
     run(main)
 
 
+@pytest.mark.parametrize("how", ["alone", "in a block", "with close()", "after close()"])
+def test_cancelled_with_an_idle_client(run, streams, loop_kind, how):
+    """A cancellation of serve_forever() closes the connections: an idle client does not keep it waiting."""
+    modern(streams, loop_kind)
+    if streams.name == "stock" and sys.version_info < (3, 14):
+        pytest.skip("asyncio's hangs before Python 3.14")
+
+    async def serve(server):
+        if how == "alone":
+            await server.serve_forever()
+        async with server:
+            await server.serve_forever()
+
+    async def main():
+        server = await streams.start_server(until_eof, LOOPBACK, 0)
+        task = asyncio.create_task(serve(server))
+        with await client(server) as sock:
+            await turns(10)
+            if "close()" in how:
+                server.close()
+            if how == "after close()":
+                await turns()
+                assert streams.name == "stock" or not task.done()
+            task.cancel()
+            async with asyncio.timeout(5):
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                if how == "after close()":  # the wait was given up, as it always could be
+                    server.close_clients()
+                assert await receive(sock) == b""
+                await server.wait_closed()
+
+    run(main)
+
+
 def test_wait_closed_waits_for_both(run, streams, loop_kind):
     """wait_closed() returns when the server is closed and the last connection is gone, whoever asks and when."""
     modern(streams, loop_kind)

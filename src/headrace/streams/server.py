@@ -222,7 +222,10 @@ class Server(asyncio.AbstractServer):
             raise RuntimeError(f"server {self!r} is closed")
 
     async def serve_forever(self) -> None:
-        """Accept until cancelled or closed; a cancellation closes the server and waits for its connections.
+        """Accept until cancelled or closed, then wait for the connections.
+
+        A cancellation closes the server and, as from Python 3.14 on, its connections, as close_clients() does: an idle client would
+        keep it waiting for ever. close() leaves them alone.
 
         Raises: RuntimeError where the server is closed or somebody serves already; asyncio.CancelledError at the end, also
         when it came by close().
@@ -235,8 +238,12 @@ class Server(asyncio.AbstractServer):
             await self._h_start()
             await forever
         except asyncio.CancelledError:
+            task = asyncio.current_task()
+            cancelled = not self._h_closed or (task is not None and task.cancelling() > 0)
             try:
                 self.close()
+                if cancelled:
+                    self.close_clients()
                 await self.wait_closed()
             finally:
                 raise
