@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import builtins
 import functools
+import os
 import sys
 import types
-from pathlib import Path
 from typing import Any
 
 
@@ -25,7 +25,7 @@ class Frame:
         self.f_generator = generator
         self.f_code = code
         self.f_lineno = code.co_firstlineno
-        self.f_globals: dict[str, Any] = {"__name__": Path(code.co_filename).stem}
+        self.f_globals: dict[str, Any] = {"__name__": os.path.splitext(os.path.basename(code.co_filename))[0]}
         self.f_locals: dict[str, Any] = {}
 
     def __repr__(self) -> str:
@@ -41,14 +41,17 @@ def code_of(name: str) -> types.CodeType:
     module = sys.modules[getattr(function, "__objclass__", function).__module__]
     code: types.CodeType = getattr(function, "__code__", nothing.__code__)
     # Compiled, the module is another file beside the text, and its code names the place where it was built.
-    text = Path(str(module.__file__)).with_name(f"{module.__name__.rpartition('.')[2]}.py")
+    text = os.path.join(os.path.dirname(str(module.__file__)), f"{module.__name__.rpartition('.')[2]}.py")
     first = code.co_firstlineno if code is not nothing.__code__ else _line_of(text, f"def {method}(")
-    return code.replace(co_filename=str(text), co_name=method, co_qualname=name, co_firstlineno=first)
+    return code.replace(co_filename=text, co_name=method, co_qualname=name, co_firstlineno=first)
 
 
-def _line_of(text: Path, beginning: str) -> int:
-    lines = text.read_text(encoding="utf-8").splitlines() if text.exists() else []
-    return next((number for number, line in enumerate(lines, 1) if line.lstrip().startswith(beginning)), 1)
+def _line_of(text: str, beginning: str) -> int:
+    try:
+        with open(text, encoding="utf-8") as lines:
+            return next((number for number, line in enumerate(lines, 1) if line.lstrip().startswith(beginning)), 1)
+    except OSError:  # the source is not installed
+        return 1
 
 
 async def nothing() -> None:
