@@ -10,6 +10,7 @@ import sys
 import pytest
 from connections import LOOPBACK, until
 
+import headrace
 from headrace._transport.choose import choose
 
 NAME = "name.invalid"
@@ -428,3 +429,30 @@ def test_unknown_loop_gets_bytes():
     with pytest.raises(StopIteration) as choice:
         choose(asyncio.AbstractEventLoop(), 1024, way="portable").send(None)
     assert choice.value.value.form == "data_received"
+
+
+@pytest.mark.parametrize("wrong", [-1, 65536, 65536 + 80, "70000"])
+def test_a_number_that_is_no_port(run, streams, loop_kind, wrong):
+    """It is refused, and not taken modulo 65536."""
+    lacks(streams, loop_kind)
+
+    async def main():
+        with pytest.raises(OverflowError, match=r"^connect\(\): port must be 0-65535\.$"):
+            await streams.open_connection(LOOPBACK, wrong)
+        with pytest.raises(OverflowError, match=r"^bind\(\): port must be 0-65535\.$"):
+            await streams.open_connection(LOOPBACK, 80, local_addr=(LOOPBACK, wrong))
+        with pytest.raises(OverflowError, match=r"^bind\(\): port must be 0-65535\.$"):
+            await streams.start_server(print, LOOPBACK, wrong)
+
+    run(main)
+
+
+def test_serve_at_no_port(run):
+    """The same of headrace.serve()."""
+
+    async def main():
+        with pytest.raises(OverflowError, match="port must be 0-65535"):
+            async with headrace.serve(print, LOOPBACK, 99999):
+                pass
+
+    run(main)

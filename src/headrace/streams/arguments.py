@@ -58,6 +58,19 @@ def check_session(ssl: ssl_module.SSLContext | bool | None, session: ssl_module.
         raise ValueError("ssl_session is only meaningful with the ssl context of the connection it comes from")
 
 
+def check_port(port: object, call: str) -> None:
+    """Raise OverflowError where *port* is a number that is none of a port, in the words of a socket's *call*.
+
+    The system's resolver takes it modulo 65536 and says nothing; the name of a service is left to it.
+    """
+    try:
+        number = int(port or 0)  # type: ignore[call-overload]
+    except (TypeError, ValueError):
+        return
+    if not 0 <= number <= 65535:
+        raise OverflowError(f"{call}(): port must be 0-65535.")
+
+
 def check_stream_socket(sock: socket.socket) -> None:
     """Raise TypeError for a socket of the ssl module, ValueError for one that is not a byte stream."""
     if isinstance(sock, ssl_module.SSLSocket):

@@ -17,6 +17,7 @@ from typing import Any
 from headrace._transport.choose import Secure, Way, adopt, choose
 from headrace.streams.arguments import (
     check_context,
+    check_port,
     check_session,
     check_stream_socket,
     check_timeouts,
@@ -92,6 +93,9 @@ async def open_connection(
         check_stream_socket(sock)
     elif not named:
         raise ValueError("host and port was not specified and no sock specified")
+    check_port(port, "connect")
+    if isinstance(local_addr, tuple) and len(local_addr) == 2:
+        check_port(local_addr[1], "bind")
 
     secure = given(
         # True and False are as good as a context and None.

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from headrace._transport.choose import Secure, Way, choose
-from headrace.streams.arguments import check_context, check_stream_socket, check_timeouts, check_unix_socket, checked_limit, given
+from headrace.streams.arguments import check_context, check_port, check_stream_socket, check_timeouts, check_unix_socket, checked_limit, given
 from headrace.streams.connect import is_asyncio, resolve
 from headrace.streams.factory import ClientConnected, receive_bytes
 from headrace.streams.listening import Listening, bound_sockets
@@ -77,6 +77,7 @@ async def start_server(
         return await _begin(server, start_serving, keep_alive)
     options = given(ssl=ssl, ssl_handshake_timeout=ssl_handshake_timeout, ssl_shutdown_timeout=ssl_shutdown_timeout, sock=sock)
     if named:
+        check_port(port, "bind")
         if not is_asyncio(loop) and not isinstance(host, str) and isinstance(host, Iterable):
             host = await unique_hosts(loop, host, port, family, flags)
         options |= given(host=host, port=port, reuse_address=reuse_address, reuse_port=reuse_port)

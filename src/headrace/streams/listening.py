@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from headrace._transport.choose import Secure, make_listener
+from headrace.streams.arguments import check_port
 from headrace.streams.connect import resolve
 
 
@@ -57,8 +58,9 @@ async def bound_sockets(
     """Return a socket for each address that *host*, a name, an iterable of names, None or "", stands for, bound to it and to *port*.
 
     Addresses that this machine does not have are left out, as asyncio leaves them out. Raises: OSError where one is taken or forbidden,
-    or none is left.
+    or none is left; OverflowError where *port* is no port.
     """
+    check_port(port, "bind")
     names = [host or None] if isinstance(host, (str, bytes)) or not isinstance(host, Iterable) else list(host)
     hints = {"family": family, "type": socket.SOCK_STREAM, "proto": 0, "flags": flags}
     found = await asyncio.gather(*[resolve(loop, name, port, hints) for name in names])
