@@ -147,6 +147,26 @@ def test_file_of_a_bound_socket(run, streams, path, cleanup):
     run(main)
 
 
+def test_file_that_cannot_be_seen(run, ours, tmp_path, monkeypatch):
+    """A socket that was passed may have a path that leads nowhere from here: that is no error, and nothing is removed."""
+    (tmp_path / "there").mkdir()
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "name").write_bytes(b"")
+    (tmp_path / "there" / "name").mkdir()
+
+    async def main():
+        monkeypatch.chdir(tmp_path / "there")
+        sock = socket.socket(socket.AF_UNIX)
+        sock.bind("name/socket")
+        monkeypatch.chdir(tmp_path / "here")
+        server = await ours.start_unix_server(echo, sock=sock)
+        assert await say(ours, str(tmp_path / "there" / "name" / "socket")) == b"hello"
+        server.close()
+        assert (tmp_path / "there" / "name" / "socket").exists()
+
+    run(main)
+
+
 def test_file_is_found_from_another_directory(run, ours, tmp_path, monkeypatch):
     """A relative path means the directory that the server was started in, also when it is closed elsewhere."""
 

@@ -56,7 +56,11 @@ class SocketFile:
     def __init__(self, sock: socket.socket) -> None:
         name = sock.getsockname()
         self.path = None if is_abstract(name) else os.path.abspath(name)
-        self.identity = None if self.path is None else identity(self.path)
+        try:
+            self.identity = None if self.path is None else identity(self.path)
+        except OSError:
+            # A socket that was passed may have been bound where we cannot look: nothing of ours to remove.
+            self.identity = None
 
     def remove(self) -> None:
         """Remove the file, unless it is gone or somebody has put another in its place."""
