@@ -10,7 +10,15 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from headrace._transport.choose import Secure, Way, choose
-from headrace.streams.arguments import check_context, check_port, check_stream_socket, check_timeouts, check_unix_socket, checked_limit, given
+from headrace.streams.arguments import (
+    check_context,
+    check_port,
+    check_stream_socket,
+    check_timeouts,
+    check_unix_socket,
+    checked_limit,
+    given,
+)
 from headrace.streams.connect import is_asyncio, resolve
 from headrace.streams.factory import ClientConnected, receive_bytes
 from headrace.streams.listening import Listening, bound_sockets
