@@ -134,3 +134,34 @@ def test_a_tuple_of_separators_that_change(run, streams, again):
         assert await reader.readuntil((bytearray(b"d+"), b"-")) == b"c-"
 
     run(main)
+
+
+@pytest.mark.parametrize("name", ["read", "readexactly"])
+@pytest.mark.parametrize("wrong", [None, "3", b"3", 1.5, [], int])
+def test_what_is_no_number_is_refused_at_the_await(run, streams, name, wrong):
+    """The call returns an awaitable, and that raises; the buffer is as it was."""
+
+    async def main():
+        reader = streams.StreamReader()
+        reader.feed_data(b"hello")
+        waiting = getattr(reader, name)(wrong)
+        with pytest.raises(TypeError):
+            await waiting
+        assert await reader.read(10) == b"hello"
+
+    run(main)
+
+
+@pytest.mark.parametrize("wanted", [7, 2**63 - 1, 2**63, 2**100])
+def test_what_was_expected(run, streams, wanted):
+    """At the end the error says what was asked for, however large."""
+
+    async def main():
+        reader = streams.StreamReader()
+        reader.feed_data(b"hello")
+        reader.feed_eof()
+        with pytest.raises(asyncio.IncompleteReadError) as caught:
+            await reader.readexactly(wanted)
+        assert (caught.value.partial, caught.value.expected) == (b"hello", wanted)
+
+    run(main)

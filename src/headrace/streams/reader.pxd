@@ -20,7 +20,7 @@ cdef class Reader(Intake):
     cdef object _h_read(self, Py_ssize_t limit)
     cdef object _h_read_all(self)
     @cython.locals(size=Py_ssize_t)
-    cdef object _h_readexactly(self, Py_ssize_t wanted)
+    cdef object _h_readexactly(self, Py_ssize_t wanted, object asked)
     @cython.locals(size=Py_ssize_t, before=Py_ssize_t)
     cdef object _h_readline(self)
     cdef object _h_line_overrun(self, str message, Py_ssize_t consumed)

@@ -107,7 +107,10 @@ class Reader(Intake):
 
         Raises: what broke the connection, once what arrived before it has been read. Cancellation: safe, also of read(-1).
         """
-        amount = clipped(n)
+        try:
+            amount = clipped(n)
+        except Exception:
+            return self._h_refuse(n)
         return start(self, READ_ALL if amount < 0 else READ, amount, None)
 
     def readexactly(self, n: int) -> Coroutine[Any, Any, bytes]:
@@ -116,7 +119,11 @@ class Reader(Intake):
         Raises: ValueError where *n* is negative; IncompleteReadError at the end of input, whose ``partial`` has what was left;
         what broke the connection. Cancellation: safe.
         """
-        return start(self, READEXACTLY, clipped(n), None)
+        try:
+            amount = clipped(n)
+        except Exception:
+            return self._h_refuse(n)
+        return start(self, READEXACTLY, amount, n)
 
     def readuntil(self, separator: Separator | tuple[Separator, ...] = NEWLINE) -> Coroutine[Any, Any, bytes]:
         """Return the bytes up to and with *separator*, or with whichever of a tuple of separators ends first.
@@ -148,6 +155,10 @@ class Reader(Intake):
     def _wait_for_data(self, func_name: str) -> Coroutine[Any, Any, None]:
         return start(self, WAIT_FOR_DATA, 0, func_name)
 
+    async def _h_refuse(self, n: object) -> bytes:
+        """Raise for *n*, which is no number of bytes, at the await, as asyncio's reads do."""
+        raise TypeError(f"the number of bytes should be an integer, not {type(n).__name__!r}")
+
     async def _h_readline_by_readuntil(self) -> bytes:
         """readline() for a reader whose readuntil() is not ours: as asyncio's, it calls that."""
         try:
@@ -171,7 +182,7 @@ class Reader(Intake):
         if kind == READ:
             return self._h_read(operation.amount)
         if kind == READEXACTLY:
-            return self._h_readexactly(operation.amount)
+            return self._h_readexactly(operation.amount, operation.argument)
         if kind == READLINE:
             return self._h_readline()
         if kind == NEXT_LINE:
@@ -207,7 +218,7 @@ class Reader(Intake):
             return self._h_take(self._h_bytes.length())
         return self._h_pending()
 
-    def _h_readexactly(self, wanted: int) -> object:
+    def _h_readexactly(self, wanted: int, asked: object) -> object:
         if wanted < 0:
             raise ValueError("readexactly size can not be less than zero")
         self._h_check()
@@ -217,7 +228,8 @@ class Reader(Intake):
         if size >= wanted:
             return self._h_take(wanted)
         if self._eof:
-            raise asyncio.IncompleteReadError(self._h_bytes.take(size), wanted)
+            # What was asked for may be more than a size can be.
+            raise asyncio.IncompleteReadError(self._h_bytes.take(size), asked)  # type: ignore[arg-type]  # an int, or like one
         return self._h_pending()
 
     def _h_readline(self) -> object:
