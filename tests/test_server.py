@@ -10,6 +10,7 @@ import sys
 import pytest
 from connections import LOOPBACK, receive, until
 
+import headrace
 from headrace._transport import choose
 
 
@@ -464,3 +465,25 @@ def test_protocol_that_was_replaced(run, streams, loop_kind):
             await waiting
 
     run(main)
+
+
+@pytest.mark.parametrize("unix", [False, True])
+def test_kind(run, streams, loop_kind, unix, tmp_path):
+    """A server is an asyncio.Server, as the documentation says."""
+    if streams.name == "stock" and loop_kind == "uvloop":
+        pytest.skip("uvloop has a class of its own")
+
+    async def main():
+        where = (str(tmp_path / "socket"),) if unix else ("127.0.0.1", 0)
+        start = streams.start_unix_server if unix else streams.start_server
+        async with await start(print, *where) as server:
+            assert isinstance(server, asyncio.Server)
+
+    run(main)
+
+
+def test_nothing_of_asyncios_server_is_inherited():
+    """What asyncio's class does, ours does itself, in this version of Python as well: the state of the two differs."""
+    theirs = {name for name in vars(asyncio.Server) if not name.startswith("__")}
+    assert theirs <= set(vars(headrace.Server))
+    assert not hasattr(object.__new__(headrace.Server), "_wakeup")

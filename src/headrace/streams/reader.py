@@ -229,7 +229,7 @@ class Reader(Intake):
             return self._h_take(wanted)
         if self._eof:
             # What was asked for may be more than a size can be.
-            raise asyncio.IncompleteReadError(self._h_bytes.take(size), asked)  # type: ignore[arg-type]  # an int, or like one
+            raise asyncio.IncompleteReadError(self._h_bytes.take(size), asked)
         return self._h_pending()
 
     def _h_readline(self) -> object:

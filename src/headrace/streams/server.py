@@ -68,12 +68,21 @@ def _forget(client: Client) -> None:
         server._loop.call_soon_threadsafe(server._h_wake_if_done)
 
 
-class Server(asyncio.AbstractServer):
+def _absent(server: object) -> None:
+    raise AttributeError("of asyncio's server only")
+
+
+class Server(base_events.Server):
     """A listening server: an asynchronous context manager that closes it and waits for its connections.
 
     Made by start_server() and start_unix_server(). Closing stops accepting and leaves the connections alone; close_clients() and
     abort_clients() end those too.
     """
+
+    # asyncio's class is there for isinstance(); nothing of it is used, and its initialiser is not called. These helpers of it
+    # would work on what this server does not have.
+    _wakeup = property(_absent)
+    _start_serving = property(_absent)
 
     def __init__(self, loop: asyncio.AbstractEventLoop, limit: int, choice: Choice, callback: ClientConnected) -> None:
         self._loop = loop
