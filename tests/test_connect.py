@@ -456,3 +456,60 @@ def test_serve_at_no_port(run):
                 pass
 
     run(main)
+
+
+def link_local():
+    """Return a link-local address of this machine with its interface, or skip the test."""
+    with contextlib.suppress(OSError), open("/proc/net/if_inet6") as lines:
+        for line in lines:
+            digits, _, _, scope, flags, name = line.split()
+            if scope == "20" and not int(flags, 16) & 0x48:  # neither tentative nor failed
+                return f"{socket.inet_ntop(socket.AF_INET6, bytes.fromhex(digits))}%{name}"
+    pytest.skip("no interface has a link-local address")
+
+
+def test_an_address_with_a_scope(run, ours):
+    """A link-local address is one of an interface, which no loop may lose."""
+    host = link_local()
+
+    async def main():
+        async def hello(reader, writer):
+            writer.write(b"hello")
+            writer.close()
+
+        async with await ours.start_server(hello, "::", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            reader, writer = await ours.open_connection(host, port, happy_eyeballs_delay=1)
+            data = await reader.read()
+            writer.close()
+            await writer.wait_closed()
+            return data
+
+    assert run(main) == b"hello"
+
+
+@pytest.mark.parametrize("host", [LOOPBACK, "::1"])
+@pytest.mark.parametrize("all_errors", [False, True])
+def test_a_refusal_leaves_no_cycles(run, ours, host, all_errors):
+    """What a refused connection leaves needs no collector."""
+
+    async def attempt(port):
+        with contextlib.suppress(OSError, ExceptionGroup):
+            await ours.open_connection(host, port, all_errors=all_errors)
+
+    async def main():
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:
+            sock.bind((host, 0))
+            port = sock.getsockname()[1]
+            await attempt(port)
+            await asyncio.sleep(0)
+            gc.collect()
+            gc.disable()
+            try:
+                await attempt(port)
+                await asyncio.sleep(0)
+                return gc.collect()
+            finally:
+                gc.enable()
+
+    assert run(main) == 0

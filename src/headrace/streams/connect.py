@@ -267,10 +267,32 @@ async def race(
             socket_factory=attempts.make_socket,
         )
     except Exception as error:
+        attempts.forget_frames(error)
         raise (attempts.failure(all_errors) or error) from None
     finally:
         # The errors' tracebacks refer to frames that refer to the attempts.
         attempts.errors.clear()
+
+
+async def connect_as_given(loop: asyncio.AbstractEventLoop, sock: socket.socket, address: Any) -> None:
+    """Connect *sock*, non-blocking, to *address* as it is: uvloop resolves it again, and loses its scope and flow label.
+
+    Raises: OSError. Cancellation: safe; the socket is still the caller's.
+    """
+    try:
+        sock.connect(address)
+        return
+    except (BlockingIOError, InterruptedError):
+        pass
+    writable = loop.create_future()
+    loop.add_writer(sock, lambda: writable.done() or writable.set_result(None))
+    try:
+        await writable
+    finally:
+        loop.remove_writer(sock)
+    error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if error:
+        raise OSError(error, f"Connect call failed {address}")
 
 
 class Attempts:
@@ -318,10 +340,19 @@ class Attempts:
     async def sock_connect(self, sock: socket.socket, address: Any) -> None:
         """Connect *sock*, and remember why it failed."""
         try:
-            await self.loop.sock_connect(sock, address)
+            if sock.family == socket.AF_INET6 and not is_asyncio(self.loop):
+                await connect_as_given(self.loop, sock, address)
+            else:
+                await self.loop.sock_connect(sock, address)
         except Exception as error:
             self.errors.append(error)
             raise
+
+    def forget_frames(self, raised: Exception) -> None:
+        """Drop the tracebacks: frames of the library and of the loop hold what they have raised, which makes each failure a cycle."""
+        raised.__traceback__ = None
+        for error in self.errors:
+            error.__traceback__ = None
 
     def failure(self, all_errors: bool) -> Exception | None:
         """Return what a race that nobody won raises, in asyncio's words; None where no attempt was made."""
