@@ -1,10 +1,13 @@
 """TLS put under streams by hand, in the ways that released programs do it. See `consumers.md`."""
 
 import asyncio
+import contextlib
 import os
 import socket
+import ssl
 from asyncio import sslproto
 
+import pytest
 from certificates import HOST, TlsPeer
 from connections import LOOPBACK, client, finish, until
 
@@ -31,6 +34,45 @@ def test_loop_start_tls_onto_streams_made_by_hand(run, streams, tls):
             assert secure.get_extra_info("cipher")
             await finish(secure)
             writer._protocol.connection_lost(None)
+
+    run(main)
+
+
+@pytest.mark.defect("the end of TLS made by hand is warned of")
+@pytest.mark.parametrize("how", ["a new protocol", "the same protocol", "the same protocol and writer", "_over_ssl"])
+def test_the_end_of_tls_made_by_hand_is_silent(run, streams, tls, caplog, how):
+    """The peer's end over loop.start_tls() closes the transport, and no loop warns of eof_received() that returns true."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        async with client(streams) as (reader, writer, sock):
+            protocol = writer.transport.get_protocol()
+            if how == "a new protocol":
+                reader = streams.StreamReader(loop=loop)
+                protocol = streams.StreamReaderProtocol(reader, loop=loop)
+            upgrading = asyncio.ensure_future(loop.start_tls(writer.transport, protocol, tls.client, server_hostname=HOST))
+            peer = TlsPeer(sock, tls.server)
+            await peer.handshake()
+            transport = await upgrading
+            if how == "the same protocol and writer":
+                secure = writer
+                writer._transport = transport
+            elif how == "_over_ssl":
+                secure = transport
+                protocol._over_ssl = True
+            else:
+                secure = streams.StreamWriter(transport, protocol, reader, loop)
+            secure.write(b"data")
+            assert await peer.read(4) == b"data"
+            with contextlib.suppress(ssl.SSLWantReadError):
+                peer.tls.unwrap()
+            await loop.sock_sendall(sock, peer.outgoing.read())
+            assert await reader.read() == b""
+            await until(transport.is_closing)
+            assert "eof_received" not in caplog.text
+            secure.close()
+            if how == "a new protocol":
+                writer._protocol.connection_lost(None)
 
     run(main)
 

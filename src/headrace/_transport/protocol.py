@@ -245,7 +245,11 @@ class StreamProtocol(FlowControl):
         if self._h_sender is not None and self._h_sender.held and self._h_transport.get_extra_info("sslcontext") is None:
             # A handshake over the loop's transport has just ended, and the loop's TLS above it has no half-close.
             return False
-        return not self._over_ssl or self._h_transport.can_write_eof()
+        # Of a TLS that somebody put there by loop.start_tls() only the writer knows.
+        transport = self._h_transport if self._h_sender is None else self._h_sender.transport
+        if transport is not None and transport.get_extra_info("sslcontext") is not None:
+            return transport.can_write_eof()
+        return not self._over_ssl
 
     # ---- the end
 

@@ -20,13 +20,13 @@ except ModuleNotFoundError:
 if cython.compiled:
     from cython.cimports.headrace._transport.operation import DRAIN, PENDING, TURN, Operation, Source, start
     from cython.cimports.headrace._transport.protocol import FRESH, TURNED, FlowControl, StreamProtocol
-    from cython.cimports.headrace._transport.sender import Sender, as_bytes
+    from cython.cimports.headrace._transport.sender import Sender, as_bytes, is_secure
     from cython.cimports.headrace._transport.stepper import stepper_of
     from cython.cimports.headrace.streams.reader import Reader
 else:
     from headrace._transport.operation import DRAIN, PENDING, TURN, Operation, Source, start
     from headrace._transport.protocol import FRESH, TURNED, FlowControl, StreamProtocol
-    from headrace._transport.sender import Sender, as_bytes
+    from headrace._transport.sender import Sender, as_bytes, is_secure
     from headrace._transport.stepper import stepper_of
     from headrace.streams.reader import Reader
 
@@ -57,6 +57,8 @@ class Writer(Source):
             sender = Sender(transport, self._h_stepper, True)
             if self._h_flow is not None and self._h_flow._h_sender is None:
                 self._h_flow._h_sender = sender
+            elif isinstance(protocol, StreamProtocol) and is_secure(transport):
+                protocol._over_ssl = True  # after loop.start_tls(), over the protocol that there was
         self._h_sender = sender
         self._h_attend()
         if self._h_reader is not None and self._h_reader._h_sender is None:
