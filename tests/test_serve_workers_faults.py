@@ -159,10 +159,10 @@ def test_a_shutdown_in_a_renewal(run_on, monkeypatch):
 
 def test_a_worker_that_hangs_in_its_start(run_on, monkeypatch, caplog):
     """A worker that was started again and does not get as far as to accept is killed, and another is started."""
-    monkeypatch.setattr(process, "START_SECONDS", 1.0)
 
     async def main():
         async with headrace.serve(who, LOOPBACK, 0, workers=1) as server:
+            monkeypatch.setattr(process, "START_SECONDS", 1.0)
             spawn, made = server._spawn, []
 
             def stopped_once(place):
@@ -172,7 +172,6 @@ def test_a_worker_that_hangs_in_its_start(run_on, monkeypatch, caplog):
                 return made[-1]
 
             monkeypatch.setattr(server, "_spawn", stopped_once)
-            monkeypatch.setattr(supervisor, "FIRST_BACKOFF_SECONDS", 0.01)
             os.kill(server.processes[0], signal.SIGKILL)
             await until(lambda: len(made) == 2)
             monkeypatch.setattr(process, "START_SECONDS", 60.0)
@@ -194,6 +193,91 @@ def test_a_worker_that_is_silent(run_on, monkeypatch, caplog):
             await until(lambda: server.processes not in ((first,), ()))
             assert await ask(address(server)) in server.processes
         assert f"worker {first} has said nothing for 2 s, and is killed" in caplog.text
+
+    run_on(main)
+
+
+async def answers(where, count=30):
+    """Return who answers on so many new connections: enough for the system to have chosen each of the places."""
+    async with asyncio.timeout(10):
+        return {await ask(where) for _ in range(count)}
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_others_serve_in_the_place_of_one_that_is_gone(run_on, monkeypatch, end):
+    """While there is no worker in a place, another serves what comes there; where that one goes as well, the next does."""
+
+    async def main():
+        async with headrace.serve(who, LOOPBACK, 0, workers=3) as server:
+            where, (first, second, third) = address(server), server.processes
+            replace, vacant = server._replace, []
+            monkeypatch.setattr(server, "_replace", vacant.append)
+            assert await answers(where) == {first, second, third}
+            os.kill(first, end)
+            await until(lambda: vacant == [0])
+            assert await answers(where) == {second, third}
+            # It is the one that covers.
+            os.kill(second, end)
+            await until(lambda: vacant == [0, 1])
+            assert await answers(where) == {third}
+            for place in (0, 1):
+                replace(place)
+            await until(lambda: len(server.processes) == 3 and not server._covers)
+            assert await answers(where) == set(server.processes)
+            await server.renew()
+            assert await answers(where) >= set(server.processes)
+            assert first not in server.processes and third not in server.processes
+
+    run_on(main)
+
+
+def test_a_renewal_while_another_covers(run_on, monkeypatch):
+    """Where a worker that is replaced covers a place, its successor goes on with that; where all are gone, the next one covers all."""
+
+    async def main():
+        async with headrace.serve(who, LOOPBACK, 0, workers=2) as server:
+            where, (first, second) = address(server), server.processes
+            replace, vacant = server._replace, []
+            monkeypatch.setattr(server, "_replace", vacant.append)
+            os.kill(second, signal.SIGKILL)
+            await until(lambda: vacant == [1])
+            spawn = server._spawn
+
+            def spawn_the_first(place):
+                if place == 1:
+                    raise BlockingIOError(11, "Resource temporarily unavailable")
+                return spawn(place)
+
+            monkeypatch.setattr(server, "_spawn", spawn_the_first)
+            with pytest.raises(BlockingIOError):
+                await server.renew()
+            (third,) = server.processes
+            await until(lambda: not server._old)
+            assert third not in (first, second)
+            assert await answers(where) == {third}
+            os.kill(third, signal.SIGKILL)
+            await until(lambda: vacant == [1, 0])
+            waiting = asyncio.create_task(answers(where))
+            monkeypatch.setattr(server, "_spawn", spawn)
+            replace(0)
+            (fourth,) = await waiting
+            assert server.processes == (fourth,)
+
+    run_on(main)
+
+
+def test_a_first_death_is_followed_by_a_start_at_once(run_on, monkeypatch, caplog):
+    """The first time a worker dies there is no pause before the next is started; only what happens again and again has one."""
+    monkeypatch.setattr(supervisor, "FIRST_BACKOFF_SECONDS", 20.0)
+
+    async def main():
+        async with headrace.serve(who, LOOPBACK, 0, workers=1) as server:
+            (first,) = server.processes
+            os.kill(first, signal.SIGKILL)
+            second = await ask(address(server))
+            os.kill(second, signal.SIGKILL)
+            await until(lambda: "another is started in 10.0 s" in caplog.text)
+        assert "another is started in 0.0 s" in caplog.text
 
     run_on(main)
 

@@ -1,7 +1,7 @@
 """What a server of headrace.serve() stands in production: real processes, real signals, and figures at the end.
 
 rolling  two workers are replaced under steady load, over and over: no request fails
-kill     a worker is killed under load: its connections break, all others go on, and another takes its place
+kill     a worker is killed under load: its connections break, no other waits for long, and another takes its place
 loris    two thousand connections that send a byte now and then, and an honest client beside them
 drain    SIGTERM under load: all that was acknowledged has arrived, nothing is half answered
 renew    new certificates under load
@@ -36,6 +36,7 @@ def main() -> int:
     add("--every", type=float, default=2.0, metavar="T", help="seconds between two restarts, kills, renewals (2)")
     add("--clients", type=int, default=20, metavar="N", help="how many ask at a time (20)")
     add("--workers", type=int, default=2, metavar="N", help="how many processes serve (2)")
+    add("--longest", type=float, default=0.3, metavar="T", help="kill: how long a new connection may wait for an answer (0.3)")
     add("--connections", type=int, default=2000, metavar="N", help="of loris (2000)")
     add("--loop", choices=("asyncio", "uvloop"), default="asyncio", help="the server's event loop (asyncio)")
     add("--haproxy", action="store_true", help="rolling: HAProxy in front")

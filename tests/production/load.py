@@ -82,6 +82,8 @@ class Load:
         self.by_process: Counter[int] = Counter()
         self.certificates: Counter[str] = Counter()
         self.latencies: list[float] = []
+        # From before a connection was made to its first answer.
+        self.first_answers: list[float] = []
         self.rng = random.Random(1)
         self.number = 0
         self.stopping = False
@@ -104,6 +106,7 @@ class Load:
     async def connection(self) -> None:
         """One connection with some requests."""
         name = None if self.ssl is None else "localhost"
+        dialled = time.perf_counter()
         reader, writer = await asyncio.wait_for(
             headrace.open_connection("127.0.0.1", self.port, ssl=self.ssl, server_hostname=name), PATIENCE_S
         )
@@ -111,7 +114,7 @@ class Load:
         if self.ssl is not None:
             self.certificates[str(writer.get_extra_info("peercert")["serialNumber"])] += 1
         try:
-            for _ in range(self.requests):
+            for turn in range(self.requests):
                 if self.stopping:
                     break
                 self.number += 1
@@ -126,6 +129,8 @@ class Load:
                 if int(told) != number or payload != PAYLOAD[: self.size]:
                     raise ValueError("a wrong answer")
                 self.latencies.append(time.perf_counter() - began)
+                if turn == 0:
+                    self.first_answers.append(time.perf_counter() - dialled)
                 self.answered += 1
                 self.acknowledged.append(number)
                 self.by_process[int(process)] += 1

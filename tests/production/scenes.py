@@ -65,7 +65,7 @@ async def rolling(options: argparse.Namespace) -> tuple[list[str], bool]:
 
 
 async def kill(options: argparse.Namespace) -> tuple[list[str], bool]:
-    """Kill a worker under load: what it had open breaks, and nothing else; another takes its place."""
+    """Kill a worker under load: what it had open breaks, nobody else waits, and another takes its place."""
     async with service(options.loop, serve={"workers": options.workers}) as server:
         load = Load(server.port, options.clients)
         async with load.going_on():
@@ -86,11 +86,13 @@ async def kill(options: argparse.Namespace) -> tuple[list[str], bool]:
     report = [
         f"{kills} workers of {options.workers} killed (SIGKILL) under the load of {options.clients} clients",
         f"{load.answered:,} requests answered on {load.connections:,} connections by {len(load.by_process)} processes",
+        f"the longest wait of a new connection, until its first answer: {max(load.first_answers):.3f} s",
         f"a new worker answered after {min(gaps):.2f} to {max(gaps):.2f} s; latency {words(load.latencies)}",
         f"failed requests: {load.failed()}: at most one for each client and kill, for it was on its way ({options.clients * kills})",
     ]
     refused = load.failures["refused"]
-    return report, failed <= options.clients * kills and not refused and max(gaps) < 20
+    good = failed <= options.clients * kills and not refused and max(gaps) < 20 and max(load.first_answers) < options.longest
+    return report, good
 
 
 async def loris(options: argparse.Namespace) -> tuple[list[str], bool]:

@@ -67,6 +67,19 @@ class Gate:
         self._filled_at = loop.time()
         self._timer: asyncio.TimerHandle | None = None
 
+    def add(self, acceptor: Acceptor) -> None:
+        """Let *acceptor*, which listens and is held, accept like the others, if it does not yet."""
+        if acceptor not in self.acceptors:
+            self.acceptors.append(acceptor)
+            if not self.reasons:
+                acceptor.resume()
+
+    def remove(self, acceptor: Acceptor) -> None:
+        """Hold *acceptor*, and leave what waits in its queue to somebody else."""
+        if acceptor in self.acceptors:
+            self.acceptors.remove(acceptor)
+            acceptor.hold()
+
     def hold(self, reason: str) -> None:
         """Accept nothing while there is this *reason*."""
         if not self.reasons:

@@ -41,9 +41,10 @@ class Process:
         self._killed = False
         loop = asyncio.get_running_loop()
         self.began = self.heard_at = loop.time()
-        # It accepts; it shuts down; it is no more.
+        # It accepts; it shuts down; its process has ended; and what it has said at last has been heard.
         self.ready = loop.create_future()
         self.leaves = loop.create_future()
+        self.exited = loop.create_future()
         self.gone = loop.create_future()
         # Not a fork: the program may have threads, and a new worker shall read it anew.
         self._process = multiprocessing.get_context("spawn").Process(target=main, args=(setup,), name=f"{setup.options.name} {place}")
@@ -109,6 +110,7 @@ class Process:
         self._process.join()
         self.status = self._process.exitcode
         self._process.close()
+        self.exited.set_result(None)
         # What it has said at last may still be on its way.
         loop.create_task(self._tell_gone()).add_done_callback(lambda task: task.result())
 
@@ -121,6 +123,11 @@ class Process:
             self.ready.set_exception(RuntimeError(f"a worker did not start: its process ended with status {self.status}"))
             self.ready.exception()  # whoever waits is told
         self.gone.set_result(None)
+
+    @property
+    def accepting(self) -> bool:
+        """Whether it accepts, as far as it is known here."""
+        return self.ready.done() and self.status is None and not self.leaving and not self.leaves.done()
 
     async def accepts(self) -> None:
         """Wait until it accepts. Raises: RuntimeError where it does not."""

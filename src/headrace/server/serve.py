@@ -99,10 +99,11 @@ def serve(
             more. Default 60: a peer that vanished is no client, and costs a connection for ever without idle_timeout.
         A connection that breaks a bound is closed; a read or drain() of its handler raises ConnectionAbortedError, which says why.
     On more than one core:
-        workers: so many processes, which this one supervises: one that dies is started again, after a pause that grows; SIGHUP, or renew(),
-            replaces them one after another by new ones, which read the program and the certificates anew, and refuses no connection. Bounds
-            are each worker's. The handler, on_error and the function of Certificates have to be those of a module that can be imported, and
-            the main program needs ``if __name__ == "__main__":``, as for multiprocessing (start method "spawn").
+        workers: so many processes, which this one supervises: one that dies is started again, after a pause that grows if that happens
+            again and again, and meanwhile another accepts in its place; SIGHUP, or renew(), replaces them one after another by new ones,
+            which read the program and the certificates anew, and refuses no connection. Bounds are each worker's. The handler, on_error
+            and the function of Certificates have to be those of a module that can be imported, and the main program needs
+            ``if __name__ == "__main__":``, as for multiprocessing (start method "spawn").
     In the end:
         grace: seconds in which connections may finish in a shutdown. Default 20: Kubernetes kills after 30.
         on_error: called with (Connection, exception) for what a handler raises, after it was logged.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import logging
 import math
 import socket
@@ -15,9 +16,9 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-from headrace._transport.choose import Way, choose, linger
+from headrace._transport.choose import Choice, Way, choose, linger
 from headrace._transport.stepper import stepper_of
-from headrace.server.accepting import make_acceptor
+from headrace.server.accepting import Acceptor, make_acceptor
 from headrace.server.admission import Gate, Networks, Peers
 from headrace.server.certificates import Certificates
 from headrace.server.connection import Connection
@@ -116,9 +117,7 @@ class StreamServer:
                 bound = await place.sockets(loop)
                 found += bound
                 for sock in bound:
-                    choice = await choose(loop, options.limit, sock=sock, way=options.way)
-                    self._choice = choice
-                    self._gate.acceptors.append(make_acceptor(loop, sock, self._make_protocol, options.limit, choice))
+                    self._gate.acceptors.append(await self._acceptor(sock))
             for acceptor in self._gate.acceptors:
                 acceptor.listen(options.backlog)
         except BaseException:
@@ -129,6 +128,12 @@ class StreamServer:
             raise
         self._began = loop.time()
         self._watch.start()
+
+    async def _acceptor(self, sock: socket.socket) -> Acceptor:
+        """Return what accepts from *sock*, a bound socket."""
+        loop, options = self.get_loop(), self._options
+        choice = await choose(loop, options.limit, sock=sock, way=options.way)
+        return make_acceptor(loop, sock, functools.partial(self._make_protocol, choice), options.limit, choice)
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
         """Return the event loop that the server was started in. Raises: RuntimeError before that."""
@@ -247,7 +252,7 @@ class StreamServer:
 
     # ---- the life of a connection
 
-    def _make_protocol(self, peername: Any = None) -> Any:
+    def _make_protocol(self, choice: Choice, peername: Any = None) -> Any:
         """Return the protocol of a connection that was accepted just now, from *peername*, unless its transport says that later."""
         self._numbers += 1
         connection = Connection(self, self._numbers)
@@ -264,7 +269,7 @@ class StreamServer:
                 connection._ended = "full"
                 self._say_full("refusing further ones until one ends")
         assert self._loop is not None
-        protocol: Any = make(self._loop, self._options.limit, self._choice, self._connected)[1]
+        protocol: Any = make(self._loop, self._options.limit, choice, self._connected)[1]
         protocol._h_server = connection
         return protocol
 

@@ -1,8 +1,9 @@
 """Supervisor: a StreamServer whose connections are served by processes of their own: serve(workers=…).
 
 It binds one socket for each worker with SO_REUSEPORT, between which the system spreads connections, keeps them open itself, and gives each
-new worker those of its place. So a connection that waits in the queue of a worker that dies, or is replaced, is served by the next one in
-that place, and not reset. (Unix sockets, and inherited ones, are shared by all workers.)
+new worker all of them. Each accepts from those of its place; where there is no worker in a place, another one covers it. So a connection
+that waits in the queue of a worker that dies, or is replaced, is served at once, and not reset. (Unix sockets, and inherited ones, are
+shared by all workers.)
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from headrace.server.statistics import Statistics, total
 from headrace.server.stopping import ShutdownReport
 from headrace.server.worker import Setup
 
-# A worker that dies is started again after this many seconds, twice as many each time; one that has lived for so long starts over.
+# A worker that dies is started again at once, if that happens again after this many seconds, then twice as many each time; one that has
+# lived for so long starts over.
 FIRST_BACKOFF_SECONDS = 0.1
 LAST_BACKOFF_SECONDS = 10.0
 HEALTHY_SECONDS = 10.0
@@ -37,10 +39,13 @@ class Supervisor(StreamServer):
     def __init__(self, handler: Handler, places: Sequence[Place], options: Options, workers: int) -> None:
         super().__init__(handler, places, options)
         self._wanted = workers
-        # The sockets of each place, which a worker has; all that are there, each once.
-        self._shares: list[list[socket.socket]] = []
+        # The sockets of each place, and those of all; all that are there, each once.
+        self._own: list[list[socket.socket]] = []
+        self._shared: list[socket.socket] = []
         self._all: list[socket.socket] = []
         self._workers: list[Process | None] = [None] * workers
+        # Who accepts in places whose worker does not.
+        self._covers: dict[int, Process] = {}
         self._old: set[Process] = set()
         self._failures = [0] * workers
         self._timers: dict[int, asyncio.TimerHandle] = {}
@@ -56,7 +61,7 @@ class Supervisor(StreamServer):
     @property
     def sockets(self) -> tuple[trsock.TransportSocket, ...]:
         """The listening sockets, of each port one; () before the start and once the server is shut down."""
-        return tuple(trsock.TransportSocket(sock) for sock in (self._shares[0] if self._all else ()))
+        return tuple(trsock.TransportSocket(sock) for sock in (self._own[0] + self._shared if self._all else ()))
 
     @property
     def processes(self) -> tuple[int, ...]:
@@ -111,13 +116,12 @@ class Supervisor(StreamServer):
         self._looking = loop.call_later(LOOK_SECONDS, self._look)
 
     async def _bind(self, loop: asyncio.AbstractEventLoop) -> None:
-        shared: list[socket.socket] = []
-        own: list[list[socket.socket]] = [[] for _ in range(self._wanted)]
+        own = self._own = [[] for _ in range(self._wanted)]
         for place in self._places:
             found = await place.sockets(loop)
             self._all += found
             if not isinstance(place, Addresses):
-                shared += found
+                self._shared += found
                 continue
             own[0] += found
             for share in own[1:]:
@@ -126,7 +130,6 @@ class Supervisor(StreamServer):
                     self._all.append(twin)
                     share.append(twin)
         # (They begin to listen when the first worker does: who connects before that is refused, not kept waiting.)
-        self._shares = [share + shared for share in own]
 
     def _spawn(self, place: int) -> Process:
         """Start a process for the sockets of *place*."""
@@ -137,10 +140,29 @@ class Supervisor(StreamServer):
             import uvloop
 
             factory = uvloop.new_event_loop
-        worker = Process(place, Setup(self._handler, self._options, self._shares[place], theirs, factory, logger.getEffectiveLevel()), ours)
+        level = logger.getEffectiveLevel()
+        worker = Process(place, Setup(self._handler, self._options, self._own, self._shared, place, theirs, factory, level), ours)
+        for event in worker.ready, worker.leaves, worker.exited:
+            event.add_done_callback(lambda _: self._arrange())
         worker.gone.add_done_callback(lambda _: self._on_gone(worker))
         worker.leaves.add_done_callback(lambda _: self._on_leaving(worker))
         return worker
+
+    def _arrange(self) -> None:
+        """See to it that somebody accepts in each place: its own worker, or else another, and no two for longer than it takes to say so."""
+        if not self._began or self.draining.is_set():
+            return
+        accepting = [worker for worker in self._workers if worker is not None and worker.accepting]
+        for place, worker in enumerate(self._workers):
+            cover = self._covers.get(place)
+            if worker in accepting:
+                if cover is not None:
+                    del self._covers[place]
+                    cover.order(uncover=place)
+            elif accepting and cover not in accepting:
+                # The next one, so that the places of several do not all fall to the same.
+                self._covers[place] = cover = min(accepting, key=lambda each: (each.place - place) % self._wanted)
+                cover.order(cover=place)
 
     def _on_leaving(self, worker: Process) -> None:
         """A worker shuts down. Where somebody else has told it so (SIGTERM), its successor does not wait for its end."""
@@ -167,7 +189,7 @@ class Supervisor(StreamServer):
         loop = self.get_loop()
         lived = loop.time() - worker.began
         failures = self._failures[worker.place] = 0 if lived > HEALTHY_SECONDS else self._failures[worker.place] + 1
-        delay = min(FIRST_BACKOFF_SECONDS * 2 ** max(0, failures - 1), LAST_BACKOFF_SECONDS)
+        delay = min(FIRST_BACKOFF_SECONDS * 2 ** (failures - 2), LAST_BACKOFF_SECONDS) if failures > 1 else 0.0
         logger.error(
             "%s: worker %s ended with status %s after %.1f s; another is started in %.1f s",
             self.name, worker.pid, worker.status, lived, delay, extra={"server": self.name},
@@ -213,6 +235,7 @@ class Supervisor(StreamServer):
                 old = self._workers[place]
                 self._workers[place] = new
                 self._failures[place] = 0
+                self._arrange()
                 if old is not None:
                     self._old.add(old)
                     old.stop(self._options.grace)

@@ -1,14 +1,19 @@
 """A worker: one process of serve(workers=…), which serves on sockets that its supervisor has bound.
 
 Supervisor and worker talk in lines of JSON over a socket pair. Worker: {"ready": true}, {"statistics": …} every second and at the end,
-{"report": …}, {"record": …} for the log. Supervisor: {"shutdown": seconds}, {"hurry": true}. Where the supervisor is gone, so is its end of
-the pair: the worker then shuts down too.
+{"report": …}, {"record": …} for the log. Supervisor: {"shutdown": seconds}, {"hurry": true}, {"cover": place}, {"uncover": place}. Where
+the supervisor is gone, so is its end of the pair: the worker then shuts down too.
+
+Every worker has the sockets of all places, and accepts from those of its own. {"cover": place} has it accept from another's as well,
+while nobody else does; {"uncover": place} ends that, and leaves what waits there to the new one. What waits in a queue is lost when the
+last process that has the socket closes it, so each empties all before it does.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import logging
 import signal
@@ -17,8 +22,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from headrace.server.accepting import Acceptor
 from headrace.server.listening import Inherited
 from headrace.server.server import Handler, Options, StreamServer, logger
+from headrace.server.stopping import ShutdownReport, Stopping
 from headrace.streams.connect import open_unix_connection
 from headrace.streams.reader import StreamReader
 from headrace.streams.writer import StreamWriter
@@ -36,7 +43,10 @@ class Setup:
 
     handler: Handler
     options: Options
-    sockets: list[socket.socket]
+    # The sockets of each place that it alone accepts from, and those that all do; which place is this worker's.
+    own: list[list[socket.socket]]
+    shared: list[socket.socket]
+    place: int
     control: socket.socket
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None
     log_level: int
@@ -50,7 +60,7 @@ def main(setup: Setup) -> None:
         signal.signal(number, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     # multiprocessing has made them inheritable; a program that a handler starts shall not keep the port.
-    for sock in (*setup.sockets, setup.control):
+    for sock in (*setup.shared, *itertools.chain(*setup.own), setup.control):
         sock.set_inheritable(False)
     with asyncio.Runner(loop_factory=setup.loop_factory) as runner:
         runner.run(work(setup))
@@ -64,7 +74,7 @@ async def work(setup: Setup) -> None:
     logger.setLevel(setup.log_level)
     logger.propagate = False
     logger.addHandler(Forward(writer))
-    server = StreamServer(setup.handler, [Inherited(setup.sockets, None)], setup.options)
+    server = Worker(setup)
     async with server:
         loop.add_signal_handler(signal.SIGTERM, server._begin_shutdown)
         say(writer, ready=True)
@@ -80,6 +90,40 @@ async def work(setup: Setup) -> None:
     writer.close()
     with contextlib.suppress(ConnectionError):
         await writer.wait_closed()
+
+
+class Worker(StreamServer):
+    """The server of a worker, which can accept in the place of another."""
+
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup.handler, [Inherited(setup.own[setup.place] + setup.shared, None)], setup.options)
+        self._others = {place: sockets for place, sockets in enumerate(setup.own) if place != setup.place}
+        self._covers: dict[int, list[Acceptor]] = {}
+
+    async def start(self) -> None:
+        """See StreamServer.start()."""
+        await super().start()
+        for place, sockets in self._others.items():
+            self._covers[place] = [await self._acceptor(sock) for sock in sockets]
+            for each in self._covers[place]:
+                each.listen(self._options.backlog)
+                each.hold()
+
+    def cover(self, place: int) -> None:
+        """Accept from the sockets of *place* too."""
+        if not self.draining.is_set():
+            for each in self._covers[place]:
+                self._gate.add(each)
+
+    def uncover(self, place: int) -> None:
+        """Leave the sockets of *place* to another worker."""
+        for each in self._covers[place]:
+            self._gate.remove(each)
+
+    async def _stop(self, stopping: Stopping) -> ShutdownReport:
+        for each in itertools.chain(*self._covers.values()):
+            self._gate.add(each)
+        return await super()._stop(stopping)
 
 
 class Forward(logging.Handler):
@@ -103,7 +147,7 @@ def _cut(text: str) -> str:
     return text if len(text) <= TEXT_CHARACTERS else f"{text[:TEXT_CHARACTERS]}… ({len(text)} characters)"
 
 
-async def obey(server: StreamServer, reader: StreamReader) -> None:
+async def obey(server: Worker, reader: StreamReader) -> None:
     """Do what the supervisor says."""
     try:
         with contextlib.suppress(ConnectionError):
@@ -113,6 +157,10 @@ async def obey(server: StreamServer, reader: StreamReader) -> None:
                 order = json.loads(line)
                 if "shutdown" in order:
                     server._begin_shutdown(order["shutdown"])
+                elif "cover" in order:
+                    server.cover(order["cover"])
+                elif "uncover" in order:
+                    server.uncover(order["uncover"])
                 else:
                     server._hurry()
     finally:
