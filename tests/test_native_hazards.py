@@ -408,3 +408,31 @@ def test_no_descriptor_for_another_connection(kind):
     assert after < 2
     assert 1 <= len(heard) <= 3
     assert set(heard) == {"OSError socket.accept() out of system resource"}
+
+
+@pytest.mark.parametrize("name", ["add_reader", "add_writer", "remove_reader", "remove_writer"])
+def test_a_descriptor_of_a_stream_is_not_watched_by_hand(run, streams, name):
+    """The loop refuses to watch, or to forget, the descriptor of a stream, until that is closed."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        ours, peer = socket.socketpair()
+        reader, writer = await streams.open_unix_connection(sock=ours)
+        sock = writer.get_extra_info("socket")
+        arguments = (print,) if name.startswith("add") else ()
+        for descriptor in (sock, sock.fileno()):
+            with pytest.raises(RuntimeError, match="used by transport"):
+                getattr(loop, name)(descriptor, *arguments)
+        peer.close()
+        assert await reader.read() == b""
+        writer.close()
+        await writer.wait_closed()
+        await asyncio.sleep(0)
+        other, end = socket.socketpair()
+        with other, end:  # one of them has its number now
+            for each in (other, end):
+                getattr(loop, name)(each, *arguments)
+                if arguments:
+                    getattr(loop, name.replace("add", "remove"))(each)
+
+    run(main)

@@ -92,6 +92,7 @@ cdef class Connection(Watched):
         """Start to be served; the protocol knows of the connection."""
         if not self.ending:
             self.reactor.watch(self, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET)
+            self.reactor.owners[self.fd] = self
 
     cdef bint is_internet(self) noexcept:
         """Tell whether this is TCP; else it is a Unix socket, or something stranger."""
@@ -493,6 +494,8 @@ cdef class Connection(Watched):
         """Close the descriptor; the socket object does it where there is one."""
         fd = self.fd
         self.fd = -1
+        if self.reactor.owners.get(fd) is self:
+            del self.reactor.owners[fd]
         if self.sock is None:
             close_descriptor(fd)
         else:

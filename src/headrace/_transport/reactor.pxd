@@ -46,6 +46,8 @@ cdef class Reactor:
     # What may have more to read than it was allowed to at once, and what has come to its end.
     cdef list unfinished
     cdef list ended
+    # The connections by their descriptors, for who would watch one of these by hand.
+    cdef dict owners
     # What connections receive into.
     cdef Pool pool
     # For what is scheduled: never that of whoever was the first to need it.

@@ -98,6 +98,7 @@ cdef class Reactor:
         self.stepper.ready = ready_handles(loop)
         self.pool = Pool()
         self.table = []
+        self.owners = {}
         self.unfinished = []
         self.ended = []
         self.context = Context()
@@ -124,6 +125,12 @@ cdef class Reactor:
                 )
         if self.is_inherited():
             raise RuntimeError("this stream belongs to the parent process: a child that was forked has to open its own")
+
+    def refuse(self, fd):
+        """Raise RuntimeError where *fd*, a descriptor or what has a fileno(), is that of a connection of ours, in asyncio's words."""
+        owner = self.owners.get(fd if isinstance(fd, int) else fd.fileno())
+        if owner is not None and not owner.is_closing():
+            raise RuntimeError(f"File descriptor {fd!r} is used by transport {owner!r}")
 
     # ---- what is watched
 
@@ -355,9 +362,24 @@ cdef Reactor reactor_of(object loop):
     cdef Stepper stepper = stepper_of(loop)
     if stepper.reactor is None:
         stepper.reactor = Reactor(loop)
+        take_watching(loop, stepper.reactor)
         if not isinstance(loop, asyncio.BaseEventLoop):
             take_start_tls(loop)
     return <Reactor>stepper.reactor
+
+
+def take_watching(loop, reactor):
+    """Have the loop refuse to watch a descriptor of our connections, as it does with those of its own."""
+    for name in ("add_reader", "add_writer", "remove_reader", "remove_writer"):
+        setattr(loop, name, _refusing(reactor, getattr(loop, name)))
+
+
+def _refusing(reactor, method):
+    def watch(fd, *arguments):
+        reactor.refuse(fd)
+        return method(fd, *arguments)
+
+    return functools.update_wrapper(watch, method)
 
 
 def take_start_tls(loop):

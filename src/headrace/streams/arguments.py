@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl as ssl_module
 import sys
@@ -47,8 +48,11 @@ def check_server_context(ssl: object) -> None:
 
 
 def check_context(ssl: object, expected: str) -> None:
-    """Raise TypeError where *ssl* is nothing that TLS can be made with; *expected* says what would be."""
-    if ssl and ssl is not True and not hasattr(ssl, "wrap_bio"):
+    """Raise TypeError where *ssl* is surely nothing that TLS can be made with; *expected* says what would be.
+
+    Objects that stand in for a context are the loop's to judge.
+    """
+    if ssl is not True and isinstance(ssl, (str, bytes, os.PathLike, tuple, list, int)) and ssl:
         raise TypeError(f"ssl argument must be an SSLContext{expected} or None, not {type(ssl).__name__!r}")
 
 

@@ -19,13 +19,13 @@ except ModuleNotFoundError:
 
 if cython.compiled:
     from cython.cimports.headrace._transport.operation import DRAIN, PENDING, TURN, Operation, Source, start
-    from cython.cimports.headrace._transport.protocol import FRESH, TURNED, FlowControl, StreamProtocol
+    from cython.cimports.headrace._transport.protocol import FRESH, TURNED, WAITED, FlowControl, StreamProtocol
     from cython.cimports.headrace._transport.sender import Sender, as_bytes, is_secure
     from cython.cimports.headrace._transport.stepper import stepper_of
     from cython.cimports.headrace.streams.reader import Reader
 else:
     from headrace._transport.operation import DRAIN, PENDING, TURN, Operation, Source, start
-    from headrace._transport.protocol import FRESH, TURNED, FlowControl, StreamProtocol
+    from headrace._transport.protocol import FRESH, TURNED, WAITED, FlowControl, StreamProtocol
     from headrace._transport.sender import Sender, as_bytes, is_secure
     from headrace._transport.stepper import stepper_of
     from headrace.streams.reader import Reader
@@ -187,6 +187,9 @@ class Writer(Source):
                 # One turn, in which connection_lost() comes.
                 operation.amount = TURNED
                 return TURN
+        elif operation.amount == WAITED:
+            # The loss of the connection, or why a server has ended it.
+            self._h_check_reader()
         return self._h_flow._h_check_drain(operation)
 
     def _h_check_reader(self) -> None:
