@@ -49,6 +49,40 @@ def test_unix_path(run, ours, tmp_path):
     run(main)
 
 
+class Own(socket.socket):
+    """A socket that means to see what it receives."""
+
+    def recv(self, *arguments):
+        return super().recv(*arguments)
+
+
+@pytest.mark.parametrize("kinds", [(socket.socket, Own), (Own, socket.socket)])
+def test_sockets_that_go_different_ways(run, ours, kinds):
+    """Each of several sockets is served as it is alone, whichever comes last: the loop has those of a class that it may not be without."""
+
+    async def served(kinds):
+        """Return which transport and which form of the protocol connections get at a socket of each of *kinds*."""
+        found = []
+
+        async def handler(reader, writer):
+            found.append((type(writer.transport), type(writer.transport.get_protocol())))
+            await echo(reader, writer)
+
+        with contextlib.ExitStack() as stack:
+            given = [stack.enter_context(kind(socket.AF_INET, socket.SOCK_STREAM)) for kind in kinds]
+            for sock in given:
+                sock.bind((LOOPBACK, 0))
+            async with headrace.serve(handler, sockets=given) as server:
+                for sock in server.sockets:
+                    assert await ask(sock.getsockname(), b"hello" * 1000) == b"hello" * 1000
+        return found
+
+    async def main():
+        assert await served(kinds) == [*await served(kinds[:1]), *await served(kinds[1:])]
+
+    run(main)
+
+
 def test_several_places(run, ours, tmp_path):
     """One server serves addresses, a Unix socket, and a socket that listens already, with a client who waits; it owns them all."""
 
