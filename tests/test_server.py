@@ -113,6 +113,8 @@ def test_serve_forever_once(run, streams):
 def test_close_ends_serve_forever(run, streams, loop_kind):
     """close() cancels serve_forever(), which then waits for the connections."""
     modern(streams, loop_kind)
+    if streams.name == "stock" and sys.version_info >= (3, 14):
+        pytest.skip("asyncio's closes the connections then too from Python 3.14 on")
 
     async def main():
         server = await streams.start_server(until_eof, LOOPBACK, 0)
