@@ -284,10 +284,10 @@ async def connect_as_given(loop: asyncio.AbstractEventLoop, sock: socket.socket,
         return
     except (BlockingIOError, InterruptedError):
         pass
-    writable = loop.create_future()
-    loop.add_writer(sock, lambda: writable.done() or writable.set_result(None))
+    writable = asyncio.Event()
+    loop.add_writer(sock, writable.set)
     try:
-        await writable
+        await writable.wait()
     finally:
         loop.remove_writer(sock)
     error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
