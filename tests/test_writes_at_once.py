@@ -15,16 +15,11 @@ import time
 
 import pytest
 from conftest import LOOP_KINDS, WAYS
-from wires import segments_received, stepping
+from wires import segments_received, sends_at_once, stepping
 
 from headrace._transport import choose
 
 LINES = b"one\ntwo\nthree\n"
-
-
-def _at_once(run) -> bool:
-    """Return whether a write reaches the socket within the call: uvloop's own transport sends at the end of the turn."""
-    return run.kind != "uvloop" or os.environ.get(choose.VARIABLE) == "native"
 
 
 @contextlib.asynccontextmanager
@@ -84,7 +79,7 @@ def test_others_write_in_order(run, streams, family, behind, how):
             await outcome
             client.shutdown(socket.SHUT_WR)
             got = await asyncio.to_thread(_receive_all, client)
-            assert got == b"1st 2nd 3rd " or not _at_once(run)
+            assert got == b"1st 2nd 3rd " or not sends_at_once(run.kind)
 
     run(main)
 
@@ -109,21 +104,21 @@ def test_slow_answers_leave_one_by_one(run, streams, family):
                 time.sleep(0.002)
                 writer.write(b"%d\n" % index)
                 await writer.drain()
-                if _at_once(run):
+                if sends_at_once(run.kind):
                     arrived.append(client.recv(100))
             return line
 
         async with _served(streams, handler, family) as (client, outcome):
             client.sendall(LINES)
             assert await outcome == b"three\n"
-            assert arrived == ([b"0\n", b"1\n", b"2\n"] if _at_once(run) else [])
+            assert arrived == ([b"0\n", b"1\n", b"2\n"] if sends_at_once(run.kind) else [])
 
     run(main)
 
 
 def test_a_quick_handler_that_blocks_at_last(run, ours):
     """Where a handler that was quick blocks after all, the system sends what it has written: in max(200 ms, RTO)."""
-    if run.kind not in ("asyncio", "uvloop") or not _at_once(run):
+    if run.kind not in ("asyncio", "uvloop") or not sends_at_once(run.kind):
         pytest.skip("about the native way")
 
     async def main():

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
 
 import pytest
 from conftest import STOCK, new_loop
-from wires import RecordingTransport, SecureTransport, Wire, connected, from_callback, received, stepping, tcp_pair, turns
-
-from headrace._transport import choose
+from wires import RecordingTransport, SecureTransport, Wire, connected, from_callback, received, sends_at_once, stepping, tcp_pair, turns
 
 
 async def _handled(peer, handler, question=b"question\n"):
@@ -18,11 +15,6 @@ async def _handled(peer, handler, question=b"question\n"):
     await turns(2)
     peer.sendall(question)
     return await task
-
-
-def _at_once(run, streams) -> bool:
-    """Return whether a write reaches the socket within the call: uvloop's own transport sends at the end of the turn."""
-    return run.kind != "uvloop" or os.environ.get(choose.VARIABLE) == "native"
 
 
 def test_each_write_leaves_at_once(run, streams):
@@ -37,13 +29,13 @@ def test_each_write_leaves_at_once(run, streams):
                     assert stepping() == (run.kind != "debug")
                 for piece in (b"head\n", b"body\n", b"tail\n"):
                     writer.write(piece)
-                    if _at_once(run, streams):
+                    if sends_at_once(run.kind):
                         assert peer.recv(100) == piece
                 await writer.drain()
 
             await _handled(peer, answering)
             writer.write_eof()
-            assert await received(peer) == (b"" if _at_once(run, streams) else b"head\nbody\ntail\n")
+            assert await received(peer) == (b"" if sends_at_once(run.kind) else b"head\nbody\ntail\n")
 
     run(main)
 
@@ -73,12 +65,12 @@ def test_block_after_drain(run, streams):
                 await reader.readline()
                 writer.write(b"answer\n")
                 await writer.drain()
-                if _at_once(run, streams):
+                if sends_at_once(run.kind):
                     assert peer.recv(100) == b"answer\n"
 
             await _handled(peer, answering)
             writer.write_eof()
-            assert await received(peer) == (b"" if _at_once(run, streams) else b"answer\n")
+            assert await received(peer) == (b"" if sends_at_once(run.kind) else b"answer\n")
 
     run(main)
 

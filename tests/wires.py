@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import struct
 import types
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from headrace._transport import choose
 from headrace._transport.stepper import stepper_of
 
 Feed = Callable[[bytes], None]
@@ -101,6 +103,11 @@ class Wire:
 def stepping() -> bool:
     """Return whether headrace steps a task of the running loop right now."""
     return stepper_of(asyncio.get_running_loop()).stepping
+
+
+def sends_at_once(kind: str) -> bool:
+    """Return whether a write reaches the socket within the call, on a loop of *kind*: uvloop's own transport sends at its turn's end."""
+    return kind != "uvloop" or os.environ.get(choose.VARIABLE) == "native"
 
 
 async def turns(count: int = 1) -> None:
