@@ -239,7 +239,7 @@ def test_current_connection(run, ours):
             assert set(seen) == {seen[0]}
             assert seen[0].server is server
             assert seen[0].proxy is None
-            assert repr(seen[0]).startswith(f"<Connection 1 of {LOOPBACK}:0 with ('{LOOPBACK}', ")
+            assert repr(seen[0]).startswith(f"<Connection 1 of {server.name} with ('{LOOPBACK}', ")
             with pytest.raises(LookupError, match=r"no handler of headrace\.serve"):
                 headrace.current_connection()
         seen.clear()

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import errno
 import grp
+import inspect
 import os
 import resource
 import socket
@@ -10,10 +12,12 @@ import stat
 
 import pytest
 from connections import LOOPBACK, receive, until
+from handlers import who
 from serving import ask, connected
 
 import headrace
 from headrace.server import systemd
+from headrace.streams import listening
 
 
 async def echo(reader, writer):
@@ -208,7 +212,7 @@ def test_states(run, ours):
             await until(lambda: not server.connections)
             with await connected(server):
                 await until(lambda: server.connections)
-                assert repr(server) == f"<StreamServer {LOOPBACK}:0 with 1 connections>"
+                assert repr(server) == f"<StreamServer {server.name} with 1 connections>"
         with pytest.raises(RuntimeError, match="runs once"):
             await server.start()
 
@@ -245,3 +249,69 @@ def test_default_of_max_connections(ours):
     allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     most = headrace.serve(echo, LOOPBACK, 0)._options.limits.max_connections
     assert allowed * 0.85 - 50 <= most <= allowed * 0.9
+
+
+@pytest.mark.parametrize("workers", [None, 2])
+def test_one_of_several_hosts_is_not_here(run_on, workers):
+    """A host that the server was told to listen at, and cannot, is named by the error, also where there are others; nothing stays bound."""
+
+    async def main():
+        with socket.create_server((LOOPBACK, 0)) as found:
+            port = found.getsockname()[1]
+        # 192.0.2.0/24 is for documentation, and nobody's (RFC 5737).
+        with pytest.raises(OSError, match="could not listen at '192.0.2.1'.*cannot assign requested address") as told:
+            await headrace.serve(who, [LOOPBACK, "192.0.2.1"], port, workers=workers).start()
+        assert told.value.errno == errno.EADDRNOTAVAIL
+        async with headrace.serve(who, [LOOPBACK, "localhost"], port):
+            pass
+
+    run_on(main)
+
+
+def test_one_of_several_hosts_has_no_address(run, ours, monkeypatch):
+    """A host that stands for no address is named by the error."""
+    resolve = listening.resolve
+
+    async def found(loop, name, *rest):
+        if name == "nowhere.invalid":
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return await resolve(loop, name, *rest)
+
+    monkeypatch.setattr(listening, "resolve", found)
+
+    async def main():
+        with pytest.raises(socket.gaierror, match="Name or service not known: 'nowhere.invalid'"):
+            await headrace.serve(echo, [LOOPBACK, "nowhere.invalid"], 0).start()
+
+    run(main)
+
+
+@pytest.mark.parametrize("workers", [None, 1])
+def test_names_of_servers(run_on, workers, tmp_path):
+    """A server is called what it was told, or where it listens: of port 0 that is what was bound, so that two have names that differ."""
+
+    async def main():
+        async with headrace.serve(who, LOOPBACK, 0, workers=workers) as one, headrace.serve(who, LOOPBACK, 0, workers=workers) as two:
+            for server in (one, two):
+                assert server.name == f"{LOOPBACK}:{server.sockets[0].getsockname()[1]}"
+            assert one.name != two.name
+            port = one.sockets[0].getsockname()[1]
+        server = headrace.serve(who, [LOOPBACK, "127.0.0.2"], None, workers=workers)
+        assert server.name == "127.0.0.1,127.0.0.2:0"
+        async with server:
+            ports = [str(sock.getsockname()[1]) for sock in server.sockets]
+            assert server.name == f"127.0.0.1,127.0.0.2:{','.join(ports)}"
+        assert headrace.serve(who, port=port).name == f"*:{port}"
+        assert headrace.serve(who, LOOPBACK, 0, name="lines").name == "lines"
+        assert headrace.serve(who, LOOPBACK, 1, path=tmp_path / "socket").name == "127.0.0.1:1"
+
+    run_on(main)
+
+
+def test_what_help_says():
+    """What is for everybody of a server and its connections has a docstring."""
+    for cls in headrace.StreamServer, headrace.Connection:
+        for name in vars(cls):
+            assert name.startswith("_") or inspect.getdoc(getattr(cls, name)), name
+    assert "asyncio.Event" in inspect.getdoc(headrace.StreamServer.draining)
+    assert "StreamServer" in inspect.getdoc(headrace.Connection.server)

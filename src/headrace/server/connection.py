@@ -34,33 +34,37 @@ class Credentials(NamedTuple):
 class Connection:
     """One connection of a StreamServer. Handlers get theirs from current_connection()."""
 
-    __slots__ = (
-        "__weakref__",
-        "_base",
-        "_below",
-        "_cancelled",
-        "_dropped",
-        "_ended",
-        "_handled",
-        "_key",
-        "_lost",
-        "_peername",
-        "_reader",
-        "_received",
-        "_sent",
-        "_since",
-        "_slow",
-        "_stalled",
-        "_task",
-        "_writer",
-        "id",
-        "proxy",
-        "server",
-    )
+    # With what help() says of those that are for everybody.
+    __slots__ = {
+        **dict.fromkeys(
+            (
+                "__weakref__",
+                "_base",
+                "_below",
+                "_cancelled",
+                "_dropped",
+                "_ended",
+                "_handled",
+                "_key",
+                "_lost",
+                "_peername",
+                "_reader",
+                "_received",
+                "_sent",
+                "_since",
+                "_slow",
+                "_stalled",
+                "_task",
+                "_writer",
+            )
+        ),
+        "id": "The number of the connection, an int: those of a server are counted from 1. Logs name it.",
+        "proxy": "The ProxyHeader that the connection began with, or None.",
+        "server": "The StreamServer that the connection is one of.",
+    }
 
     def __init__(self, server: StreamServer, number: int) -> None:
         self.server = server
-        # Counts the connections of a server from 1.
         self.id = number
         self.proxy: ProxyHeader | None = None
         # Where the transport does not say it, or not in the end.

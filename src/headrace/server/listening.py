@@ -23,6 +23,11 @@ PROBES = 3
 class Place(Protocol):
     """A place to listen at."""
 
+    @property
+    def name(self) -> str:
+        """Where that is, in a few characters; once there are sockets, with the port that was bound."""
+        ...
+
     async def sockets(self, loop: asyncio.AbstractEventLoop) -> list[socket.socket]:
         """Return bound sockets. Raises: OSError where that cannot be."""
         ...
@@ -39,10 +44,17 @@ class Addresses:
         self._port = port
         self._reuse_port = reuse_port
         self._keep_alive = keep_alive
+        shown = host if isinstance(host, str) else "*" if not host else ",".join(host)
+        self.name = f"{shown}:{port or 0}"
 
     async def sockets(self, loop: asyncio.AbstractEventLoop) -> list[socket.socket]:
-        """See Place."""
-        found = await bound_sockets(loop, self._host, self._port, socket.AF_UNSPEC, socket.AI_PASSIVE, None, self._reuse_port)
+        """See Place. Raises: OSError also where one of several hosts cannot be listened at: who names it wants it."""
+        found = await bound_sockets(
+            loop, self._host, self._port, socket.AF_UNSPEC, socket.AI_PASSIVE, None, self._reuse_port, each_host=True
+        )
+        if self._port in (None, 0, "0"):
+            ports = dict.fromkeys(str(sock.getsockname()[1]) for sock in found)
+            self.name = f"{self.name.removesuffix('0')}{','.join(ports)}"
         for sock in found:
             # Connections inherit what their listening socket has.
             set_keep_alive(sock, self._keep_alive)
@@ -78,6 +90,7 @@ class UnixPath:
         self._owner = owner
         self._group = group
         self._file: SocketFile | None = None
+        self.name = f"unix:{os.fsdecode(path)}"
 
     async def sockets(self, loop: asyncio.AbstractEventLoop) -> list[socket.socket]:
         """See Place. Nobody can connect before the mode and the owner are set: the socket does not listen yet."""
@@ -113,6 +126,7 @@ class Inherited:
         self._keep_alive = keep_alive
         for sock in self._sockets:
             check_stream_socket(sock)
+        self.name = ",".join(str(sock.getsockname()) for sock in self._sockets)
 
     async def sockets(self, loop: asyncio.AbstractEventLoop) -> list[socket.socket]:
         """See Place."""

@@ -89,18 +89,19 @@ class StatisticsCollector:
         _check_installed()
         if not servers:
             raise ValueError("no servers: pass at least one whose statistics are to be collected")
-        # Names are read once: two equal ones would make every scrape invalid.
-        self._servers: dict[str, Measured] = {}
+        names: set[str] = set()
         for server in servers:
-            if server.name in self._servers:
+            # It would make every scrape invalid.
+            if server.name in names:
                 raise ValueError(f"two servers are called {server.name!r}: give each a name of its own")
-            self._servers[server.name] = server
+            names.add(server.name)
+        self._servers = servers
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric family with the figures of now: what prometheus_client calls."""
         from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
 
-        found = {name: server.statistics() for name, server in self._servers.items()}
+        found = {server.name: server.statistics() for server in self._servers}
         for metric, unit, attribute, about in GAUGES:
             gauge = GaugeMetricFamily(f"headrace_{metric}", about, labels=["server"], unit=unit)
             for name, statistics in found.items():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-import os
 import socket
 import ssl as ssl_module
 from collections.abc import Iterable, Sequence
@@ -107,7 +106,7 @@ def serve(
     In the end:
         grace: seconds in which connections may finish in a shutdown. Default 20: Kubernetes kills after 30.
         on_error: called with (Connection, exception) for what a handler raises, after it was logged.
-        name: what logs and metrics call the server; default: where it listens.
+        name: what logs and metrics call the server; default: where it listens, with the port that was bound.
 
     Raises: ValueError and TypeError for arguments that are wrong, or contradict each other. For what the start raises see
     StreamServer.start().
@@ -148,7 +147,7 @@ def serve(
         minimum_rate=minimum_rate,
     )
     options = Options(
-        name=name or _name(host, port, path, sockets),
+        name=name,
         limit=checked_limit(limit),
         limits=limits,
         ssl=ssl,
@@ -186,13 +185,3 @@ def _check_handler(handler: object) -> None:
         and plain.__annotations__.get("return") in (None, "None")
     ):
         raise TypeError(f"handler must be a coroutine function: write 'async def {plain.__name__}(reader, writer)'")
-
-
-def _name(host: str | Sequence[str] | None, port: int | str | None, path: Path | None, sockets: Sequence[socket.socket]) -> str:
-    """Return where the server listens, in a few characters."""
-    if port is not None or host is not None:
-        shown = host if isinstance(host, str) else "*" if not host else ",".join(host)
-        return f"{shown}:{port or 0}"
-    if path is not None:
-        return f"unix:{os.fsdecode(path)}"
-    return ",".join(str(sock.getsockname()) for sock in sockets)

@@ -46,7 +46,8 @@ OnError = Callable[[Connection, Exception], object]
 class Options:
     """What serve() was given, checked."""
 
-    name: str
+    # None: where it listens.
+    name: str | None
     limit: int
     limits: Limits
     ssl: ssl_module.SSLContext | Certificates | None = None
@@ -63,11 +64,8 @@ class StreamServer:
     """A server over streams: an asynchronous context manager that begins to accept, and is shut down at the end. Made by serve()."""
 
     def __init__(self, handler: Handler, places: Sequence[Place], options: Options) -> None:
-        self.name = options.name
-        # Every connection that is open, those that are turned away or in their handshake among them.
-        self.connections: set[Connection] = set()
-        # Set when the server begins to shut down: handlers may look, or wait for it.
-        self.draining = asyncio.Event()
+        self._connections: set[Connection] = set()
+        self._draining = asyncio.Event()
         self._handler = handler
         self._places = places
         self._options = options
@@ -88,6 +86,21 @@ class StreamServer:
 
     def __repr__(self) -> str:
         return f"<StreamServer {self.name} with {len(self.connections)} connections>"
+
+    @property
+    def name(self) -> str:
+        """What logs and metrics call the server: name= of serve(), or else where it listens, from the start on with the bound port."""
+        return self._options.name or self._places[0].name
+
+    @property
+    def connections(self) -> set[Connection]:
+        """Every Connection that is open, those that are turned away or in their handshake among them; for looking at."""
+        return self._connections
+
+    @property
+    def draining(self) -> asyncio.Event:
+        """An asyncio.Event that is set when the server begins to shut down: handlers look (``draining.is_set()``), or wait for it."""
+        return self._draining
 
     # ---- the life of the server
 

@@ -141,7 +141,8 @@ class Supervisor(StreamServer):
 
             factory = uvloop.new_event_loop
         level = logger.getEffectiveLevel()
-        worker = Process(place, Setup(self._handler, self._options, self._own, self._shared, place, theirs, factory, level), ours)
+        options = replace(self._options, name=self.name)
+        worker = Process(place, Setup(self._handler, options, self._own, self._shared, place, theirs, factory, level), ours)
         for event in worker.ready, worker.leaves, worker.exited:
             event.add_done_callback(lambda _: self._arrange())
         worker.gone.add_done_callback(lambda _: self._on_gone(worker))
