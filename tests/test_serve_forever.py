@@ -233,6 +233,55 @@ asyncio.run(main())
         assert process.wait(timeout=5) == 0
 
 
+@pytest.fixture
+def no_hangup_handler():
+    """SIGHUP as a program has it that has not said anything about it; it is so again in the end."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    now = signal.signal(signal.SIGHUP, before)
+    assert now is signal.SIG_DFL
+
+
+@pytest.mark.usefixtures("no_hangup_handler")
+def test_sighup_before_serve_forever(run, ours):
+    """From its start on a server is renewed by SIGHUP, which would end the program; once it is shut down SIGHUP is as it was."""
+    renewed = []
+
+    async def renew():
+        renewed.append(True)
+
+    async def main():
+        async with started(Greeter()) as server, started(Greeter()) as other:
+            server.renew = other.renew = renew
+            os.kill(os.getpid(), signal.SIGHUP)
+            await until(lambda: len(renewed) == 2)
+            await other.shutdown()
+            serving = asyncio.create_task(server.serve_forever())
+            await asyncio.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGHUP)
+            await until(lambda: len(renewed) == 3)
+            serving.cancel()
+            await asyncio.wait([serving])
+
+    run(main)
+
+
+def test_a_program_that_has_taken_sighup(run, ours):
+    """Until serve_forever() a signal that the program has taken stays its own."""
+    taken = []
+    before = signal.signal(signal.SIGHUP, lambda *_: taken.append(True))
+
+    async def main():
+        async with started(Greeter()):
+            os.kill(os.getpid(), signal.SIGHUP)
+            await until(lambda: taken)
+
+    try:
+        run(main)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_a_second_sighup_during_a_renewal(run):
     """SIGHUP while the server renews what it has: it renews that once more, for what has changed since."""
     begun, go_on = [], asyncio.Event()

@@ -313,6 +313,40 @@ def test_sighup_for_all(run_on):
     run_on(main)
 
 
+def test_sighup_before_serve_forever(run_on):
+    """SIGHUP to the supervisor, while it starts or before it serves for ever, does not end it: all workers are replaced."""
+
+    async def main():
+        server = headrace.serve(who, LOOPBACK, 0, workers=2)
+        starting = asyncio.create_task(server.start())
+        await until(lambda: len(server.processes) == 2)
+        first = set(server.processes)
+        os.kill(os.getpid(), signal.SIGHUP)
+        await starting
+        await until(lambda: not first & set(server.processes) and server._signals._renewal is None)
+        second = set(server.processes)
+        os.kill(os.getpid(), signal.SIGHUP)
+        await until(lambda: not second & set(server.processes))
+        await server.shutdown(0)
+
+    run_on(main)
+
+
+def test_the_bound_of_a_server_whose_workers_are_replaced(run_on):
+    """The bound that the figures tell is the one of the workers that are there, not of those before them too."""
+
+    async def main():
+        async with headrace.serve(who, LOOPBACK, 0, workers=2, max_connections=5) as server:
+            await until(lambda: server.statistics().max_connections == 10)
+            old = set(server._workers)
+            await server.renew()
+            await until(lambda: all(each.gone.done() for each in old))
+            await until(lambda: all(each.statistics for each in server._workers))
+            assert (server.statistics().max_connections, server.statistics().accepting) == (10, True)
+
+    run_on(main)
+
+
 def test_a_hung_worker_and_haste(run_on, monkeypatch):
     """A worker that hears nothing is killed as soon as a shutdown that was hurried would be over."""
     monkeypatch.setattr(process, "PATIENCE_SECONDS", -2.5)

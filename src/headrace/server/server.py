@@ -66,6 +66,7 @@ class StreamServer:
     def __init__(self, handler: Handler, places: Sequence[Place], options: Options) -> None:
         self._connections: set[Connection] = set()
         self._draining = asyncio.Event()
+        self._signals = Signals(self)
         self._handler = handler
         self._places = places
         self._options = options
@@ -120,6 +121,7 @@ class StreamServer:
         if self._loop is not None:
             raise RuntimeError(f"{self!r} was started before: a server runs once")
         loop = self._loop = asyncio.get_running_loop()
+        self._signals.start()
         options = self._options
         self._gate = Gate(loop, options.limits)
         self._peers = Peers(options.limits.max_connections_per_peer or 0)
@@ -138,9 +140,11 @@ class StreamServer:
             for sock in found:
                 sock.close()
             self._close_places()
+            self._signals.stop()
             raise
         self._began = loop.time()
         self._watch.start()
+        self._signals.accepts()
 
     async def _acceptor(self, sock: socket.socket) -> Acceptor:
         """Return what accepts from *sock*, a bound socket."""
@@ -168,11 +172,11 @@ class StreamServer:
         """Serve until SIGTERM or SIGINT, or until somebody calls shutdown(); return how that went.
 
         The first signal lets connections finish, for as long as the grace of serve(); a second one cancels their handlers, a third cuts
-        them off. SIGHUP reads certificates again. In another thread than the main one there are no signals. Service managers that ask for
-        it are told when the server is ready, and when it stops (sd_notify(3)). Cancellation: the server is shut down without a grace, then
-        it is raised.
+        them off. SIGHUP does what renew() does; it does so from the start of the server on, unless the program has taken it. In another
+        thread than the main one there are no signals. Service managers that ask for it are told when the server is ready, and when it
+        stops (sd_notify(3)). Cancellation: the server is shut down without a grace, then it is raised.
         """
-        signals = Signals(self)
+        signals = self._signals
         try:
             signals.install()
             await self.draining.wait()
@@ -215,6 +219,7 @@ class StreamServer:
         self._close_places()
         report = await stopping.run()
         self._watch.stop()
+        self._signals.stop()
         self._drain_seconds = report.seconds
         logger.info("%s: shut down: %s", self.name, report, extra={"server": self.name})
         return report

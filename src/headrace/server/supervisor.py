@@ -77,9 +77,11 @@ class Supervisor(StreamServer):
         if self._loop is not None:
             raise RuntimeError(f"{self!r} was started before: a server runs once")
         loop = self._loop = asyncio.get_running_loop()
+        self._signals.start()
         try:
             pickle.dumps((self._handler, self._options))
         except Exception as error:
+            self._signals.stop()
             raise TypeError(
                 f"workers are processes of their own, and this cannot be sent to them: {error}. The handler and on_error have to be "
                 "functions of a module, and ssl has to be headrace.Certificates, not a context"
@@ -102,6 +104,7 @@ class Supervisor(StreamServer):
             raise
         self._began = self._looked_at = loop.time()
         self._look()
+        self._signals.accepts()
 
     def _look(self) -> None:
         """Kill a worker that says nothing any more; another is started then."""
@@ -275,6 +278,7 @@ class Supervisor(StreamServer):
             worker.stop(grace)
         if living:
             await asyncio.wait([worker.gone for worker in living])
+        self._signals.stop()
         reports = [worker.report or _killed(worker) for worker in living]
         report = ShutdownReport(
             sum(each.finished for each in reports),
@@ -303,4 +307,4 @@ def _killed(worker: Process) -> ShutdownReport:
 
 def _over(statistics: Statistics) -> Statistics:
     """Return *statistics* without what is there now."""
-    return replace(statistics, open=0, negotiating=0, buffered_bytes=0, draining=False, uptime=0.0)
+    return replace(statistics, open=0, max_connections=0, accepting=False, negotiating=0, buffered_bytes=0, draining=False, uptime=0.0)
