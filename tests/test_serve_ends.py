@@ -79,10 +79,66 @@ def test_a_full_server_that_is_shut_down(run, ours, before):
         await server.start()
         socks = [socket.create_connection(server.sockets[0].getsockname()) for _ in range(10)]
         await until(lambda: len(begun) >= before)
-        await server.shutdown()
+        report = await server.shutdown()
         assert len(begun) == 2
+        assert (report.cancelled, report.aborted) == (2, 8)
         for sock in socks:
             sock.close()
+
+    run(main)
+
+
+@pytest.mark.parametrize("place", ["tcp", "tls", "unix"])
+@pytest.mark.parametrize(
+    "bound", [{"max_connections": 1}, {"accept_rate": 20.0}, {"max_buffered_bytes": 50}], ids=lambda bound: next(iter(bound))
+)
+def test_the_queue_of_a_server_that_accepts_nothing(run, ours, tls, tmp_path, place, bound):
+    """Who waits in the queue when a server shuts down that accepts nothing for now comes in when there is room, within the grace."""
+    most, release = [], asyncio.Event()
+
+    async def handler(reader, writer):
+        server = headrace.current_connection().server
+        most.append(sum(each._handled for each in server.connections))
+        line = await reader.readline()
+        if line == b"first\n":
+            await release.wait()
+        writer.write(line.upper())
+
+    async def client(address, number):
+        options = {"ssl": tls.client, "server_hostname": "localhost"} if place == "tls" else {}
+        line = b"first\n" if number == 0 else b"client %d\n" % number
+        if place == "unix":
+            reader, writer = await headrace.open_unix_connection(address)
+        else:
+            reader, writer = await headrace.open_connection(*address, **options)
+        writer.write(line)
+        answer = await reader.read()
+        writer.close()
+        assert answer == line.upper()
+
+    async def main():
+        where = {"path": tmp_path / "socket"} if place == "unix" else {"host": LOOPBACK, "port": 0}
+        server = headrace.serve(handler, **where, ssl=tls.server if place == "tls" else None, grace=15, **bound)
+        await server.start()
+        address = server.sockets[0].getsockname()
+        clients = [asyncio.create_task(client(address, 0))]
+        await until(lambda: most)
+        server._gate.hold("a test")
+        clients += [asyncio.create_task(client(address, number)) for number in range(1, 30)]
+        # They are connected as far as the system is concerned.
+        with await connected(address), socket.socket(socket.AF_UNIX if place == "unix" else socket.AF_INET) as late:
+            shutdown = asyncio.create_task(server.shutdown())
+            await until(lambda: len(server._gate.waiting) >= 30)
+            assert len(most) == 1
+            with pytest.raises((ConnectionRefusedError, FileNotFoundError)):
+                late.connect(address)
+        server._gate.release("a test")
+        release.set()
+        await asyncio.gather(*clients)
+        report = await shutdown
+        assert (report.cancelled, report.aborted) == (0, 0)
+        if "max_connections" in bound:
+            assert max(most) == 1
 
     run(main)
 

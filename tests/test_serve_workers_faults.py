@@ -347,6 +347,31 @@ def test_the_bound_of_a_server_whose_workers_are_replaced(run_on):
     run_on(main)
 
 
+@pytest.mark.parametrize("end", ["shutdown", "renew"])
+def test_who_waits_for_a_worker_that_is_full(run_on, end):
+    """Who waits in the queue of a worker that has no room is served when it shuts down, or by the one that replaces it."""
+
+    async def main():
+        async with headrace.serve(who, LOOPBACK, 0, workers=1, max_connections=1, grace=30) as server:
+            where, (first,) = address(server), server.processes
+            answer, writer = await say(where, b"?\n")
+            waiting = [asyncio.create_task(ask(where)) for _ in range(5)]
+            await asyncio.sleep(0.1)
+            ending = asyncio.create_task(getattr(server, end)())
+            if end == "shutdown":
+                await server.draining.wait()
+                await asyncio.sleep(0.1)
+                writer.close()
+                assert set(await asyncio.gather(*waiting)) == {first}
+                assert (await ending).aborted == 0
+            else:
+                assert first not in await asyncio.gather(*waiting)
+                await ending
+                writer.close()
+
+    run_on(main)
+
+
 def test_a_hung_worker_and_haste(run_on, monkeypatch):
     """A worker that hears nothing is killed as soon as a shutdown that was hurried would be over."""
     monkeypatch.setattr(process, "PATIENCE_SECONDS", -2.5)

@@ -34,6 +34,7 @@ from headrace._transport.linux cimport (
 from headrace._transport.reactor cimport Watched, reactor_of
 from headrace._transport.socket cimport accepted
 from headrace._transport.stepper cimport raise_later
+from headrace._transport.socket import adopt
 
 cdef enum:
     # How many connections a turn of the loop takes from one socket: their handlers start there and then.
@@ -92,6 +93,14 @@ cdef class Listener(Watched):
         """Accept all connections that wait, unless it is held: what is in the system's queue when the socket is closed would be reset."""
         while self.fd >= 0 and not self.held and self.accept():
             pass
+
+    def adopt(self, sock, peername):
+        """Make a connection of *sock*, which somebody else has accepted, and which knows its peer itself; it may be closed meanwhile."""
+        try:
+            self.context.copy().run(adopt, self.reactor.loop, sock, self.factory(), self.receive_bytes)
+        except BaseException as failure:
+            sock.close()
+            self.failed(failure)
 
     def rewatch(self):
         """Accept again, unless there is another reason not to."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import errno
+import logging
 import os
 import socket
 from asyncio import trsock
@@ -13,6 +14,8 @@ from typing import Any, Protocol
 
 from headrace._transport.choose import Choice, make_listener
 from headrace.streams.factory import receive_bytes
+
+logger = logging.getLogger("headrace.server")
 
 # How many connections a turn of the loop takes from one socket, and how long to wait where the system is out of descriptors or memory, in
 # seconds: the figures of the native way (listener.pyx).
@@ -41,6 +44,9 @@ class Acceptor(Protocol):
     def accept_waiting(self) -> None:
         """Accept all connections that wait, unless it is held: what is in the system's queue when the socket is closed would be reset."""
 
+    def adopt(self, sock: socket.socket, peername: Any) -> None:
+        """Make a connection of *sock*, which somebody else has accepted; it may be closed meanwhile."""
+
     def close(self) -> None:
         """Stop accepting, and close the socket."""
 
@@ -56,6 +62,21 @@ def make_acceptor(
         acceptor: Acceptor = make_listener(loop, sock, factory, receive_bytes(limit))
         return acceptor
     return LoopAcceptor(loop, sock, factory)
+
+
+def take_waiting(acceptor: Acceptor) -> list[tuple[socket.socket, Any]]:
+    """Return all connections that wait in the queue of *acceptor*, which is held, and who they are from."""
+    taken: list[tuple[socket.socket, Any]] = []
+    while True:
+        try:
+            taken.append(acceptor.sock.accept())
+        except BlockingIOError:
+            return taken
+        except OSError as error:
+            if error.errno in _SHORTAGES:
+                logger.warning("%d connections were taken out of a queue, and for the others there is no descriptor: %s", len(taken), error)
+            if error.errno in (*_SHORTAGES, *_BROKEN):
+                return taken
 
 
 class LoopAcceptor:
@@ -143,13 +164,17 @@ class LoopAcceptor:
                 {"message": message, "exception": OSError(error.errno, os.strerror(error.errno)), "socket": shown}
             )
             return False
+        self.adopt(sock, peername)
+        return True
+
+    def adopt(self, sock: socket.socket, peername: Any) -> None:
+        """See Acceptor."""
         sock.setblocking(False)
         # It counts from here on; and uvloop does not know later who it was, if that is soon gone.
         protocol = self._factory(peername)
         task = self._context.copy().run(self._loop.create_task, self._connect(sock, protocol))
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
-        return True
 
     async def _connect(self, sock: socket.socket, protocol: Any) -> None:
         try:

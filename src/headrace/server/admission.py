@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections import Counter
+import socket
+from collections import Counter, deque
 from collections.abc import Iterable
 from typing import Any
 
-from headrace.server.accepting import Acceptor, LoopAcceptor
+from headrace.server.accepting import Acceptor, LoopAcceptor, take_waiting
 from headrace.server.limits import Limits
 
 # What one customer of a provider is given of IPv6 (RFC 6177): he can come from any address in it.
@@ -60,6 +61,12 @@ class Gate:
     def __init__(self, loop: asyncio.AbstractEventLoop, limits: Limits) -> None:
         self.acceptors: list[Acceptor] = []
         self.reasons: set[str] = set()
+        # Whether what waits in the queues is lost when they are closed: nobody else has the sockets of this server.
+        self.alone = True
+        # What was taken out of the queues then, and may not come in yet: whose it is, the socket, the peer.
+        self.waiting: deque[tuple[Acceptor, socket.socket, Any]] = deque()
+        # Those of the acceptors whose sockets are somebody else's too.
+        self._borrowed: set[Acceptor] = set()
         self._loop = loop
         # A bucket that holds a second's worth, so that a burst is as good as an even flow.
         self._rate = limits.accept_rate
@@ -71,6 +78,7 @@ class Gate:
         """Let *acceptor*, which listens and is held, accept like the others, if it does not yet."""
         if acceptor not in self.acceptors:
             self.acceptors.append(acceptor)
+            self._borrowed.add(acceptor)
             if not self.reasons:
                 acceptor.resume()
 
@@ -94,6 +102,9 @@ class Gate:
             if not self.reasons:
                 for each in self.acceptors:
                     each.resume()
+            while self.waiting and not self.reasons:
+                acceptor, sock, peername = self.waiting.popleft()
+                acceptor.adopt(sock, peername)
 
     def count(self) -> None:
         """A connection was accepted: wait with the next where they come too fast."""
@@ -117,17 +128,26 @@ class Gate:
             each.close()
 
     async def close(self) -> None:
-        """Close the acceptors, after what waits in their queues, which becomes connections."""
-        if self._timer is not None:
-            self._timer.cancel()
+        """Close the acceptors, after what waits in their queues, which becomes connections: at once, or when there is room."""
         # They are still those that hold() is about.
         for each in self.acceptors:
             each.accept_waiting()
+            if self.reasons and self.alone and each not in self._borrowed:
+                self.waiting += [(each, sock, peername) for sock, peername in take_waiting(each)]
             each.close()
         acceptors, self.acceptors = self.acceptors, []
         for each in acceptors:
             if isinstance(each, LoopAcceptor):
                 await each.connected()
+
+    def give_up(self) -> int:
+        """Close what still waits to come in; return how many connections that are."""
+        if self._timer is not None:
+            self._timer.cancel()
+        count = len(self.waiting)
+        while self.waiting:
+            self.waiting.popleft()[1].close()
+        return count
 
 
 class Peers:

@@ -151,10 +151,10 @@ class Process:
         else:
             self._writer.write(line)
 
-    def stop(self, grace: float) -> None:
-        """Have the worker shut down, and kill it if it does not."""
+    def stop(self, grace: float, replaced: bool = False) -> None:
+        """Have the worker shut down, and kill it if it does not; who is *replaced* leaves the queues that he has no room for."""
         self.leaving = True
-        self.order(shutdown=grace)
+        self.order(shutdown=grace, replaced=replaced)
         self.expect_end(grace)
 
     def hurry(self) -> None:

@@ -192,10 +192,11 @@ class StreamServer:
     async def shutdown(self, grace: float | None = None) -> ShutdownReport:
         """Stop accepting, and bring all connections to their end; return how many ended how.
 
-        Connections that wait in the system's queue are still accepted. The event ``draining`` tells handlers. They have *grace* seconds to
-        finish (default: the grace of serve()); then they are cancelled, and after two more seconds cut off. What a handler has written is
-        sent if it returns or is cancelled. Called again, it waits for the same shutdown, and a smaller *grace* hurries it. A handler that
-        waits for it waits for itself, for the whole grace: it starts a task for that. Cancellation: safe; the shutdown goes on.
+        Connections that wait in the system's queue are still accepted, as soon as the bounds of serve() have room for them. The event
+        ``draining`` tells handlers. They have *grace* seconds to finish (default: the grace of serve()); then they are cancelled, and after
+        two more seconds cut off. What a handler has written is sent if it returns or is cancelled. Called again, it waits for the same
+        shutdown, and a smaller *grace* hurries it. A handler that waits for it waits for itself, for the whole grace: it starts a task for
+        that. Cancellation: safe; the shutdown goes on.
         """
         return await asyncio.shield(self._begin_shutdown(grace))
 
@@ -469,8 +470,20 @@ class StreamServer:
         most = self._options.limits.max_connections
         if most is None or len(self.connections) < most:
             self._gate.release("full")
-        if not self.connections and self._stopping is not None:
+        if self._stopping is not None and self._is_empty():
             self._stopping.emptied()
+
+    def _is_empty(self) -> bool:
+        """Tell whether nobody is here, and nobody may come in."""
+        return not self.connections and not self._gate.waiting
+
+    def _give_up(self) -> int:
+        """Let nobody in any more; return how many connections still waited for that."""
+        count = self._gate.give_up()
+        if count:
+            self._ended["shutdown"] += count
+            logger.info("%s: %d connections found no room before the shutdown", self.name, count, extra={"server": self.name})
+        return count
 
     # ---- what the watch and a shutdown call
 

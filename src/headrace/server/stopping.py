@@ -21,7 +21,8 @@ class ShutdownReport:
     """How the connections of a server ended that were open when it was shut down, and how long that took, in seconds.
 
     *finished* came to their end within the grace; *cancelled* had their handlers cancelled, and what those had written was sent; *aborted*
-    were cut off, and what they had to send is lost. *stuck* of the latter have handlers that do not end.
+    were cut off, and what they had to send is lost; so were those that waited to come in, and found no room. *stuck* of the aborted have
+    handlers that do not end.
     """
 
     finished: int
@@ -78,6 +79,7 @@ class Stopping:
         server = self._server
         await self._wait()
         self._stage = 1
+        outside = server._give_up()
         cancelled = set(server.connections)
         for connection in cancelled:
             server._cancel(connection)
@@ -91,11 +93,11 @@ class Stopping:
         await self._wait()
         stuck = len(server.connections)
         finished = server._left - self._left - len(cancelled | aborted) + stuck
-        return ShutdownReport(finished, len(cancelled - aborted), len(aborted), stuck, self._loop.time() - self._began)
+        return ShutdownReport(finished, len(cancelled - aborted), len(aborted) + outside, stuck, self._loop.time() - self._began)
 
     async def _wait(self) -> None:
         """Wait until the last connection is gone, or the time of the stage is over."""
-        if not self._server.connections:
+        if self._server._is_empty():
             return
         if self._skips:
             self._skips -= 1

@@ -242,7 +242,7 @@ class Supervisor(StreamServer):
                 self._arrange()
                 if old is not None:
                     self._old.add(old)
-                    old.stop(self._options.grace)
+                    old.stop(self._options.grace, replaced=True)
         logger.info("%s: all workers were replaced", self.name, extra={"server": self.name})
 
     def _begin_shutdown(self, grace: float | None = None) -> asyncio.Task[ShutdownReport]:

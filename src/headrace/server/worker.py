@@ -156,6 +156,7 @@ async def obey(server: Worker, reader: StreamReader) -> None:
                     break  # the supervisor was killed while it said that
                 order = json.loads(line)
                 if "shutdown" in order:
+                    server._gate.alone = not order["replaced"]
                     server._begin_shutdown(order["shutdown"])
                 elif "cover" in order:
                     server.cover(order["cover"])
