@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
@@ -14,9 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from connections import until
 
 import headrace
 from tests.peers.programs import free_port, program
+from tests.production import haproxy
 from tests.production.haproxy import listens
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "production.md").read_text()
@@ -54,7 +57,7 @@ def running(command: list[str], port: int, **options: object) -> Iterator[subpro
 @contextlib.contextmanager
 def the_program(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """The program of the guide, and its port."""
-    (source,) = blocks("python")
+    source = blocks("python")[0]
     path = tmp_path / "server.py"
     path.write_text(source)
     port = free_port()
@@ -71,7 +74,7 @@ def ask(port: int) -> bytes:
 
 def test_haproxy(tmp_path):
     """The program answers behind HAProxy with the guide's configuration, and comes to its end at SIGTERM."""
-    (configuration,) = blocks("haproxy")
+    configuration = blocks("haproxy")[0]
     front = free_port()
     with the_program(tmp_path) as (process, port):
         path = tmp_path / "haproxy.cfg"
@@ -82,6 +85,65 @@ def test_haproxy(tmp_path):
         output, _ = process.communicate(timeout=TIMEOUT_S)
         assert "0 cancelled, 0 aborted" in output
         assert "proxy" not in output, "a health check was no proper header"
+
+
+def lines_of_servers() -> dict[str, str]:
+    """Return the guide's lines for a server behind HAProxy, by where TLS is."""
+    lines = [line for line in blocks("haproxy")[1].splitlines() if line.strip().startswith("server ")]
+    return dict(zip(("server", "both", "haproxy"), lines, strict=True))
+
+
+@pytest.mark.parametrize("where", lines_of_servers())
+def test_where_tls_is(run, ours, files, where):
+    """Each of the guide's lines for TLS works, and HAProxy's checks count as nothing: only the client has a handler."""
+    program("haproxy")
+    before, _, _ = blocks("haproxy")[0].rpartition("    server ")
+    line = lines_of_servers()[where].replace("/etc/ssl/lines-ca.pem", files.authority)
+    front = free_port()
+    peers = []
+
+    async def handler(reader, writer):
+        peers.append(writer.get_extra_info("peername"))
+        writer.write((await reader.readline()).upper())
+
+    async def main():
+        context = None if where == "haproxy" else files.server
+        server = headrace.serve(handler, "127.0.0.1", 0, ssl=context, proxies=["127.0.0.1"])
+        async with server:
+            back = server.sockets[0].getsockname()[1]
+            text = f"{before}{line}\n".replace(":8888", f":{back}").replace(":9000", f":{front}").replace(" check ", " check inter 300ms ")
+            async with haproxy.running(text, front):
+                options = {"ssl": files.client, "server_hostname": "localhost"} if where == "server" else {}
+                reader, writer = await headrace.open_connection("127.0.0.1", front, **options)
+                writer.write(b"hello\n")
+                assert await reader.read() == b"HELLO\n"
+                assert peers == [writer.get_extra_info("sockname")]
+                writer.close()
+                accepted = server.statistics().accepted
+                await until(lambda: server.statistics().accepted >= accepted + 3)
+            await until(lambda: not server.connections)
+            figures = server.statistics()
+            assert (figures.handled, figures.failed, figures.ended, len(peers)) == (1, {}, {}, 1)
+
+    run(main)
+
+
+def test_guests_who_stay(run, ours):
+    """The handler of the guide's chat ends at once when the server shuts down, with its goodbye."""
+    program_of_chat = {"asyncio": asyncio, "headrace": headrace}
+    exec(blocks("python")[1], program_of_chat)
+
+    async def main():
+        async with headrace.serve(program_of_chat["chat"], "127.0.0.1", 0, grace=60) as server:
+            reader, writer = await headrace.open_connection(*server.sockets[0].getsockname())
+            writer.write(b"hello\n")
+            assert await reader.readline() == b"hello\n"
+            report = await asyncio.wait_for(server.shutdown(), 10)
+            assert (report.cancelled, report.aborted) == (0, 0)
+            assert await reader.read() == b"we are closing\n"
+            writer.close()
+
+    run(main)
 
 
 def test_nginx(tmp_path):
@@ -111,7 +173,7 @@ def test_systemd(tmp_path):
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert not [line for line in done.stderr.splitlines() if "headrace." in line], done.stderr
-    (source,) = blocks("python")
+    source = blocks("python")[0]
     # Nobody tells the program here who the client is.
     (tmp_path / "server.py").write_text(source.replace('proxies=["127.0.0.1"],', ""))
     port = free_port()

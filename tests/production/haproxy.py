@@ -34,21 +34,28 @@ PATIENCE_S = 10.0
 @contextlib.asynccontextmanager
 async def haproxy(back: int, version: str = "send-proxy-v2") -> AsyncIterator[int]:
     """HAProxy before the port *back*; yields its own port. Raises: FileNotFoundError where it is not installed."""
-    program = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
-    if program is None:
-        raise FileNotFoundError("haproxy is not installed: it is a package of Debian")
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         front = sock.getsockname()[1]
+    async with running(CONFIGURATION.format(front=front, back=back, version=version), front):
+        yield front
+
+
+@contextlib.asynccontextmanager
+async def running(configuration: str, front: int) -> AsyncIterator[None]:
+    """HAProxy with a *configuration* that has it listen at the port *front*. Raises: FileNotFoundError where it is not installed."""
+    program = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
+    if program is None:
+        raise FileNotFoundError("haproxy is not installed: it is a package of Debian")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "haproxy.cfg")
-        path.write_text(CONFIGURATION.format(front=front, back=back, version=version))
+        path.write_text(configuration)
         process = subprocess.Popen([program, "-db", "-q", "-f", str(path)])
         try:
             async with asyncio.timeout(PATIENCE_S):
                 while not listens(front):
                     await asyncio.sleep(0.02)
-            yield front
+            yield
         finally:
             process.terminate()
             process.wait(PATIENCE_S)
