@@ -90,7 +90,7 @@ def test_a_full_server_that_is_shut_down(run, ours, before):
 
 @pytest.mark.parametrize("place", ["tcp", "tls", "unix"])
 @pytest.mark.parametrize(
-    "bound", [{"max_connections": 1}, {"accept_rate": 20.0}, {"max_buffered_bytes": 50}], ids=lambda bound: next(iter(bound))
+    "bound", [{"max_connections": 1}, {"accept_rate": 20.0}, {"max_buffered_bytes": 100_000}], ids=lambda bound: next(iter(bound))
 )
 def test_the_queue_of_a_server_that_accepts_nothing(run, ours, tls, tmp_path, place, bound):
     """Who waits in the queue when a server shuts down that accepts nothing for now comes in when there is room, within the grace."""

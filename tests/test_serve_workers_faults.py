@@ -169,12 +169,13 @@ def test_a_worker_that_hangs_in_its_start(run_on, monkeypatch, caplog):
                 made.append(spawn(place))
                 if len(made) == 1:
                     os.kill(made[0].pid, signal.SIGSTOP)
+                else:
+                    monkeypatch.setattr(process, "START_SECONDS", 60.0)
                 return made[-1]
 
             monkeypatch.setattr(server, "_spawn", stopped_once)
             os.kill(server.processes[0], signal.SIGKILL)
             await until(lambda: len(made) == 2)
-            monkeypatch.setattr(process, "START_SECONDS", 60.0)
             assert await ask(address(server)) == made[1].pid
         assert f"worker {made[0].pid} does not start, and is killed" in caplog.text
 
