@@ -28,7 +28,7 @@ SIGNATURES = {
     "open_unix_connection": "path=None, *, limit=None, ssl=None, sock=None, server_hostname=None, ssl_handshake_timeout=None, "
     "ssl_shutdown_timeout=None",
     "start_unix_server": "client_connected_cb, path=None, *, limit=None, sock=None, backlog=100, ssl=None, "
-    "ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True, cleanup_socket=True",
+    "ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True, cleanup_socket=None",
 }
 # What we have besides, keywords all of them, and behind asyncio's.
 OURS = {

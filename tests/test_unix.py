@@ -147,6 +147,19 @@ def test_file_of_a_bound_socket(run, streams, path, cleanup):
     run(main)
 
 
+def test_file_of_a_bound_socket_is_its_makers(run, streams, path):
+    """Before Python 3.13 a server that is told nothing leaves the file of a socket that was passed; then asyncio's removes it."""
+
+    async def main():
+        sock = socket.socket(socket.AF_UNIX)
+        sock.bind(path)
+        server = await streams.start_unix_server(echo, sock=sock)
+        server.close()
+        assert os.path.exists(path) == (sys.version_info < (3, 13))
+
+    run(main)
+
+
 def test_file_that_cannot_be_seen(run, ours, tmp_path, monkeypatch):
     """A socket that was passed may have a path that leads nowhere from here: that is no error, and nothing is removed."""
     (tmp_path / "there").mkdir()

@@ -26,7 +26,8 @@ def activated_sockets(name: str | None = None) -> list[socket.socket]:
     they would be refused. The environment stays as it is. LISTEN_PID tells children that the sockets are not theirs: call this before a
     fork, not after it. All passed descriptors get close-on-exec: a program that replaces itself (os.execv()) removes LISTEN_PID first.
 
-    The file of a Unix socket is systemd's: start_unix_server() needs ``cleanup_socket=False``, or it removes the file at its end.
+    The file of a Unix socket is systemd's: start_unix_server() needs ``cleanup_socket=False``, or from Python 3.13 on
+    it removes the file at its end, as asyncio's does.
 
     Args:
         name: only sockets of this name: FileDescriptorName= in the .socket unit, or else the name of that unit, ".socket" included.

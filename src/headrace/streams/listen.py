@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import socket
 import ssl as ssl_module
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -106,14 +107,15 @@ async def start_unix_server(
     ssl_handshake_timeout: float | None = None,
     ssl_shutdown_timeout: float | None = None,
     start_serving: bool = True,
-    cleanup_socket: bool = True,
+    cleanup_socket: bool | None = None,
     way: Way | None = None,
 ) -> Server:
     """Listen on the Unix socket at *path*, or on the bound *sock*; return the Server.
 
     A socket file that is there already is replaced: a server that still listens on it is not found any more. A path that begins
-    with a NUL is an abstract socket of Linux. Unless *cleanup_socket* is false, closing the server removes the file, if nobody has
-    replaced it. The other arguments are as for start_server().
+    with a NUL is an abstract socket of Linux. With *cleanup_socket* true, closing the server removes the file, if nobody has
+    replaced it; false leaves it. None is true for *path*; for *sock*, whose file somebody else has made, it is what asyncio does:
+    true from Python 3.13 on, false before. The other arguments are as for start_server().
 
     Raises: OSError where the path cannot be bound; ValueError and TypeError for arguments that contradict each other.
     Cancellation: safe; nothing is left listening.
@@ -129,6 +131,8 @@ async def start_unix_server(
     else:
         check_unix_socket(sock)
 
+    if cleanup_socket is None:
+        cleanup_socket = sock is None or sys.version_info >= (3, 13)
     choice = await choose(loop, limit, tls=ssl, sock=sock, way=way)
     if sock is None:
         sock = bound_socket(path)  # type: ignore[arg-type]  # not None here
