@@ -196,7 +196,7 @@ def prepare(session: nox.Session, build: str, *groups: str) -> None:
     session.env["HEADRACE_EXPECT_BUILD"] = "pure" if build == "pure" else "compiled"
     session.env["PYTHONPATH"] = ""
     if build == "pure":
-        session.env |= SWITCHES["pure"]  # or importing it warns
+        session.env.update(SWITCHES["pure"])  # or importing it warns
 
 
 def run_tests(session: nox.Session, which: str, files: Iterable[str] = ()) -> None:
