@@ -20,7 +20,13 @@ from typing import Any
 SUITES = ("test_streams", "test_server", "test_buffered_proto", "test_pep492", "test_ssl", "test_sslproto", "test_subprocess")
 STREAM_TESTS = {(3, 11): 67, (3, 12): 67, (3, 13): 73}
 # They reach into asyncio's own TLS protocol, behind the transport of the loop: for them it is that.
-PRIVATE = {"test_ssl": ("TestSSL.test_flush_before_shutdown", "TestSSL.test_remote_shutdown_receives_trailing_data")}
+PRIVATE = {
+    "test_ssl": (
+        "TestSSL.test_flush_before_shutdown",
+        "TestSSL.test_remote_shutdown_receives_trailing_data",
+        "TestSSL.test_remote_shutdown_receives_trailing_data_on_slow_socket",
+    )
+}
 TIMEOUT_S = 300
 AT_ONCE = 4
 
