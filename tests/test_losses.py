@@ -181,6 +181,7 @@ def test_the_first_drain_after_a_reset(run, streams):
     run(main)
 
 
+@pytest.mark.skipif(choose.native is None, reason="the pure-Python build has the portable way only")
 def test_a_reset_behind_the_end(run, native):
     """A connection that is reset after its end, with nothing unsent, has ended: drain() says so, and wait_closed() has nothing to say."""
 

@@ -153,6 +153,7 @@ def test_a_quick_handler_that_blocks_at_last(run, ours):
     run(main)
 
 
+@pytest.mark.skipif(choose.native is None, reason="the pure-Python build has the portable way only")
 def test_quick_answers_share_segments(run, native):
     """Thirty-two pipelined questions whose answers cost next to nothing take far fewer segments than answers."""
     if run.kind == "debug":
@@ -181,6 +182,7 @@ def test_quick_answers_share_segments(run, native):
     run(main)
 
 
+@pytest.mark.skipif(choose.native is None, reason="the pure-Python build has the portable way only")
 def test_what_is_held_leaves_when_the_handler_waits(run, native):
     """An answer in front of an incomplete question is sent when the handler waits for the rest of it."""
     if run.kind == "debug":
