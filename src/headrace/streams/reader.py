@@ -107,10 +107,13 @@ class Reader(Intake):
 
         Raises: what broke the connection, once what arrived before it has been read. Cancellation: safe, also of read(-1).
         """
-        try:
+        if type(n) is int:  # as nearly always, and then nothing can be wrong with it
             amount = clipped(n)
-        except Exception:
-            return self._h_refuse(n)
+        else:
+            try:
+                amount = clipped(n)
+            except Exception:
+                return self._h_refuse(n)
         return start(self, READ_ALL if amount < 0 else READ, amount, None)
 
     def readexactly(self, n: int) -> Coroutine[Any, Any, bytes]:
@@ -119,10 +122,13 @@ class Reader(Intake):
         Raises: ValueError where *n* is negative; IncompleteReadError at the end of input, whose ``partial`` has what was left;
         what broke the connection. Cancellation: safe.
         """
-        try:
+        if type(n) is int:  # as nearly always, and then nothing can be wrong with it
             amount = clipped(n)
-        except Exception:
-            return self._h_refuse(n)
+        else:
+            try:
+                amount = clipped(n)
+            except Exception:
+                return self._h_refuse(n)
         return start(self, READEXACTLY, amount, n)
 
     def readuntil(self, separator: Separator | tuple[Separator, ...] = NEWLINE) -> Coroutine[Any, Any, bytes]:
