@@ -94,7 +94,7 @@ def test_a_full_server_that_is_shut_down(run, ours, before):
 )
 def test_the_queue_of_a_server_that_accepts_nothing(run, ours, tls, tmp_path, place, bound):
     """Who waits in the queue when a server shuts down that accepts nothing for now comes in when there is room, within the grace."""
-    most, release = [], asyncio.Event()
+    most, queued, release = [], [], asyncio.Event()
 
     async def handler(reader, writer):
         server = headrace.current_connection().server
@@ -107,10 +107,12 @@ def test_the_queue_of_a_server_that_accepts_nothing(run, ours, tls, tmp_path, pl
     async def client(address, number):
         options = {"ssl": tls.client, "server_hostname": "localhost"} if place == "tls" else {}
         line = b"first\n" if number == 0 else b"client %d\n" % number
+        sock = await connected(address)
+        queued.append(number)
         if place == "unix":
-            reader, writer = await headrace.open_unix_connection(address)
+            reader, writer = await headrace.open_unix_connection(sock=sock)
         else:
-            reader, writer = await headrace.open_connection(*address, **options)
+            reader, writer = await headrace.open_connection(sock=sock, **options)
         writer.write(line)
         answer = await reader.read()
         writer.close()
@@ -125,7 +127,8 @@ def test_the_queue_of_a_server_that_accepts_nothing(run, ours, tls, tmp_path, pl
         await until(lambda: most)
         server._gate.hold("a test")
         clients += [asyncio.create_task(client(address, number)) for number in range(1, 30)]
-        # They are connected as far as the system is concerned.
+        # They are connected as far as the system is concerned: a listening socket that closes would refuse them.
+        await until(lambda: len(queued) == 30)
         with await connected(address), socket.socket(socket.AF_UNIX if place == "unix" else socket.AF_INET) as late:
             shutdown = asyncio.create_task(server.shutdown())
             await until(lambda: len(server._gate.waiting) >= 30)

@@ -268,6 +268,8 @@ async def race(
         )
     except Exception as error:
         attempts.forget_frames(error)
+        # The callback that woke us holds the last attempt's future, and so the error, until the loop turns.
+        await asyncio.sleep(0)
         raise (attempts.failure(all_errors) or error) from None
     finally:
         # The errors' tracebacks refer to frames that refer to the attempts.
