@@ -41,9 +41,11 @@ QUICK = (
     *("tests/test_echo.py", "tests/test_public_api.py", "tests/test_names.py", "tests/test_connect.py", "tests/test_server.py"),
     *("tests/test_tls.py", "tests/test_unix.py", "tests/test_swap.py", "tests/test_serve.py", "tests/test_examples.py"),
 )
-# SCOPE=python runs no more of the pure build on these: their asyncio does not change any more, their compiled build, of the same text, is
-# tested whole, and so is the pure one on the newer Pythons. SCOPE=world leaves out nothing.
+# SCOPE=python runs no more of the pure build on these, nor CPython's suites on it: their asyncio does not change any more, their compiled
+# build, of the same text, is tested whole, and so is the pure one on the newer Pythons. SCOPE=world leaves out nothing.
 QUICK_PURE = ("3.11", "3.12")
+# What SCOPE=python runs with sanitizers: what goes through every compiled module. `make test-sanitizers` runs all.
+SANITIZED = (*QUICK, "tests/test_native.py", "tests/test_native_end.py", "tests/test_losses.py", "tests/test_references.py")
 WHEELS = ROOT / ".nox" / "wheels"
 SOURCES = ("src", "setup.py", "pyproject.toml", "README.md", "LICENSE")
 
@@ -201,8 +203,8 @@ def prepare(session: nox.Session, build: str, *groups: str) -> None:
 
 def run_tests(session: nox.Session, which: str, files: Iterable[str] = ()) -> None:
     """Run the tests that the marker expression *which* selects, of *files* where the command line names none."""
-    # A file is run by one process, so that what its tests share is made once.
-    parallel = ["-n", str(os.cpu_count() or 1), "--dist", "loadfile"]
+    # A file is run by one process, so that what its tests share is made once. They also wait: one process more than cores.
+    parallel = ["-n", str((os.cpu_count() or 1) + 1), "--dist", "loadfile"]
     session.run("python", "-m", "pytest", "-p", "no:cacheprovider", "-m", which, *parallel, *(session.posargs or files))
 
 
@@ -231,7 +233,9 @@ def tests(session: nox.Session, build: str) -> None:
     which = "not peers"
     if build == "pure":
         which += " and not stock"
-    if SCOPE == "python" or (SCOPE != "world" and (build == "pure" or session.python != HERE[-1])):
+    if SCOPE == "python":
+        which += " and not once and not stock and not debug"
+    elif SCOPE != "world" and (build == "pure" or session.python != HERE[-1]):
         which += " and not once"
     quick = SCOPE == "python" and build == "pure" and session.python in QUICK_PURE
     run_tests(session, which, QUICK if quick else ())
@@ -239,17 +243,17 @@ def tests(session: nox.Session, build: str) -> None:
 
 @nox.session(python=HERE[-1])
 def once(session: nox.Session) -> None:
-    """The tests that are about the system and take long; SCOPE=python leaves them out of the test suite."""
+    """What SCOPE=python leaves out: what is about the system and takes long, asyncio's own streams, and loops in debug mode."""
     prepare(session, "compiled", "test")
-    run_tests(session, "once")
+    run_tests(session, "not peers and (once or stock or debug)")
 
 
 @nox.session(python=HERE)
 @nox.parametrize("build", BUILDS, ids=BUILDS)
 def conformance(session: nox.Session, build: str) -> None:
     """CPython's installed test suites, with asyncio's names meaning headrace's."""
-    if not (ROOT / "tests" / "conformance").is_dir():
-        session.skip("tests/conformance is not there")
+    if SCOPE == "python" and build == "pure" and session.python in QUICK_PURE:
+        session.skip("SCOPE=python runs them on the compiled build of this Python")
     has_suites = "import test.test_asyncio"
     if session.run("python", "-c", has_suites, success_codes=[0, 1], silent=True, log=False) != "":
         session.skip("this Python is installed without its test suites (Debian: libpython3-testsuite)")
@@ -282,7 +286,7 @@ def sanitizers(session: nox.Session) -> None:
             "PYTHONMALLOC": "malloc",
         }
     )
-    run_tests(session, "not peers and not once and not stock")
+    run_tests(session, "not peers and not once and not stock", SANITIZED if SCOPE == "python" else ())
 
 
 def only(pattern: str) -> Path:

@@ -39,6 +39,8 @@ LOOP_KINDS = ["asyncio", "debug", *(["eager"] if sys.version_info >= (3, 12) els
 # headrace's ways to a socket here: each test of its streams runs on each.
 WAYS = ["native", "portable"] if choose.native is not None else ["portable"]
 TIMEOUT_S = 20.0
+# Slow, and about the system or the command: beside those of tests/faults.
+ONCE = ("test_soak.py", "test_production.py", "test_serve_workers_faults.py", "test_cli_connect.py")
 
 STOCK = types.SimpleNamespace(
     name="stock",
@@ -63,18 +65,20 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what takes long and asks the system more than the interpreter, and what runs on asyncio's own streams: noxfile.py says where
-    they run. Leave out what others run.
+    """Mark what noxfile.py does not run everywhere: what is slow and about the system, what runs on asyncio's own streams, and what
+    runs in debug mode. Leave out what others run.
 
     The pure build has the portable way only, and runs it on every kind of loop; the other build does so on the two that are unlike.
     """
     if "native" in WAYS:
         items[:] = [item for item in items if not is_left_to_the_pure_build(item)]
     for item in items:
-        if "faults" in item.path.parts or item.path.name in ("test_soak.py", "test_production.py"):
+        if "faults" in item.path.parts or item.path.name in ONCE:
             item.add_marker("once")
         if "stock" in parameters(item).values():
             item.add_marker("stock")
+        if "debug" in parameters(item).values():
+            item.add_marker("debug")
 
 
 def pytest_collection_finish() -> None:
