@@ -14,7 +14,7 @@ $(shell rm -f $(VENV)/.made)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-peers test-sanitizers test-debian test-world lint bench dist clean
+.PHONY: help demo test test-slow test-peers test-sanitizers test-debian test-world lint bench dist clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "  make %-16s %s\n", $$1, $$2 }'
@@ -47,8 +47,11 @@ $(BIN)/nox: $(VENV)/.made
 demo: $(VENV)/.installed  ## small programs on real sockets, then what a message costs beside asyncio (under a minute)
 	$(BIN)/headrace demo
 
-test: $(BIN)/nox  ## lint, types, and all tests on both builds; PYTHONS=all for each Python found, not the newest only
+test: $(BIN)/nox  ## lint, types, and the tests on both builds; PYTHONS=all for each Python found, not the newest only
 	PYTHONS="$(PYTHONS)" $(BIN)/nox
+
+test-slow: $(BIN)/nox  ## the tests that this leaves out: slow ones about the system, asyncio's own streams, debug mode
+	$(BIN)/nox -s slow
 
 test-peers: $(BIN)/nox  ## the tests that need programs of the system (redis-server and the like; as root it installs what is missing)
 	.ci/packages $(PEERS)

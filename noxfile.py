@@ -1,9 +1,10 @@
 """What `make test` runs: lint, types, and the test suite on both builds.
 
-    nox                                     everything but the peers, on the newest Python: what a day's work needs
+    nox                                     what a day's work needs, on the newest Python
+    nox -s slow                             the tests that this leaves out
     PYTHONS=all nox                         on each Python found
     PYTHONS="3.11 3.14" nox                 on these, which have to be there
-    SCOPE=python PYTHONS=3.14 nox           what depends on the Python: what .ci/run asks for, for each
+    SCOPE=python PYTHONS=3.14 nox           of that what depends on the Python: what .ci/run asks for, for each
     SCOPE=world PYTHONS=all nox             all of it everywhere: what `make test-world` asks for
     nox -s "tests-3.13(compiled)"           one Python, one build
     nox -s tests -- tests/test_swap.py      one file, everywhere
@@ -41,6 +42,8 @@ QUICK = (
     *("tests/test_echo.py", "tests/test_public_api.py", "tests/test_names.py", "tests/test_connect.py", "tests/test_server.py"),
     *("tests/test_tls.py", "tests/test_unix.py", "tests/test_swap.py", "tests/test_serve.py", "tests/test_examples.py"),
 )
+# What each Python runs, in under four minutes. The rest (the session `slow`) asks the system, asyncio itself or its debug mode.
+EVERYDAY = "not peers and not slow and not stock and not debug"
 # SCOPE=python runs no more of the pure build on these, nor CPython's suites on it: their asyncio does not change any more, their compiled
 # build, of the same text, is tested whole, and so is the pure one on the newer Pythons. SCOPE=world leaves out nothing.
 QUICK_PURE = ("3.11", "3.12")
@@ -230,22 +233,18 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session, build: str) -> None:
     """The test suite."""
     prepare(session, build, "test")
-    which = "not peers"
-    if build == "pure":
+    which = "not peers" if SCOPE == "world" else EVERYDAY
+    if SCOPE == "world" and build == "pure":
         which += " and not stock"
-    if SCOPE == "python":
-        which += " and not once and not stock and not debug"
-    elif SCOPE != "world" and (build == "pure" or session.python != HERE[-1]):
-        which += " and not once"
     quick = SCOPE == "python" and build == "pure" and session.python in QUICK_PURE
     run_tests(session, which, QUICK if quick else ())
 
 
 @nox.session(python=HERE[-1])
-def once(session: nox.Session) -> None:
-    """What SCOPE=python leaves out: what is about the system and takes long, asyncio's own streams, and loops in debug mode."""
+def slow(session: nox.Session) -> None:
+    """What `tests` leaves out: what is about the system and takes long, asyncio's own streams, and loops in debug mode."""
     prepare(session, "compiled", "test")
-    run_tests(session, "not peers and (once or stock or debug)")
+    run_tests(session, f"not peers and not ({EVERYDAY})")
 
 
 @nox.session(python=HERE)
@@ -286,7 +285,7 @@ def sanitizers(session: nox.Session) -> None:
             "PYTHONMALLOC": "malloc",
         }
     )
-    run_tests(session, "not peers and not once and not stock", SANITIZED if SCOPE == "python" else ())
+    run_tests(session, "not peers and not slow and not stock", SANITIZED if SCOPE == "python" else ())
 
 
 def only(pattern: str) -> Path:
@@ -330,7 +329,7 @@ def tried(session: nox.Session) -> None:
     session.run("python", "-c", "from headrace.cli import doctor; assert doctor.build() == 'compiled'")
     group(session, "test")
     session.env.update(HEADRACE_EXPECT_BUILD="compiled", PYTHONPATH="")
-    run_tests(session, "not peers and not once and not stock", QUICK)
+    run_tests(session, "not peers and not slow and not stock", QUICK)
 
 
 @nox.session(python=HERE[-1])

@@ -40,7 +40,7 @@ LOOP_KINDS = ["asyncio", "debug", *(["eager"] if sys.version_info >= (3, 12) els
 WAYS = ["native", "portable"] if choose.native is not None else ["portable"]
 TIMEOUT_S = 20.0
 # Slow, and about the system or the command: beside those of tests/faults.
-ONCE = ("test_soak.py", "test_production.py", "test_serve_workers_faults.py", "test_cli_connect.py")
+SLOW = ("test_soak.py", "test_production.py", "test_serve_workers_faults.py", "test_cli_connect.py")
 
 STOCK = types.SimpleNamespace(
     name="stock",
@@ -73,8 +73,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if "native" in WAYS:
         items[:] = [item for item in items if not is_left_to_the_pure_build(item)]
     for item in items:
-        if "faults" in item.path.parts or item.path.name in ONCE:
-            item.add_marker("once")
+        if "faults" in item.path.parts or item.path.name in SLOW:
+            item.add_marker("slow")
         if "stock" in parameters(item).values():
             item.add_marker("stock")
         if "debug" in parameters(item).values():

@@ -276,7 +276,7 @@ PLACES = [
 ]
 
 
-@pytest.mark.once
+@pytest.mark.slow
 @pytest.mark.parametrize(("end", "transport", "drained"), CASES)
 @pytest.mark.parametrize(("loop", "way"), PLACES)
 def test_an_end_right_after(loop, way, tls, tmp_path, end, transport, drained):
