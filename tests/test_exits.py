@@ -89,10 +89,11 @@ def _two_wires(loop, streams, exception, log):
             loop.call_soon(second.protocol.data_received, b"one ")
             loop.call_soon(second.protocol.data_received, b"line\n")
 
-        loop.call_later(0.002, deliver)  # after this run
-        return first, second, tasks
+        return first, second, tasks, deliver
 
-    return loop.run_until_complete(start())
+    *made, deliver = loop.run_until_complete(start())
+    loop.call_soon(deliver)
+    return made
 
 
 @pytest.mark.parametrize("exception", EXITS)
@@ -184,13 +185,12 @@ def test_an_exit_while_a_step_is_sent(loop_kind, ours, exception, where):
             first.writer.write(b"later")
             assert first.transport.sent == [b"later"]
 
-        task = loop.create_task(answering())
-        loop.call_later(0.002, first.protocol.data_received, b"line\n")
-        return first, second, interrupted, task
+        return first, second, interrupted, loop.create_task(answering())
 
     try:
         loop.set_exception_handler(handler)
         *wires, task = loop.run_until_complete(start())
+        loop.call_soon(wires[0].protocol.data_received, b"line\n")
         with pytest.raises(exception, match="meanwhile"):
             loop.run_until_complete(asyncio.sleep(1))
         assert wires[1].transport.sent == [b"second"]
