@@ -16,14 +16,14 @@ from setuptools.command.build_ext import build_ext
 
 SOURCE = Path("src")
 NATIVE = (
-    "headrace/_transport/outbox.pyx",
-    "headrace/_transport/pool.pyx",
-    "headrace/_transport/reactor.pyx",
-    "headrace/_transport/connection.pyx",
-    "headrace/_transport/tls.pyx",
-    "headrace/_transport/secure.pyx",
-    "headrace/_transport/socket.pyx",
-    "headrace/_transport/listener.pyx",
+    "headrace/_transport/native/outbox.pyx",
+    "headrace/_transport/native/pool.pyx",
+    "headrace/_transport/native/reactor.pyx",
+    "headrace/_transport/native/connection.pyx",
+    "headrace/_transport/native/tls_engine.pyx",
+    "headrace/_transport/native/tls_connection.pyx",
+    "headrace/_transport/native/transport.pyx",
+    "headrace/_transport/native/listener.pyx",
 )
 COMPILED = (
     "headrace/_core/cprims.pyx",
@@ -33,12 +33,12 @@ COMPILED = (
     "headrace/_transport/operation.py",
     "headrace/_transport/opslots.pyx",
     "headrace/_transport/sender.py",
-    "headrace/_transport/protocol.py",
+    "headrace/_transport/stream_protocol.py",
     *(NATIVE if sys.platform == "linux" else ()),
-    "headrace/streams/intake.py",
-    "headrace/streams/reader.py",
-    "headrace/streams/writer.py",
-    "headrace/streams/protocol.py",
+    "headrace/_streams/read_half.py",
+    "headrace/_streams/reader.py",
+    "headrace/_streams/writer.py",
+    "headrace/_streams/reader_protocol.py",
 )
 
 

@@ -27,7 +27,7 @@ os.environ.setdefault("HEADRACE_NO_EXTENSIONS", "1")
 
 import headrace
 from headrace._core.stock import StockStreamReader, StockStreamWriter
-from headrace._transport import choose
+from headrace._transport import backend
 from headrace.cli import doctor
 
 try:
@@ -37,7 +37,7 @@ except ImportError:  # the loop is optional, and so are its tests
 
 LOOP_KINDS = ["asyncio", "debug", *(["eager"] if sys.version_info >= (3, 12) else []), *(["uvloop"] if uvloop else [])]
 # headrace's ways to a socket here: each test of its streams runs on each.
-WAYS = ["native", "portable"] if choose.native is not None else ["portable"]
+WAYS = ["native", "portable"] if backend.native is not None else ["portable"]
 TIMEOUT_S = 20.0
 # Slow, and about the system or the command: beside those of tests/faults.
 SLOW = ("test_soak.py", "test_production.py", "test_serve_workers_faults.py", "test_cli_connect.py")
@@ -212,14 +212,14 @@ def streams(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """asyncio's streams, then ours, each way. A test marked ``defect("gh-…")`` shows a defect of asyncio's: there it may fail."""
     if request.param == "stock":
         return STOCK
-    monkeypatch.setenv(choose.VARIABLE, request.param)
+    monkeypatch.setenv(backend.VARIABLE, request.param)
     return OURS
 
 
 @pytest.fixture(params=WAYS)
 def ours(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
     """headrace's streams, each way, for what asyncio does not have."""
-    monkeypatch.setenv(choose.VARIABLE, request.param)
+    monkeypatch.setenv(backend.VARIABLE, request.param)
     return OURS
 
 
@@ -237,7 +237,7 @@ def run_on(request: pytest.FixtureRequest) -> Callable[[Callable[[], Awaitable[A
 @pytest.fixture
 def native(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
     """Our streams, which take the native way."""
-    monkeypatch.setenv(choose.VARIABLE, "native")
+    monkeypatch.setenv(backend.VARIABLE, "native")
     return OURS
 
 

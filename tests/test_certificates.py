@@ -15,7 +15,7 @@ from certificates import HOST
 from connections import echo, finish, serving
 from cryptography.hazmat.primitives import serialization
 
-from headrace.server.certificates import Certificates
+from headrace._server.certificates import Certificates
 
 BUECHER = "bücher.example"
 # How a client fails whom the server refuses: asyncio's transports close before the alert is sent.

@@ -199,7 +199,7 @@ def test_doctor_in_words(capsys: pytest.CaptureFixture[str]) -> None:
         assert doctor.doctor() == 0
     words = capsys.readouterr().out
     assert {"compiled": "Build: compiled", "pure": "Build: pure Python"}[doctor.build()] in words
-    assert "headrace.streams.reader" in words
+    assert "headrace._streams.reader" in words
     for name, version in doctor.findings()["loops"].items():
         assert (f"Connections on {name}'s loop take the" in words) == (version is not None)
     assert ("Tried: asyncio's loop goes on telling of an epoll set" in words) == (doctor.build() == "compiled")

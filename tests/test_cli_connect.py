@@ -24,7 +24,7 @@ import pytest
 from connections import LOOPBACK, echo, reset
 
 import headrace
-from headrace._transport import choose
+from headrace._transport import backend
 from headrace.cli.connect import add_arguments
 from headrace.cli.connect import connect as run_command
 from headrace.cli.connect.pipes import to_crlf
@@ -87,7 +87,7 @@ def failing(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 
 def native() -> bool:
     """Tell whether connections take the native way, which alone can tell an end of TLS from a cut."""
-    return os.environ[choose.VARIABLE] == "native"
+    return os.environ[backend.VARIABLE] == "native"
 
 
 @contextlib.contextmanager
@@ -183,7 +183,7 @@ def test_verbose() -> None:
     """-v says which way was taken to the socket, and why."""
     with streaming(echo) as (host, port):
         _, said = connect(host, port, "-v", sends=b"hello")
-    assert said.splitlines()[2].startswith(f"* the {os.environ[choose.VARIABLE]} way, ")
+    assert said.splitlines()[2].startswith(f"* the {os.environ[backend.VARIABLE]} way, ")
 
 
 def test_files_byte_for_byte(tmp_path: Path) -> None:

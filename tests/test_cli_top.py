@@ -24,9 +24,9 @@ pytest.importorskip("rich")
 
 from rich.console import Console
 
+from headrace import metrics
+from headrace._server.statistics import Statistics
 from headrace.cli import top
-from headrace.server import metrics
-from headrace.server.statistics import Statistics
 
 FIRST = Statistics(
     uptime=3600,

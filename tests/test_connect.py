@@ -11,7 +11,7 @@ import pytest
 from connections import LOOPBACK, until
 
 import headrace
-from headrace._transport.choose import choose
+from headrace._transport.backend import choose
 
 NAME = "name.invalid"
 

@@ -16,8 +16,8 @@ from conftest import LOOP_KINDS
 from connections import LOOPBACK, client, finish, patience, receive, reset, until
 from wires import tcp_pair, turns
 
-from headrace._transport import choose
-from headrace.streams import server as headrace_server
+from headrace._streams import asyncio_server as headrace_server
+from headrace._transport import backend
 
 BIG = 6 << 20
 SENT = bytes(range(250)) * 160
@@ -26,7 +26,7 @@ SENT = bytes(range(250)) * 160
 @pytest.fixture(autouse=True)
 def _the_loops_own(streams):
     """Leave out the portable way, whose transports are those that are at fault."""
-    if streams.name == "headrace" and os.environ[choose.VARIABLE] == "portable":
+    if streams.name == "headrace" and os.environ[backend.VARIABLE] == "portable":
         pytest.skip("the transport is the loop's")
 
 

@@ -14,8 +14,8 @@ FLOORS = (
     ("errors",),
     ("_core",),
     ("_transport",),
-    ("streams",),
-    ("server", "framing", "stream", "relay", "swap"),
+    ("_streams",),
+    ("_server", "metrics", "framing", "stream", "relay", "swap"),
     ("",),
     ("testing", "cli", "__main__"),
 )
@@ -73,7 +73,7 @@ def test_no_import_goes_up(module):
 
 def test_all_modules_are_found():
     """The walk sees the modules of every floor that exists."""
-    assert {"errors", "_core.buffer", "_transport.protocol", "streams.reader"} <= set(MODULES)
+    assert {"errors", "_core.buffer", "_transport.stream_protocol", "_streams.reader"} <= set(MODULES)
 
 
 @pytest.mark.parametrize(
@@ -81,11 +81,11 @@ def test_all_modules_are_found():
     [
         ("_core.buffer", "from headrace._transport.operation import Operation"),
         ("_core.buffer", "from cython.cimports.headrace._transport.operation import Operation"),
-        ("_core.buffer", "import headrace.streams.reader"),
-        ("_transport.protocol", "from ..streams import reader"),
-        ("_transport.protocol", "from ..streams.reader import Reader"),
-        ("streams.reader", "from headrace import StreamReader"),
-        ("streams.reader", "from headrace import stream"),
+        ("_core.buffer", "import headrace._streams.reader"),
+        ("_transport.stream_protocol", "from .._streams import reader"),
+        ("_transport.stream_protocol", "from .._streams.reader import Reader"),
+        ("_streams.reader", "from headrace import StreamReader"),
+        ("_streams.reader", "from headrace import stream"),
         ("errors", "from headrace._core import buffer"),
         ("", "from headrace.testing import memory"),
         ("relay", "def function():\n    from headrace.testing import memory"),
@@ -99,11 +99,11 @@ def test_an_import_that_goes_up_is_found(module, line):
 @pytest.mark.parametrize(
     ("module", "line"),
     [
-        ("streams.reader", "from headrace._transport.operation import Operation"),
-        ("streams.reader", "from . import writer"),
+        ("_streams.reader", "from headrace._transport.operation import Operation"),
+        ("_streams.reader", "from . import writer"),
         ("_core.buffer", "from headrace.errors import UpgradeError"),
         ("stream", "from headrace import relay"),
-        ("cli.doctor", "import headrace.streams"),
+        ("cli.doctor", "import headrace._streams"),
         ("cli.doctor", "from headrace import open_connection"),
         ("_core.buffer", "import asyncio"),
     ],
@@ -120,7 +120,7 @@ def test_it_can_be_imported_where_there_is_no_unix():
 
 
 # What importing headrace loads beside asyncio, ssl and what these load: nothing that only some programs need.
-LOADED = {"headrace", "headrace.errors", "headrace.swap", "headrace._core", "headrace._transport", "headrace.streams"}
+LOADED = {"headrace", "headrace.errors", "headrace.swap", "headrace._core", "headrace._transport", "headrace._streams"}
 
 
 def test_importing_it_loads_what_streams_need_only():
@@ -143,7 +143,8 @@ def test_importing_it_loads_what_streams_need_only():
 def test_the_pure_build_warns_once(meant, told):
     """On Linux the pure build says once that it is slow and what to do, unless the environment says that it is meant."""
     program = (
-        "import sys; sys.modules['headrace._transport.socket'] = None; import headrace; from headrace import serve; import headrace.cli"
+        "import sys; sys.modules['headrace._transport.native.transport'] = None;"
+        "import headrace; from headrace import serve; import headrace.cli"
     )
     environment = {**os.environ, "HEADRACE_NO_EXTENSIONS": meant}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60, env=environment)

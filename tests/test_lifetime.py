@@ -17,8 +17,8 @@ from conftest import new_loop
 from connections import until
 from wires import RecordingTransport, connected, from_callback, received, stepping, tcp_pair, turns
 
+from headrace._streams.reader_protocol import BufferedStreamProtocol
 from headrace._transport.stepper import stepper_of
-from headrace.streams.protocol import BufferedStreamProtocol
 
 
 @pytest.mark.parametrize("end", ["close", "abort"])

@@ -17,15 +17,15 @@ from conftest import OURS, new_loop, open_descriptors
 from connections import LOOPBACK, echo, serving
 
 import headrace
-from headrace._transport import choose, trial
+from headrace._transport import backend, trial
 
-pytestmark = pytest.mark.skipif(choose.native is None, reason="the pure-Python build has the portable way only")
+pytestmark = pytest.mark.skipif(backend.native is None, reason="the pure-Python build has the portable way only")
 
 
 @pytest.fixture(autouse=True)
 def nobody_asks(monkeypatch):
     """No way is asked for, and no loop was tried before."""
-    monkeypatch.delenv(choose.VARIABLE, raising=False)
+    monkeypatch.delenv(backend.VARIABLE, raising=False)
     monkeypatch.setattr(trial, "_found", weakref.WeakKeyDictionary())
     monkeypatch.setattr(trial, "TICK_SECONDS", 0.004)
 
@@ -48,13 +48,13 @@ def run_on(loop, coroutine):
 
 
 async def chosen(**given):
-    return await choose.choose(asyncio.get_running_loop(), 65536, **given)
+    return await backend.choose(asyncio.get_running_loop(), 65536, **given)
 
 
 async def talk(address, **options):
     """Say something to an echo at *address*, half-close, hear it and the end; return the way that was taken."""
     reader, writer = await headrace.open_connection(*address, **options)
-    native = type(writer.transport) is choose.native.SocketTransport
+    native = type(writer.transport) is backend.native.SocketTransport
     writer.write(b"line\n" * 50)
     await writer.drain()
     writer.write_eof()
@@ -206,8 +206,8 @@ def test_asked_for_is_not_tried(monkeypatch):
         await chosen(tls=object())
         with Socket() as sock:
             await chosen(sock=sock)
-        for way in choose.WAYS:
-            monkeypatch.setenv(choose.VARIABLE, way)
+        for way in backend.WAYS:
+            monkeypatch.setenv(backend.VARIABLE, way)
             await chosen()
 
     loop = Counting()
@@ -246,7 +246,7 @@ def test_loops_in_front_of_others():
     """What is found holds for the loop that watches, not for a class in front of it; one that makes the connections makes them."""
 
     async def main(front, way):
-        choice = await choose.choose(front(asyncio.get_running_loop()), 65536)
+        choice = await backend.choose(front(asyncio.get_running_loop()), 65536)
         assert choice.way == way
 
     for loop in Edge(), Counting():
@@ -270,11 +270,11 @@ def test_who_made_the_loop():
             pass
 
     Made.__module__ = "made.loop"
-    assert choose._replaced(Made()) is None
-    assert "put a create_connection() of his own" in choose._replaced(Changed())
+    assert backend._replaced(Made()) is None
+    assert "put a create_connection() of his own" in backend._replaced(Changed())
     loop = Made()
     loop.create_server = loop.create_server
-    assert "put a create_server() of his own" in choose._replaced(loop)
+    assert "put a create_server() of his own" in backend._replaced(loop)
 
 
 def test_classes_are_not_kept():

@@ -15,7 +15,7 @@ import struct
 import pytest
 from conftest import STOCK
 
-from headrace._transport import choose
+from headrace._transport import backend
 
 RESET = "ConnectionResetError(104)"
 LOST = "ConnectionResetError(Connection lost)"
@@ -114,7 +114,7 @@ def test_every_call_after_a_loss(run, streams, scene, family):
     if streams is STOCK and run.kind == "uvloop":
         pytest.skip("uvloop's transport raises from write()")
     lose, on_tcp, on_unix, ours_on_tcp, ours_on_unix = SCENES[scene]
-    native = streams is not STOCK and os.environ[choose.VARIABLE] == "native"
+    native = streams is not STOCK and os.environ[backend.VARIABLE] == "native"
     expected = list(on_tcp if family == "tcp" else on_unix)
     if streams is not STOCK:
         for index, value in (ours_on_tcp if family == "tcp" else ours_on_unix).items():
@@ -174,14 +174,14 @@ def test_the_first_drain_after_a_reset(run, streams):
             await writer.drain()
             _reset(peer)
             with pytest.raises(ConnectionResetError):
-                for _ in range(2 if run.kind != "uvloop" or os.environ.get(choose.VARIABLE) == "native" else 100):
+                for _ in range(2 if run.kind != "uvloop" or os.environ.get(backend.VARIABLE) == "native" else 100):
                     writer.write(b"x" * 100)
                     await writer.drain()
 
     run(main)
 
 
-@pytest.mark.skipif(choose.native is None, reason="the pure-Python build has the portable way only")
+@pytest.mark.skipif(backend.native is None, reason="the pure-Python build has the portable way only")
 def test_a_reset_behind_the_end(run, native):
     """A connection that is reset after its end, with nothing unsent, has ended: drain() says so, and wait_closed() has nothing to say."""
 

@@ -12,14 +12,14 @@ import sys
 import pytest
 from connections import LOOPBACK, receive, reset, until
 
-from headrace.server.statistics import Statistics
+from headrace._server.statistics import Statistics
 
 prometheus_client = pytest.importorskip("prometheus_client")
 
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parsed  # noqa: E402
 from prometheus_client.parser import text_string_to_metric_families as parsed_plain  # noqa: E402
 
-from headrace.server import metrics  # noqa: E402
+from headrace import metrics  # noqa: E402
 
 STATISTICS = Statistics(
     uptime=12.5,

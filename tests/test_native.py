@@ -18,20 +18,20 @@ from conftest import OURS, new_loop, open_descriptors
 from connections import LOOPBACK, client, echo, serving
 from wires import tcp_pair, turns
 
-from headrace._transport import choose
+from headrace._transport import backend
 
-pytestmark = pytest.mark.skipif(choose.native is None, reason="the pure-Python build has the portable way only")
+pytestmark = pytest.mark.skipif(backend.native is None, reason="the pure-Python build has the portable way only")
 
 
 @pytest.fixture
 def chosen(monkeypatch):
     """Our streams, which take the way that choose() says."""
-    monkeypatch.delenv(choose.VARIABLE, raising=False)
+    monkeypatch.delenv(backend.VARIABLE, raising=False)
     return OURS
 
 
 def is_native(writer):
-    return type(writer.transport).__module__ == "headrace._transport.socket"
+    return type(writer.transport).__module__ == "headrace._transport.native.transport"
 
 
 def sets():
@@ -50,7 +50,7 @@ async def talk(reader, writer):
 def decide(loop, limit=65536, **given):
     """Return what choose() says of *loop*, which may be closed: it must not have to try it."""
     try:
-        choose.choose(loop, limit, **given).send(None)
+        backend.choose(loop, limit, **given).send(None)
     except StopIteration as choice:
         return choice.value
     raise AssertionError("the loop is tried")
@@ -63,7 +63,7 @@ def test_every_known_loop_gets_it(loop_kind, chosen):
     """asyncio's loop, in debug mode and with eager tasks too, and uvloop get the native way without being asked."""
     loop = new_loop(loop_kind)
     try:
-        choice = loop.run_until_complete(choose.choose(loop, 65536))
+        choice = loop.run_until_complete(backend.choose(loop, 65536))
         assert (choice.way, choice.form) == ("native", "direct")
         assert choice == decide(loop, 1) == decide(loop, 1, way="native")
         assert "serves the socket itself" in choice.reason
@@ -89,7 +89,7 @@ def obstacles(monkeypatch, kind):
     loop = asyncio.SelectorEventLoop()
     loop.close()
     if kind == "pure":
-        monkeypatch.setattr(choose, "native", None)
+        monkeypatch.setattr(backend, "native", None)
         return loop, {}, "pure-Python build"
     if kind == "platform":
         monkeypatch.setattr(sys, "platform", "darwin")
@@ -113,7 +113,7 @@ def test_obstacles(chosen, monkeypatch, kind):
     assert choice.way == "portable"
     assert f"not the native way: {choice.reason.partition('not the native way: ')[2]}" in choice.reason
     assert word in choice.reason
-    form = choose.UNKNOWN if kind == "loop" else choose.SELECTOR
+    form = backend.UNKNOWN if kind == "loop" else backend.SELECTOR
     assert choice.form == form.form
     assert choice.reason.startswith(form.reason)
 
@@ -127,7 +127,7 @@ def test_obstacles_when_it_is_asked_for(chosen, monkeypatch, kind):
     else:
         with pytest.raises(ValueError, match=f"way='native' cannot be: .*{word}"):
             decide(loop, way="native", **given)
-    monkeypatch.setenv(choose.VARIABLE, "native")
+    monkeypatch.setenv(backend.VARIABLE, "native")
     assert decide(loop, **given).way == ("native" if kind == "loop" else "portable")
 
 
@@ -171,8 +171,8 @@ def test_a_socket_class_that_receives_as_all_do(chosen):
 def test_the_variable(monkeypatch):
     """HEADRACE_WAY decides where nobody asks; way= goes before it; "" is as if not set; anything else is a ValueError that names it."""
     loop = asyncio.SelectorEventLoop()
-    monkeypatch.delenv(choose.VARIABLE, raising=False)
-    loop.run_until_complete(choose.choose(loop, 65536))
+    monkeypatch.delenv(backend.VARIABLE, raising=False)
+    loop.run_until_complete(backend.choose(loop, 65536))
     loop.close()
     for value, way, expected in [
         ("native", None, "native"),
@@ -181,13 +181,13 @@ def test_the_variable(monkeypatch):
         ("native", "portable", "portable"),
         ("", None, "native"),
     ]:
-        monkeypatch.setenv(choose.VARIABLE, value)
+        monkeypatch.setenv(backend.VARIABLE, value)
         assert decide(loop, way=way).way == expected
-    monkeypatch.setenv(choose.VARIABLE, "portable")
+    monkeypatch.setenv(backend.VARIABLE, "portable")
     assert "it was asked for" in decide(loop).reason
     for wrong in "Native", "1", "fast", " native":
-        monkeypatch.setenv(choose.VARIABLE, wrong)
-        with pytest.raises(ValueError, match=f"{choose.VARIABLE} must be .*{wrong}"):
+        monkeypatch.setenv(backend.VARIABLE, wrong)
+        with pytest.raises(ValueError, match=f"{backend.VARIABLE} must be .*{wrong}"):
             decide(loop)
 
 
@@ -204,7 +204,7 @@ def test_a_wrong_way(run, chosen, tmp_path, monkeypatch, wrong):
     """A way that is none is a ValueError in every function, and a wrong variable too; nothing is left behind, not even a socket file."""
     options = {"way": wrong}
     if wrong == "variable":
-        monkeypatch.setenv(choose.VARIABLE, "neither")
+        monkeypatch.setenv(backend.VARIABLE, "neither")
         options = {}
 
     async def main():

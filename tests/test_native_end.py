@@ -14,9 +14,9 @@ from connections import client, finish, reset, until
 from transports import ended
 from wires import tcp_pair
 
-from headrace._transport import choose
+from headrace._transport import backend
 
-pytestmark = pytest.mark.skipif(choose.native is None, reason="the pure-Python build has the portable way only")
+pytestmark = pytest.mark.skipif(backend.native is None, reason="the pure-Python build has the portable way only")
 
 
 def both_ends(family):

@@ -18,9 +18,9 @@ from conftest import LOOP_KINDS
 from connections import LOOPBACK, client, receive, serving, until
 from wires import tcp_pair, turns
 
-from headrace._transport import choose
+from headrace._transport import backend
 
-pytestmark = pytest.mark.skipif(choose.native is None, reason="the pure-Python build has the portable way only")
+pytestmark = pytest.mark.skipif(backend.native is None, reason="the pure-Python build has the portable way only")
 
 # A reactor serves 32 events a turn of the loop. A batch that could not be resumed at once is resumed in the turn that serves the next.
 TWO_BATCHES = 2 * 32 + 4
@@ -330,7 +330,7 @@ def program(text, *arguments, **options):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, choose.VARIABLE: "native"},
+        env={**os.environ, backend.VARIABLE: "native"},
         **options,
     )
     try:

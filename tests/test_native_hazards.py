@@ -17,9 +17,9 @@ from connections import LOOPBACK, client, finish, receive, reset, until
 from transports import Buffered, Recorder, taken
 from wires import tcp_pair, turns
 
-from headrace._transport import choose
+from headrace._transport import backend
 
-pytestmark = pytest.mark.skipif(choose.native is None, reason="the pure-Python build has the portable way only")
+pytestmark = pytest.mark.skipif(backend.native is None, reason="the pure-Python build has the portable way only")
 
 
 def at_once(coroutine):
@@ -329,7 +329,7 @@ def program(text, *arguments, **variables):
         capture_output=True,
         text=True,
         timeout=40,
-        env={**os.environ, choose.VARIABLE: "native", **variables},
+        env={**os.environ, backend.VARIABLE: "native", **variables},
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -14,9 +14,9 @@ from connections import client, receive, serving, until
 from transports import Recorder, ended, taken
 from wires import turns
 
-from headrace._transport import choose
+from headrace._transport import backend
 
-pytestmark = pytest.mark.skipif(choose.native is None, reason="the pure-Python build has the portable way only")
+pytestmark = pytest.mark.skipif(backend.native is None, reason="the pure-Python build has the portable way only")
 
 
 # ---- inside a step
@@ -399,7 +399,7 @@ def either(request, monkeypatch):
     """asyncio's streams, then ours on the native way."""
     if request.param == "stock":
         return STOCK
-    monkeypatch.setenv(choose.VARIABLE, "native")
+    monkeypatch.setenv(backend.VARIABLE, "native")
     return OURS
 
 

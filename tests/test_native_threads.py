@@ -16,9 +16,9 @@ from conftest import LOOP_KINDS
 from connections import client, receive
 from wires import tcp_pair, turns
 
-from headrace._transport import choose
+from headrace._transport import backend
 
-pytestmark = pytest.mark.skipif(choose.native is None, reason="the pure-Python build has the portable way only")
+pytestmark = pytest.mark.skipif(backend.native is None, reason="the pure-Python build has the portable way only")
 
 
 # ---- threads
@@ -258,7 +258,7 @@ loop.close()
 def test_forks(kind, where, how):
     """Whatever a forked child does with what it inherits, the parent's connection goes on: no byte more, no early end; nobody complains."""
     arguments = [sys.executable, "-W", "ignore", "-c", FORKS, kind, where, how]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=50, env={**os.environ, choose.VARIABLE: "native"})
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=50, env={**os.environ, backend.VARIABLE: "native"})
     assert done.stdout, done.stderr
     results = json.loads(done.stdout.splitlines()[-1])
     expected = [0, "line\n", "parent\n", "no end yet", ""]
@@ -301,7 +301,7 @@ loop.close()
 def test_a_child_whose_loop_is_dead(kind):
     """A child that exits in a task, which Python 3.14 prevents, ends with the next event, and takes nothing of its parent's."""
     arguments = [sys.executable, "-W", "ignore", "-c", ORPHAN, kind]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=30, env={**os.environ, choose.VARIABLE: "native"})
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=30, env={**os.environ, backend.VARIABLE: "native"})
     assert (done.stdout, done.returncode) == ("7 b'x'\n", 0), done.stderr
 
 

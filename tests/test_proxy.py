@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from properties import SHRINKING_S, examples
 
-from headrace.server import proxy
-from headrace.server.proxy import MAX_HEADER_BYTES, ProxyError, ProxyHeader, ProxySSL, SSLClient, parse
+from headrace._server import proxy
+from headrace._server.proxy import MAX_HEADER_BYTES, ProxyError, ProxyHeader, ProxySSL, SSLClient, parse
 
 pytestmark = pytest.mark.timeout(SHRINKING_S)
 

@@ -18,7 +18,7 @@ from properties import SHRINKING_S, examples
 from reader_model import Broken, Model, check, directly, ended, piece, reads
 from wires import RecordingTransport, from_callback, turns
 
-from headrace.streams.protocol import BufferedStreamProtocol, StreamReaderProtocol
+from headrace._streams.reader_protocol import BufferedStreamProtocol, StreamReaderProtocol
 
 pytestmark = pytest.mark.timeout(SHRINKING_S)
 

@@ -13,8 +13,8 @@ from serving import Clients, Handler, answers, echo_lines, serve
 from wires import turns
 
 import headrace
-from headrace.server.admission import peer_key
-from headrace.server.limits import Limits
+from headrace._server.admission import peer_key
+from headrace._server.config import Limits
 
 
 def test_connections_above_the_most_wait(run, ours):

@@ -11,12 +11,12 @@ from connections import LOOPBACK, receive, until
 from serving import connected
 
 import headrace
-from headrace._transport import choose
-from headrace.server import watch
+from headrace._server import monitor
+from headrace._transport import backend
 
 BIG = bytes(3_000_000)
 
-only_native = pytest.mark.skipif(choose.native is None, reason="the pure-Python build has the portable way only")
+only_native = pytest.mark.skipif(backend.native is None, reason="the pure-Python build has the portable way only")
 
 
 @only_native
@@ -148,7 +148,7 @@ def test_the_queue_of_a_server_that_accepts_nothing(run, ours, tls, tmp_path, pl
 
 def test_who_was_refused_and_does_not_go(run, ours, monkeypatch):
     """A connection that was turned away and takes nothing of what it is told is cut off, and its place is free."""
-    monkeypatch.setattr(watch, "REFUSED_SECONDS", 0.1)
+    monkeypatch.setattr(monitor, "REFUSED_SECONDS", 0.1)
 
     async def handler(reader, writer):
         await reader.read()

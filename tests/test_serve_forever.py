@@ -14,7 +14,7 @@ from connections import LOOPBACK, receive, until
 from serving import Greeter, figures, greeted, started, stubborn
 
 import headrace
-from headrace.server import stopping
+from headrace._server import shutdown
 
 VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -158,7 +158,7 @@ def test_three_signals(number):
 
 def test_three_signals_at_once(run, ours, monkeypatch):
     """Each signal counts, also where they come in one turn of the loop: three of them cut connections off without a wait."""
-    monkeypatch.setattr(stopping, "CANCEL_SECONDS", 10)
+    monkeypatch.setattr(shutdown, "CANCEL_SECONDS", 10)
 
     async def main():
         async with started(stubborn) as server:

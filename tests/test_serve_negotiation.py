@@ -15,7 +15,7 @@ from certificates import TlsPeer
 from connections import LOOPBACK, receive, reset, until
 
 import headrace
-from headrace.server.certificates import Certificates
+from headrace._server.certificates import Certificates
 
 SIGNATURE = bytes.fromhex("0d0a0d0a000d0a515549540a")
 CLIENT, SERVER = ("192.0.2.1", 56324), ("198.51.100.7", 443)

@@ -16,8 +16,8 @@ from handlers import who
 from serving import ask, connected
 
 import headrace
-from headrace.server import systemd
-from headrace.streams import listening
+from headrace._server.process import systemd
+from headrace._streams import listening
 
 
 async def echo(reader, writer):

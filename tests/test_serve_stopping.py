@@ -12,7 +12,7 @@ from connections import LOOPBACK, receive, until
 from serving import Greeter, connected, figures, greeted, started, stubborn
 
 import headrace
-from headrace.server import stopping
+from headrace._server import shutdown
 
 MIB = 1 << 20
 
@@ -20,8 +20,8 @@ MIB = 1 << 20
 @pytest.fixture
 def brief(monkeypatch):
     """Let the stages after the grace be short."""
-    monkeypatch.setattr(stopping, "CANCEL_SECONDS", 0.2)
-    monkeypatch.setattr(stopping, "ABORT_SECONDS", 0.2)
+    monkeypatch.setattr(shutdown, "CANCEL_SECONDS", 0.2)
+    monkeypatch.setattr(shutdown, "ABORT_SECONDS", 0.2)
 
 
 def test_connections_finish_within_the_grace(run, ours):

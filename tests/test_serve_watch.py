@@ -10,7 +10,7 @@ from certificates import TlsPeer
 from connections import receive, until
 from serving import LARGE, SHORT, Clients, Handler, answers, echo_lines, ended, repeated, send_much, serve, take
 
-from headrace.server import watch
+from headrace._server import monitor
 
 # ---- how long
 
@@ -130,7 +130,7 @@ def test_stall(run, ours, tls, secure):
 
 def test_minimum_rate_of_what_comes(run, ours, monkeypatch):
     """A message that comes too slowly ends its connection; one that comes fast enough does not, nor does the silence before one."""
-    monkeypatch.setattr(watch, "RATE_SECONDS", 2 * SHORT)
+    monkeypatch.setattr(monitor, "RATE_SECONDS", 2 * SHORT)
     handler = Handler(echo_lines)
 
     async def main():
@@ -155,7 +155,7 @@ def test_minimum_rate_of_what_comes(run, ours, monkeypatch):
 
 def test_minimum_rate_of_what_goes(run, ours, monkeypatch):
     """A peer that takes too little of what is sent is ended; one that takes enough is not."""
-    monkeypatch.setattr(watch, "RATE_SECONDS", 2 * SHORT)
+    monkeypatch.setattr(monitor, "RATE_SECONDS", 2 * SHORT)
     handler = Handler(send_much)
 
     async def main():
@@ -175,7 +175,7 @@ def test_minimum_rate_of_what_goes(run, ours, monkeypatch):
 
 def test_buffered_bytes(run, ours, monkeypatch):
     """Above max_buffered_bytes the connection with the most is ended, and no other; then connections are accepted as before."""
-    monkeypatch.setattr(watch, "MEMORY_PERIOD", 0.02)
+    monkeypatch.setattr(monitor, "MEMORY_PERIOD", 0.02)
     enough = asyncio.Event()
 
     async def work(reader, writer):
@@ -202,7 +202,7 @@ def test_buffered_bytes(run, ours, monkeypatch):
 
 def test_buffers_that_stay_full(run, ours, monkeypatch):
     """Buffers just below their bound, which nobody empties, do not keep new connections out for ever."""
-    monkeypatch.setattr(watch, "MEMORY_PERIOD", 0.02)
+    monkeypatch.setattr(monitor, "MEMORY_PERIOD", 0.02)
 
     async def work(reader, writer):
         if handler.started > 12:
@@ -278,7 +278,7 @@ def test_slices(run, ours):
 
 def test_sum_of_slices(run, ours, monkeypatch):
     """max_buffered_bytes is about all connections together, however many slices they are looked at in."""
-    monkeypatch.setattr(watch, "MEMORY_PERIOD", 0.02)
+    monkeypatch.setattr(monitor, "MEMORY_PERIOD", 0.02)
 
     async def main():
         handler = Handler(lambda reader, writer: asyncio.Event().wait())

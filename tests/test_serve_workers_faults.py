@@ -15,7 +15,7 @@ from handlers import LoadedOnce, blocks, forks, long_fault, who
 from workers import SOURCE, address, ask
 
 import headrace
-from headrace.server import process, supervisor
+from headrace._server.workers import handle, supervisor
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -162,7 +162,7 @@ def test_a_worker_that_hangs_in_its_start(run_on, monkeypatch, caplog):
 
     async def main():
         async with headrace.serve(who, LOOPBACK, 0, workers=1) as server:
-            monkeypatch.setattr(process, "START_SECONDS", 1.0)
+            monkeypatch.setattr(handle, "START_SECONDS", 1.0)
             spawn, made = server._spawn, []
 
             def stopped_once(place):
@@ -170,7 +170,7 @@ def test_a_worker_that_hangs_in_its_start(run_on, monkeypatch, caplog):
                 if len(made) == 1:
                     os.kill(made[0].pid, signal.SIGSTOP)
                 else:
-                    monkeypatch.setattr(process, "START_SECONDS", 60.0)
+                    monkeypatch.setattr(handle, "START_SECONDS", 60.0)
                 return made[-1]
 
             monkeypatch.setattr(server, "_spawn", stopped_once)
@@ -375,7 +375,7 @@ def test_who_waits_for_a_worker_that_is_full(run_on, end):
 
 def test_a_hung_worker_and_haste(run_on, monkeypatch):
     """A worker that hears nothing is killed as soon as a shutdown that was hurried would be over."""
-    monkeypatch.setattr(process, "PATIENCE_SECONDS", -2.5)
+    monkeypatch.setattr(handle, "PATIENCE_SECONDS", -2.5)
 
     async def main():
         async with headrace.serve(blocks, LOOPBACK, 0, workers=1, grace=100) as server:

@@ -11,7 +11,7 @@ import pytest
 from connections import LOOPBACK, receive, until
 
 import headrace
-from headrace._transport import choose
+from headrace._transport import backend
 
 
 def modern(streams, loop_kind):
@@ -393,7 +393,7 @@ def test_close_right_after_the_accept(run, ours, loop_kind):
 
     # Not on asyncio's streams: what they leave half made is found, with its warnings, by the tests that follow.
     run(main)
-    assert between or loop_kind == "uvloop" or os.environ[choose.VARIABLE] == "native"
+    assert between or loop_kind == "uvloop" or os.environ[backend.VARIABLE] == "native"
 
 
 def test_late_client_is_not_served(run, ours, loop_kind):

@@ -19,7 +19,7 @@ import pytest
 from connections import LOOPBACK
 
 import headrace
-from headrace.server import systemd
+from headrace._server.process import systemd
 
 TIMEOUT_S = 20
 VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
@@ -39,7 +39,7 @@ os.execv(python, [python, "-c", program])
 """
 PREAMBLE = """\
 import json, os, socket, sys
-from headrace.server.systemd import activated_sockets
+from headrace._server.process.systemd import activated_sockets
 def report(result): print(json.dumps(result))
 def found(*names):
     "Close what is found, and return what it was."

@@ -18,9 +18,9 @@ from conftest import open_descriptors
 from connections import LOOPBACK, client, echo, finish, pair, receive, reset, serving, until
 from wires import turns
 
-from headrace._transport import choose
+from headrace._transport import backend
 
-pytestmark = pytest.mark.skipif(choose.native is None, reason="the pure-Python build has the portable way only")
+pytestmark = pytest.mark.skipif(backend.native is None, reason="the pure-Python build has the portable way only")
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 versions = pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])
@@ -54,8 +54,8 @@ def test_it_is_native(run, native, tls):
     async def main():
         async with pair(native, (tls.server, tls.client)) as both:
             for writer in both.writer, both.server_writer:
-                assert choose.native is not None
-                assert type(writer.transport) is choose.native.SocketTransport
+                assert backend.native is not None
+                assert type(writer.transport) is backend.native.SocketTransport
                 assert "tls=TLSv1" in repr(writer.transport)
 
     run(main)

@@ -17,7 +17,7 @@ import pytest
 from conftest import LOOP_KINDS, WAYS
 from wires import segments_received, sends_at_once, stepping
 
-from headrace._transport import choose
+from headrace._transport import backend
 
 LINES = b"one\ntwo\nthree\n"
 
@@ -153,7 +153,7 @@ def test_a_quick_handler_that_blocks_at_last(run, ours):
     run(main)
 
 
-@pytest.mark.skipif(choose.native is None, reason="the pure-Python build has the portable way only")
+@pytest.mark.skipif(backend.native is None, reason="the pure-Python build has the portable way only")
 def test_quick_answers_share_segments(run, native):
     """Thirty-two pipelined questions whose answers cost next to nothing take far fewer segments than answers."""
     if run.kind == "debug":
@@ -182,7 +182,7 @@ def test_quick_answers_share_segments(run, native):
     run(main)
 
 
-@pytest.mark.skipif(choose.native is None, reason="the pure-Python build has the portable way only")
+@pytest.mark.skipif(backend.native is None, reason="the pure-Python build has the portable way only")
 def test_what_is_held_leaves_when_the_handler_waits(run, native):
     """An answer in front of an incomplete question is sent when the handler waits for the rest of it."""
     if run.kind == "debug":
@@ -289,7 +289,7 @@ def test_an_end_right_after(loop, way, tls, tmp_path, end, transport, drained):
     listener.listen()
     with listener:
         command = [sys.executable, "-c", program, str(listener.fileno()), loop, transport, drained, str(pem)]
-        child = subprocess.Popen(command, pass_fds=[listener.fileno()], env={**os.environ, choose.VARIABLE: way})
+        child = subprocess.Popen(command, pass_fds=[listener.fileno()], env={**os.environ, backend.VARIABLE: way})
         client = socket.socket(listener.family)
         try:
             client.settimeout(10)

@@ -17,10 +17,10 @@ import pytest
 from conftest import LOOP_KINDS, OURS, STOCK
 from wires import tcp_pair, turns
 
-from headrace._transport import choose
+from headrace._transport import backend
 
 BIG = 6 << 20
-NATIVE = [] if choose.native is None else ["native"]
+NATIVE = [] if backend.native is None else ["native"]
 
 
 # A transport does not know how tasks are started.
@@ -34,14 +34,14 @@ def streams(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """asyncio's streams over the loop's transports, ours over ours."""
     if request.param == "stock":
         return STOCK
-    monkeypatch.setenv(choose.VARIABLE, request.param)
+    monkeypatch.setenv(backend.VARIABLE, request.param)
     return OURS
 
 
 @pytest.fixture(params=NATIVE)
 def ours(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
     """Our streams over our transports, for what others do not promise."""
-    monkeypatch.setenv(choose.VARIABLE, request.param)
+    monkeypatch.setenv(backend.VARIABLE, request.param)
     return OURS
 
 

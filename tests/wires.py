@@ -11,7 +11,7 @@ import types
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from headrace._transport import choose
+from headrace._transport import backend
 from headrace._transport.stepper import stepper_of
 
 Feed = Callable[[bytes], None]
@@ -107,7 +107,7 @@ def stepping() -> bool:
 
 def sends_at_once(kind: str) -> bool:
     """Return whether a write reaches the socket within the call, on a loop of *kind*: uvloop's own transport sends at its turn's end."""
-    return kind != "uvloop" or os.environ.get(choose.VARIABLE) == "native"
+    return kind != "uvloop" or os.environ.get(backend.VARIABLE) == "native"
 
 
 async def turns(count: int = 1) -> None:

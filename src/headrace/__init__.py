@@ -6,26 +6,26 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from headrace._transport import choose
+from headrace._streams.asyncio_server import Server
+from headrace._streams.connect import open_connection, open_unix_connection
+from headrace._streams.reader import StreamReader
+from headrace._streams.reader_protocol import FlowControlMixin, StreamReaderProtocol
+from headrace._streams.start_server import start_server, start_unix_server
+from headrace._streams.writer import StreamWriter
+from headrace._transport import backend
 from headrace.errors import IncompleteReadError, LimitOverrunError, UpgradeError
-from headrace.streams.connect import open_connection, open_unix_connection
-from headrace.streams.listen import start_server, start_unix_server
-from headrace.streams.protocol import FlowControlMixin, StreamReaderProtocol
-from headrace.streams.reader import StreamReader
-from headrace.streams.server import Server
-from headrace.streams.writer import StreamWriter
 from headrace.swap import install, uninstall
 
 if TYPE_CHECKING:
-    from headrace import server as server
-    from headrace.server.certificates import Certificates
-    from headrace.server.connection import Connection, Credentials, current_connection
-    from headrace.server.proxy import ProxyError, ProxyHeader
-    from headrace.server.serve import serve
-    from headrace.server.server import StreamServer
-    from headrace.server.statistics import Statistics
-    from headrace.server.stopping import ShutdownReport
-    from headrace.server.systemd import activated_sockets
+    from headrace import metrics as metrics
+    from headrace._server.api import serve
+    from headrace._server.certificates import Certificates
+    from headrace._server.connection import Connection, Credentials, current_connection
+    from headrace._server.process.systemd import activated_sockets
+    from headrace._server.proxy import ProxyError, ProxyHeader
+    from headrace._server.server import StreamServer
+    from headrace._server.shutdown import ShutdownReport
+    from headrace._server.statistics import Statistics
 
 __all__ = (
     "Certificates",
@@ -57,7 +57,7 @@ __all__ = (
 __version__ = "0.1.0"
 
 # Who has a compiler, or a wheel, has the compiled build; elsewhere pip falls back in silence. Who means it says so, as when building.
-if sys.platform == "linux" and choose.native is None and os.environ.get("HEADRACE_NO_EXTENSIONS", "") in ("", "0"):
+if sys.platform == "linux" and backend.native is None and os.environ.get("HEADRACE_NO_EXTENSIONS", "") in ("", "0"):
     warnings.warn(
         "headrace runs as pure Python here, several times slower than compiled: `headrace doctor` says what to do; "
         "HEADRACE_NO_EXTENSIONS=1 in the environment says that it is meant",
@@ -67,25 +67,25 @@ if sys.platform == "linux" and choose.native is None and os.environ.get("HEADRAC
 
 # Loaded when they are first asked for: a program that only uses streams does not pay for the server.
 _LATER = {
-    "Certificates": "headrace.server.certificates",
-    "Connection": "headrace.server.connection",
-    "Credentials": "headrace.server.connection",
-    "ProxyError": "headrace.server.proxy",
-    "ProxyHeader": "headrace.server.proxy",
-    "ShutdownReport": "headrace.server.stopping",
-    "Statistics": "headrace.server.statistics",
-    "StreamServer": "headrace.server.server",
-    "activated_sockets": "headrace.server.systemd",
-    "current_connection": "headrace.server.connection",
-    "serve": "headrace.server.serve",
+    "Certificates": "headrace._server.certificates",
+    "Connection": "headrace._server.connection",
+    "Credentials": "headrace._server.connection",
+    "ProxyError": "headrace._server.proxy",
+    "ProxyHeader": "headrace._server.proxy",
+    "ShutdownReport": "headrace._server.shutdown",
+    "Statistics": "headrace._server.statistics",
+    "StreamServer": "headrace._server.server",
+    "activated_sockets": "headrace._server.process.systemd",
+    "current_connection": "headrace._server.connection",
+    "serve": "headrace._server.api",
 }
 
 
 if not TYPE_CHECKING:  # to a checker, every name would exist
 
     def __getattr__(name: str) -> Any:
-        if name == "server":
-            return importlib.import_module("headrace.server")
+        if name == "metrics":
+            return importlib.import_module("headrace.metrics")
         if name not in _LATER:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = globals()[name] = getattr(importlib.import_module(_LATER[name]), name)
@@ -93,4 +93,4 @@ if not TYPE_CHECKING:  # to a checker, every name would exist
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATER, "server"} - {"TYPE_CHECKING", "Any", "choose", "importlib", "os", "sys", "warnings"})
+    return sorted({*globals(), *_LATER, "metrics"} - {"TYPE_CHECKING", "Any", "backend", "importlib", "os", "sys", "warnings"})

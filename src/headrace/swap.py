@@ -16,7 +16,7 @@ import threading
 import types
 import warnings
 
-from headrace.streams import connect, listen, protocol, reader, writer
+from headrace._streams import connect, reader, reader_protocol, start_server, writer
 
 __all__ = ("install", "uninstall")
 
@@ -25,9 +25,9 @@ _OURS: dict[str, object] = {
     for module, names in (
         (reader, ("StreamReader",)),
         (writer, ("StreamWriter",)),
-        (protocol, ("StreamReaderProtocol", "FlowControlMixin")),
+        (reader_protocol, ("StreamReaderProtocol", "FlowControlMixin")),
         (connect, ("open_connection", "open_unix_connection")),
-        (listen, ("start_server", "start_unix_server")),
+        (start_server, ("start_server", "start_unix_server")),
     )
     for name in names
 }

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import headrace
-from headrace._transport import choose
+from headrace._transport import backend
 
 HERE = Path(__file__).parent
 # A program gives up by itself before, and says where it was: see child.py.
@@ -32,7 +32,7 @@ def loop_kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the path of the compiled shim."""
-    if choose.native is None:
+    if backend.native is None:
         pytest.skip("there is no native way here, or this is the pure-Python build: all system calls are the loop's")
     compiler = shutil.which("gcc")
     if compiler is None:

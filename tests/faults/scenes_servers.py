@@ -13,7 +13,7 @@ import child
 from scene import answered, descriptors, echo, echoing, fill_gaps, idle, play, raising, read_to_error, receive, reports, until
 
 import headrace
-from headrace._transport import listener
+from headrace._transport.native import listener
 
 # In place of the second for which a server leaves the system alone.
 PAUSE_S = 0.2

@@ -55,5 +55,5 @@ def test_descriptors_run_out(scene):
 
 def test_descriptors_run_out_on_asyncio():
     """asyncio's server does the same and reports it in the same words."""
-    pytest.importorskip("headrace._transport.listener", reason="the scene needs the native way")
+    pytest.importorskip("headrace._transport.native.listener", reason="the scene needs the native way")
     run_program(sys.executable, "-W", "error", HERE / SCENES, "asyncio", "descriptors_run_out", "stock")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace._transport import choose
+from headrace._transport import backend
 
 from .programs import environment, program
 
@@ -30,7 +30,7 @@ def strace() -> str:
     tried = subprocess.run([path, "-qq", "-o", "/dev/null", "true"], capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     if tried.returncode != 0:
         pytest.skip(f"strace may not trace here: {tried.stderr.strip()}")
-    if choose.native is None:
+    if backend.native is None:
         pytest.skip("there is no native way here, or this is the pure-Python build")
     return path
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from connections import LOOPBACK
 
-from headrace._transport import choose
-from headrace.server import systemd
+from headrace._server.process import systemd
+from headrace._transport import backend
 
 from .programs import TIMEOUT_S, environment, free_port, program, running
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.peers
 SERVICE = """\
 import asyncio
 import headrace
-from headrace.server.systemd import activated_sockets, notify
+from headrace._server.process.systemd import activated_sockets, notify
 
 async def main():
     served = {"internet": asyncio.Event(), "local": asyncio.Event()}
@@ -79,7 +79,7 @@ def answer(client: socket.socket) -> str:
 def test_socket_activation(ours, tmp_path: Path, manager: socket.socket) -> None:
     """A service is started by its first client, answers on both its sockets under their names, and says so to NOTIFY_SOCKET as itself."""
     path, port = str(tmp_path / "socket"), free_port()
-    passed = [f"--setenv={name}" for name in ("PYTHONPATH", "NOTIFY_SOCKET", choose.VARIABLE)]
+    passed = [f"--setenv={name}" for name in ("PYTHONPATH", "NOTIFY_SOCKET", backend.VARIABLE)]
     listen = [f"--listen={path}", f"--listen={LOOPBACK}:{port}", "--fdname=local:internet"]
     command = [program("systemd-socket-activate"), *listen, *passed, sys.executable, "-c", SERVICE]
     with running(*command, environment=environment()) as activator:
@@ -99,7 +99,7 @@ def test_socket_activation(ours, tmp_path: Path, manager: socket.socket) -> None
 def test_accept_yes(tmp_path: Path) -> None:
     """A service that is started for one connection, as with Accept=yes, is told what to change."""
     path = str(tmp_path / "socket")
-    service = "from headrace.server.systemd import activated_sockets; activated_sockets()"
+    service = "from headrace._server.process.systemd import activated_sockets; activated_sockets()"
     command = [program("systemd-socket-activate"), "--accept", f"--listen={path}", "--setenv=PYTHONPATH", sys.executable, "-c", service]
     with running(*command, environment=environment()) as activator:
         activator.hear("Listening on")

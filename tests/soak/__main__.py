@@ -29,7 +29,7 @@ import random
 import sys
 from typing import Any
 
-from headrace._transport import choose
+from headrace._transport import backend
 from tests.soak import chaos, handshakes, mangled, many
 
 try:
@@ -48,10 +48,10 @@ def positive(text: str) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    best = "native" if choose.native is not None else "portable"
+    best = "native" if backend.native is not None else "portable"
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio", help="the event loop (asyncio)")
-    common.add_argument("--way", choices=choose.WAYS, default=best, help=f"headrace's way to the socket ({best})")
+    common.add_argument("--way", choices=backend.WAYS, default=best, help=f"headrace's way to the socket ({best})")
     root = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = root.add_subparsers(dest="command", required=True)
     add = commands.add_parser("chaos", parents=[common], help="hostile peers, random scripts").add_argument
@@ -78,7 +78,7 @@ def main() -> int:
     """Run what the command line says; return the exit status."""
     options = vars(parser().parse_args())
     command = options.pop("command")
-    if options["way"] == "native" and choose.native is None:
+    if options["way"] == "native" and backend.native is None:
         print("the native way is not in this build of headrace: try --way portable", file=sys.stderr)
         return 2
     if options["loop"] == "uvloop" and uvloop is None:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import headrace
-from headrace._transport import choose
+from headrace._transport import backend
 from tests.soak import figures
 from tests.soak.channel import Channel, child
 from tests.soak.end import Deliberate, End
@@ -353,7 +353,7 @@ class Chaos:
 def run(options: Options, loop_factory: Any) -> int:
     """Run ``chaos``; return the exit status."""
     figures.raise_descriptor_limit()
-    os.environ[choose.VARIABLE] = options.way
+    os.environ[backend.VARIABLE] = options.way
     faulthandler.enable()
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         return runner.run(Chaos(options).run())

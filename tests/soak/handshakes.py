@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import headrace
-from headrace._transport import choose
+from headrace._transport import backend
 from tests.certificates import HOST, Tls
 from tests.soak import figures
 from tests.soak.figures import Figures, mib
@@ -213,7 +213,7 @@ class Handshakes:
 
 def run(options: Options, factory: Any) -> int:
     """Run ``handshakes``; return the exit status."""
-    os.environ[choose.VARIABLE] = options.way
+    os.environ[backend.VARIABLE] = options.way
     # Every server logs its first handshake that fails.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     with asyncio.Runner(loop_factory=factory) as runner:

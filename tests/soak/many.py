@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import headrace
-from headrace._transport import choose
+from headrace._transport import backend
 from tests.soak import figures
 from tests.soak.channel import Channel, child
 from tests.soak.figures import Figures, mib
@@ -225,7 +225,7 @@ def run(options: Options, loop_factory: Any) -> int:
     if options.connections * 1.1 + 100 > most:
         print(f"only {most} descriptors are allowed here (ulimit -Hn): too few for {options.connections} connections", file=sys.stderr)
         return 2
-    os.environ[choose.VARIABLE] = options.way
+    os.environ[backend.VARIABLE] = options.way
     faulthandler.enable()
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         return runner.run(Many(options).run())

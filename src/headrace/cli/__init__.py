@@ -65,7 +65,7 @@ examples:
 TOP = """\
 Show what the servers behind a metrics endpoint do: connections, rates, bytes, what was refused, ended and failed, and why.
 
-The endpoint is that of headrace.server.metrics.serve_metrics(), or of headrace serve --metrics. Needs the extra
+The endpoint is that of headrace.metrics.serve_metrics(), or of headrace serve --metrics. Needs the extra
 packages of headrace[cli] (rich, prometheus_client); those of headrace[metrics] (prometheus_client) are enough for --once.
 
 examples:

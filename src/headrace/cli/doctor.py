@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import headrace
-from headrace._transport.choose import NATIVE_MODULES, choose, platform_obstacle
+from headrace._streams.arguments import DEFAULT_LIMIT
+from headrace._transport.backend import NATIVE_MODULES, choose, platform_obstacle
 from headrace._transport.trial import epoll_obstacle
-from headrace.streams.arguments import DEFAULT_LIMIT
 from headrace.swap import installed
 
 

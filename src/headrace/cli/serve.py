@@ -159,7 +159,7 @@ async def _run(options: argparse.Namespace, handler: Any, places: list[tuple[str
             for sock in server.sockets:
                 _say(options, f"{options.what} on {_words(sock.getsockname())}")
         if options.metrics is not None:
-            from headrace.server.metrics import serve_metrics
+            from headrace.metrics import serve_metrics
 
             figures = await serve_metrics(*servers, port=options.metrics)
             stack.callback(figures.close)
@@ -213,7 +213,7 @@ def _certificates(options: argparse.Namespace, stack: contextlib.ExitStack) -> A
         if options.cert or options.key or options.client_ca or options.alpn:
             raise ValueError("--cert, --key, --client-ca and --alpn are for --tls or --starttls")
         return None
-    from headrace.server.certificates import Certificates
+    from headrace._server.certificates import Certificates
 
     chain = options.cert
     if chain is None:

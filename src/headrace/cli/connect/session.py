@@ -15,11 +15,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import headrace
-from headrace._transport.choose import choose
+from headrace._streams.arguments import DEFAULT_LIMIT
+from headrace._transport.backend import choose
 from headrace.cli.connect import DEFAULT_TIMEOUT_SECONDS
 from headrace.cli.connect.pipes import CHUNK_BYTES, Failure, in_thread, read_input, to_crlf, write_output
 from headrace.cli.connect.tls import broken, certificate_words, context_of, handshake_failure, is_alert, starttls
-from headrace.streams.arguments import DEFAULT_LIMIT
 
 # How long the end of the input is kept back, besides two ways there and back, for a peer that has said nothing to what was sent: who ends
 # the stream meanwhile did not wait for the end, as one who only listens does. A server of TLS ends on the first bytes. Not measured.

@@ -1,0 +1,1 @@
+"""headrace.serve(): a server that can be put into production."""

@@ -1,0 +1,1 @@
+"""serve(workers=…): processes that are started, watched and replaced."""

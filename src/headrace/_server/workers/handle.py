@@ -1,0 +1,193 @@
+"""Process: one worker as its supervisor knows it: the process, what it says, and what it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import multiprocessing.util
+import os
+import signal
+import socket
+from typing import Any
+
+from headrace._server.server import logger
+from headrace._server.shutdown import ABORT_SECONDS, CANCEL_SECONDS, ShutdownReport
+from headrace._server.statistics import Statistics
+from headrace._server.workers.worker import Setup, main
+from headrace._streams.connect import open_unix_connection
+
+# How long a new process may take until it accepts: it imports the program first.
+START_SECONDS = 60.0
+# How much longer than its shutdown may take a worker is waited for, in seconds, before it is killed.
+PATIENCE_SECONDS = 2.0
+# How long what a process has said at last may take to arrive. (A process that it has forked may keep its end open for ever.)
+LAST_WORDS_SECONDS = 1.0
+# More than a worker's longest message: see worker.Forward.
+MESSAGE_BYTES = 2**24
+
+
+class Process:
+    """Starts a process that serves as *setup* says; *control* is our end of the pair of which *setup* has the other."""
+
+    def __init__(self, place: int, setup: Setup, control: socket.socket) -> None:
+        self.place = place
+        self.statistics: Statistics | None = None
+        self.report: ShutdownReport | None = None
+        self.leaving = False
+        # Whether the supervisor has its figures among those of the past.
+        self.counted = False
+        self._killed = False
+        loop = asyncio.get_running_loop()
+        self.began = self.heard_at = loop.time()
+        # It accepts; it shuts down; its process has ended; and what it has said at last has been heard.
+        self.ready = loop.create_future()
+        self.leaves = loop.create_future()
+        self.exited = loop.create_future()
+        self.gone = loop.create_future()
+        # Not a fork: the program may have threads, and a new worker shall read it anew.
+        self._process = multiprocessing.get_context("spawn").Process(target=main, args=(setup,), name=f"{setup.options.name} {place}")
+        try:
+            # It inherits that: Ctrl-C, while it imports the program, is nothing to be told of in tracebacks.
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+            try:
+                self._process.start()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        except BaseException:
+            control.close()
+            raise
+        finally:
+            setup.control.close()
+        # Known also when the process is gone.
+        self.pid = self._process.pid
+        self.status: int | None = None
+        self._control = control
+        self._writer: Any = None
+        self._orders: list[bytes] = []
+        self._talk = loop.create_task(self._listen())
+        # Before multiprocessing waits for its processes, when the program ends without a shutdown.
+        multiprocessing.util.Finalize(self, _hang_up, args=(control,), exitpriority=0)
+        # Not only the sentinel, a pipe: whatever the process has forked keeps that open.
+        try:
+            self._watched = os.pidfd_open(self._process.pid)  # type: ignore[arg-type]  # it is running
+        except (AttributeError, OSError):  # not Linux, or out of descriptors
+            self._watched = os.dup(self._process.sentinel)
+        loop.add_reader(self._watched, self._on_exit)
+
+    async def _listen(self) -> None:
+        """Take what the worker tells."""
+        loop = asyncio.get_running_loop()
+        reader, self._writer = await open_unix_connection(sock=self._control, limit=MESSAGE_BYTES)
+        self._writer.writelines(self._orders)
+        with contextlib.suppress(ConnectionError):
+            async for line in reader:
+                if not line.endswith(b"\n"):
+                    break  # it was killed while it said that
+                self.heard_at = loop.time()
+                self._take(json.loads(line))
+        self._writer.close()
+
+    def _take(self, told: dict[str, Any]) -> None:
+        if "ready" in told and not self.ready.done():
+            self.ready.set_result(None)
+        elif "leaving" in told:
+            self.leaves.set_result(None)
+        elif "statistics" in told:
+            self.statistics = Statistics(**told["statistics"])
+        elif "report" in told:
+            self.report = ShutdownReport(**told["report"])
+        elif "record" in told:
+            record = logging.makeLogRecord(told["record"])
+            if logger.isEnabledFor(record.levelno):
+                logger.handle(record)
+
+    def _on_exit(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._watched)
+        os.close(self._watched)
+        self._process.join()
+        self.status = self._process.exitcode
+        self._process.close()
+        self.exited.set_result(None)
+        # What it has said at last may still be on its way.
+        loop.create_task(self._tell_gone()).add_done_callback(lambda task: task.result())
+
+    async def _tell_gone(self) -> None:
+        await asyncio.wait([self._talk], timeout=LAST_WORDS_SECONDS)
+        self._talk.cancel()
+        if self._writer is not None:
+            self._writer.transport.abort()
+        if not self.ready.done():
+            self.ready.set_exception(RuntimeError(f"a worker did not start: its process ended with status {self.status}"))
+            self.ready.exception()  # whoever waits is told
+        self.gone.set_result(None)
+
+    @property
+    def accepting(self) -> bool:
+        """Whether it accepts, as far as it is known here."""
+        return self.ready.done() and self.status is None and not self.leaving and not self.leaves.done()
+
+    async def accepts(self) -> None:
+        """Wait until it accepts. Raises: RuntimeError where it does not."""
+        try:
+            async with asyncio.timeout_at(self.began + START_SECONDS):
+                await asyncio.shield(self.ready)
+        except TimeoutError:
+            raise RuntimeError(f"a worker did not start: it does not accept after {START_SECONDS} s") from None
+        self.check()
+
+    def check(self) -> None:
+        """Raise RuntimeError where it has ended already."""
+        if self.gone.done():
+            raise RuntimeError(f"a worker did not start: its process ended with status {self.status}")
+
+    def order(self, **what: Any) -> None:
+        """Tell the worker what to do."""
+        line = json.dumps(what).encode() + b"\n"
+        if self._writer is None:
+            self._orders.append(line)
+        else:
+            self._writer.write(line)
+
+    def stop(self, grace: float, replaced: bool = False) -> None:
+        """Have the worker shut down, and kill it if it does not; who is *replaced* leaves the queues that he has no room for."""
+        self.leaving = True
+        self.order(shutdown=grace, replaced=replaced)
+        self.expect_end(grace)
+
+    def hurry(self) -> None:
+        """Have it go on with its shutdown, and kill it if it does not."""
+        self.order(hurry=True)
+        self.expect_end(0)
+
+    def expect_end(self, grace: float) -> None:
+        """Kill it if it is still there when such a shutdown is over."""
+        asyncio.get_running_loop().call_later(grace + CANCEL_SECONDS + ABORT_SECONDS + PATIENCE_SECONDS, self.kill_aloud, "does not end")
+
+    def expect_start(self) -> None:
+        """Kill it if it does not accept in time."""
+        asyncio.get_running_loop().call_later(START_SECONDS, self._expect_ready)
+
+    def _expect_ready(self) -> None:
+        if not self.ready.done():
+            self.kill_aloud("does not start")
+
+    def kill(self) -> None:
+        """Kill it, if it is still there."""
+        if self.status is None:
+            self._process.kill()
+
+    def kill_aloud(self, why: str) -> None:
+        """Kill it, if it is still there, and say why."""
+        if self.status is None and not self._killed:
+            self._killed = True
+            logger.error("worker %d %s, and is killed", self.pid, why)
+            self.kill()
+
+
+def _hang_up(control: socket.socket) -> None:
+    """Have the worker at the other end of *control* shut down."""
+    with contextlib.suppress(OSError):
+        control.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,25 @@
+from headrace._transport.operation cimport Operation, Source
+from headrace._transport.stream_protocol cimport FlowControl
+from headrace._transport.sender cimport Sender
+from headrace._streams.reader cimport Reader
+
+cdef class Writer(Source):
+    cdef Sender _h_sender
+    cdef object _h_protocol
+    # The protocol, where its flow control is ours, else None.
+    cdef FlowControl _h_flow
+    cdef object _h_any_reader
+    # What get_extra_info() returns before it asks the transport: a dict, or None.
+    cdef dict _h_extra
+    # The reader, where it is ours, else None.
+    cdef Reader _h_reader
+
+    cdef object _h_link(self, object protocol, object reader)
+    cdef object _h_attend(self)
+    cdef object _h_attempt(self, Operation operation)
+    cdef object _h_check_reader(self)
+    cdef object _h_wait(self, Operation operation)
+    cdef object _h_detach(self, Operation operation)
+
+cdef bint is_flow_ours(object protocol) except -1
+cpdef object close_sender(Sender sender)

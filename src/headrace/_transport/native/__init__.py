@@ -1,0 +1,1 @@
+"""The native way to a socket: Linux, and the compiled build only."""

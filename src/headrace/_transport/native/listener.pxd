@@ -1,0 +1,15 @@
+from headrace._transport.native.reactor cimport Watched
+
+cdef class Listener(Watched):
+    cdef readonly object sock
+    cdef int family
+    cdef object factory
+    cdef object context
+    cdef object sockname
+    cdef Py_ssize_t receive_bytes
+    # What TLS needs: see accepted(); or None.
+    cdef tuple secure
+    # Somebody wants no connections for a while: see hold().
+    cdef bint held
+
+    cdef int accept(self) except -1
