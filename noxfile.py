@@ -7,7 +7,7 @@
     SCOPE=python PYTHONS=3.14 nox           of that what depends on the Python: what .ci/run asks for, for each
     SCOPE=world PYTHONS=all nox             all of it everywhere: what `make test-world` asks for
     nox -s "tests-3.13(compiled)"           one Python, one build
-    nox -s tests -- tests/test_swap.py      one file, everywhere
+    nox -s tests -- tests/compat/test_swap.py      one file, everywhere
     nox -s conformance                      CPython's own test suites against headrace
 
 The tests run against a wheel that is installed into the session's own environment; `src` is not on the path. Wheels are
@@ -39,8 +39,16 @@ SWITCHES = {
 }
 # The tests that meet every part in a minute or two: for what was built from sources that are tested whole elsewhere.
 QUICK = (
-    *("tests/test_echo.py", "tests/test_public_api.py", "tests/test_names.py", "tests/test_connect.py", "tests/test_server.py"),
-    *("tests/test_tls.py", "tests/test_unix.py", "tests/test_swap.py", "tests/test_serve.py", "tests/test_examples.py"),
+    "tests/streams/test_echo.py",
+    "tests/streams/test_connect.py",
+    "tests/streams/test_server.py",
+    "tests/streams/test_unix.py",
+    "tests/transport/native/test_tls.py",
+    "tests/server/test_serve.py",
+    "tests/compat/test_names.py",
+    "tests/compat/test_swap.py",
+    "tests/meta/test_public_api.py",
+    "tests/meta/test_examples.py",
 )
 # What each Python runs, in under four minutes. The rest (the session `slow`) asks the system, asyncio itself or its debug mode.
 EVERYDAY = "not peers and not slow and not stock and not debug"
@@ -48,7 +56,13 @@ EVERYDAY = "not peers and not slow and not stock and not debug"
 # build, of the same text, is tested whole, and so is the pure one on the newer Pythons. SCOPE=world leaves out nothing.
 QUICK_PURE = ("3.11", "3.12")
 # What SCOPE=python runs with sanitizers: what goes through every compiled module. `make test-sanitizers` runs all.
-SANITIZED = (*QUICK, "tests/test_native.py", "tests/test_native_end.py", "tests/test_losses.py", "tests/test_references.py")
+SANITIZED = (
+    *QUICK,
+    "tests/transport/native/test_native.py",
+    "tests/transport/native/test_native_end.py",
+    "tests/streams/test_losses.py",
+    "tests/system/test_references.py",
+)
 WHEELS = ROOT / ".nox" / "wheels"
 SOURCES = ("src", "setup.py", "pyproject.toml", "README.md", "LICENSE")
 
@@ -257,7 +271,7 @@ def conformance(session: nox.Session, build: str) -> None:
     if session.run("python", "-c", has_suites, success_codes=[0, 1], silent=True, log=False) != "":
         session.skip("this Python is installed without its test suites (Debian: libpython3-testsuite)")
     prepare(session, build, "test")
-    session.run("python", "-m", "tests.conformance", *session.posargs)
+    session.run("python", "-m", "tests.compat.conformance", *session.posargs)
 
 
 @nox.session(python=HERE[-1])

@@ -18,9 +18,9 @@ import warnings
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
-import properties  # noqa: F401 (it registers a profile, which the command line may name)
 import pytest
-from certificates import tls  # noqa: F401 (a fixture)
+from support import properties  # noqa: F401 (it registers a profile, which the command line may name)
+from support.certificates import tls  # noqa: F401 (a fixture)
 
 # On purpose, where it is pure Python: neither this process nor the others that tests start are warned.
 os.environ.setdefault("HEADRACE_NO_EXTENSIONS", "1")
@@ -39,7 +39,7 @@ LOOP_KINDS = ["asyncio", "debug", *(["eager"] if sys.version_info >= (3, 12) els
 # headrace's ways to a socket here: each test of its streams runs on each.
 WAYS = ["native", "portable"] if backend.native is not None else ["portable"]
 TIMEOUT_S = 20.0
-# Slow, and about the system or the command: beside those of tests/faults.
+# Slow, and about the system or the command: beside those of tests/system/faults.
 SLOW = ("test_soak.py", "test_production.py", "test_serve_workers_faults.py", "test_cli_connect.py")
 
 STOCK = types.SimpleNamespace(

@@ -1,0 +1,152 @@
+"""The floors of the house: a module imports its own floor and those below, never one above."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[2] / "src" / "headrace"
+# The lowest first. The package's own __init__, here "", exports what is below it.
+FLOORS = (
+    ("errors",),
+    ("_core",),
+    ("_transport",),
+    ("_streams",),
+    ("_server", "metrics", "framing", "stream", "relay", "swap"),
+    ("",),
+    ("testing", "cli", "__main__"),
+)
+
+
+def floor(module):
+    """Return the floor of *module*, a dotted name below headrace."""
+    head = module.split(".")[0]
+    floors = [number for number, names in enumerate(FLOORS) if head in names]
+    assert floors, f"{module!r} is on no floor"
+    return floors[0]
+
+
+def imported(tree, package):
+    """Yield what a module in *package* (a list of names below headrace) imports of headrace: (line, dotted name below it)."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            base = [*package[: len(package) - node.level + 1], *(node.module or "").split(".")]
+            parent = ".".join(["headrace", *filter(None, base)])
+            names = [f"{parent}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            name = name.removeprefix("cython.cimports.")
+            if name == "headrace" or name.startswith("headrace."):
+                yield node.lineno, name.removeprefix("headrace").removeprefix(".")
+
+
+def upward(source, module):
+    """Return what *source*, the text of *module* (dotted, below headrace), imports from floors above its own."""
+    package = module.split(".")[:-1]
+    found = []
+    for line, name in imported(ast.parse(source), package):
+        # ``from headrace import stream`` names a module, ``from headrace import StreamReader`` what the package exports.
+        head = name.split(".")[0]
+        known = any(head in names for names in FLOORS)
+        if floor(head if known else "") > floor(module):
+            found.append(f"line {line}: headrace.{name}")
+    return found
+
+
+MODULES = sorted(str(path.relative_to(SOURCE).with_suffix("")).replace("/", ".") for path in SOURCE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_import_goes_up(module):
+    """Every module imports only from its own floor and from those below; what Cython imports counts."""
+    path = SOURCE / (module.replace(".", "/") + ".py")
+    assert upward(path.read_text(), module.removesuffix("__init__")) == []
+
+
+def test_all_modules_are_found():
+    """The walk sees the modules of every floor that exists."""
+    assert {"errors", "_core.buffer", "_transport.stream_protocol", "_streams.reader"} <= set(MODULES)
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("_core.buffer", "from headrace._transport.operation import Operation"),
+        ("_core.buffer", "from cython.cimports.headrace._transport.operation import Operation"),
+        ("_core.buffer", "import headrace._streams.reader"),
+        ("_transport.stream_protocol", "from .._streams import reader"),
+        ("_transport.stream_protocol", "from .._streams.reader import Reader"),
+        ("_streams.reader", "from headrace import StreamReader"),
+        ("_streams.reader", "from headrace import stream"),
+        ("errors", "from headrace._core import buffer"),
+        ("", "from headrace.testing import memory"),
+        ("relay", "def function():\n    from headrace.testing import memory"),
+    ],
+)
+def test_an_import_that_goes_up_is_found(module, line):
+    """The check itself fails where it should, in whichever way the import is written."""
+    assert upward(line, module)
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("_streams.reader", "from headrace._transport.operation import Operation"),
+        ("_streams.reader", "from . import writer"),
+        ("_core.buffer", "from headrace.errors import UpgradeError"),
+        ("stream", "from headrace import relay"),
+        ("cli.doctor", "import headrace._streams"),
+        ("cli.doctor", "from headrace import open_connection"),
+        ("_core.buffer", "import asyncio"),
+    ],
+)
+def test_an_import_that_goes_down_is_allowed(module, line):
+    """The check itself leaves imports of the same floor and of those below alone."""
+    assert upward(line, module) == []
+
+
+def test_it_can_be_imported_where_there_is_no_unix():
+    """What only a Unix has is imported where it is used: the package itself can be imported without (asyncio imports some of it here)."""
+    program = "import asyncio, sys; sys.modules.update(dict.fromkeys(('fcntl', 'termios', 'resource', 'pwd', 'grp'))); import headrace"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+# What importing headrace loads beside asyncio, ssl and what these load: nothing that only some programs need.
+LOADED = {"headrace", "headrace.errors", "headrace.swap", "headrace._core", "headrace._transport", "headrace._streams"}
+
+
+def test_importing_it_loads_what_streams_need_only():
+    """`import headrace` costs what streams cost: no server, no race between addresses, no classes that are written at run time."""
+    program = (
+        "import sys, asyncio, ssl; before = set(sys.modules); import headrace;"
+        "print(*sorted(set(sys.modules) - before - set(sys.stdlib_module_names)));"
+        "print(*sorted((set(sys.modules) - before) & set(sys.stdlib_module_names)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    others, standard = (set(line.split()) for line in done.stdout.split("\n")[:2])
+    ours = {name for name in others if name.startswith("headrace")}
+    assert {".".join(name.split(".")[:2]) for name in ours} == LOADED
+    assert {name for name in others - ours if not name.lower().lstrip("_").startswith("cython")} == set()
+    assert not standard & {"dataclasses", "ipaddress", "json", "shutil", "logging.handlers", "multiprocessing", "email", "http", "argparse"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the pure build is what there is")
+@pytest.mark.parametrize(("meant", "told"), [("", 1), ("0", 1), ("1", 0)])
+def test_the_pure_build_warns_once(meant, told):
+    """On Linux the pure build says once that it is slow and what to do, unless the environment says that it is meant."""
+    program = (
+        "import sys; sys.modules['headrace._transport.native.transport'] = None;"
+        "import headrace; from headrace import serve; import headrace.cli"
+    )
+    environment = {**os.environ, "HEADRACE_NO_EXTENSIONS": meant}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60, env=environment)
+    assert done.stderr.count("RuntimeWarning: headrace runs as pure Python here") == told
+    assert done.stderr == "" if not told else done.stderr.startswith("<string>:1: ")

@@ -1,1 +1,0 @@
-"""What a server must stand in production, tried on real processes: ``python -m tests.production --help``."""

@@ -1,1 +1,0 @@
-"""Soak tests: hours of hostile peers, and ten thousand connections at once. See ``python -m tests.soak --help``."""
