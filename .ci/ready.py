@@ -1,6 +1,8 @@
-"""Whether everything is here that the Makefile needs; if not, one line says what is missing and how to get it. Status: 0 or 1.
+"""Whether everything is here that the Makefile needs; if not, one line says what is missing and how
+to get it. Status: 0 or 1.
 
-`python3 .ci/ready.py`. The Makefile runs it before it makes anything. Older Pythons can run it too, to say that they are old.
+`python3 .ci/ready.py`. The Makefile runs it before it makes anything. Older Pythons can run it too,
+to say that they are old.
 """
 
 import importlib.util
@@ -16,23 +18,31 @@ PROGRAM = '#include <stdio.h>\nint main(void) { return puts("") < 0; }\n'
 
 
 def compiles(compiler):
-    """Return None where *compiler*, a command line, compiles and links a program that uses the C library; or else "absent" or "fails"."""
+    """Return None where *compiler*, a command line, compiles and links a program that uses the C
+    library; or else "absent" or "fails"."""
     with tempfile.TemporaryDirectory() as scratch:
         source = os.path.join(scratch, "program.c")
         with open(source, "w") as file:
             file.write(PROGRAM)
         command = [*shlex.split(compiler), source, "-o", os.path.join(scratch, "program")]
         try:
-            done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+            done = subprocess.run(
+                command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False
+            )
         except OSError:
             return "absent"
         return "fails" if done.returncode else None
 
 
 def missing():
-    """Return what is missing for this interpreter, each as what it is and the Debian package that has it."""
+    """Return what is missing for this interpreter, each as what it is and the Debian package that
+    has it."""
     # Debian's packages of the version that python3 means are named python3-…
-    python = "python3" if os.path.basename(sys.executable) == "python3" else f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    python = (
+        "python3"
+        if os.path.basename(sys.executable) == "python3"
+        else f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    )
     found = []
     if importlib.util.find_spec("ensurepip") is None or importlib.util.find_spec("venv") is None:
         found.append(("ensurepip", python + "-venv"))
@@ -52,7 +62,10 @@ def main():
     """Say in one line what is missing."""
     if sys.version_info < OLDEST:
         version, oldest = (".".join(map(str, each)) for each in (sys.version_info[:2], OLDEST))
-        print(f"{sys.executable} is Python {version}, and headrace needs {oldest} or newer: make PYTHON=…")
+        print(
+            f"{sys.executable} is Python {version}, and headrace needs {oldest} or newer: make "
+            "PYTHON=…"
+        )
         return 1
     found = missing()
     if found:

@@ -40,10 +40,7 @@ from .peers import PEERS
 from .process import Pinning
 from .runner import Cell, Settings, run
 
-USUAL_PEERS = (
-    "C,asyncio,uvloop,protocol-uvloop,aiofastnet-asyncio,"
-    "headrace-asyncio,headrace-uvloop"
-)
+USUAL_PEERS = "C,asyncio,uvloop,protocol-uvloop,aiofastnet-asyncio,headrace-asyncio,headrace-uvloop"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -113,9 +110,7 @@ def _list_everything() -> None:
         print(f"{title}:")
         for name, about in rows.items():
             label, indent = f"  {name:20}", " " * 22
-            print(
-                textwrap.fill(about, 78, initial_indent=label, subsequent_indent=indent)
-            )
+            print(textwrap.fill(about, 78, initial_indent=label, subsequent_indent=indent))
 
 
 def _as_json(cells: Sequence[Cell], settings: Settings, base: str) -> str:

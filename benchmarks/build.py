@@ -32,9 +32,7 @@ class Programs:
 def _compile(target: Path, source: str, *flags: str) -> bool:
     compiler = os.environ.get("CC", "cc")
     if shutil.which(compiler) is None:
-        raise BuildError(
-            f"no C compiler: {compiler!r} is not on PATH (set CC to name another)"
-        )
+        raise BuildError(f"no C compiler: {compiler!r} is not on PATH (set CC to name another)")
     part = target.with_suffix(".part")
     command = [compiler, "-O2", "-Wall", str(HERE / source), "-o", str(part), *flags]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -59,20 +57,12 @@ def programs() -> Programs:
     with_tls, without = BUILD / "load", BUILD / "load-plain"
     server = BUILD / "echo_server"
     load = with_tls
-    if not _is_fresh(with_tls, *sources) and not _compile(
-        with_tls, "load.c", "-lssl", "-lcrypto"
-    ):
+    if not _is_fresh(with_tls, *sources) and not _compile(with_tls, "load.c", "-lssl", "-lcrypto"):
         load = without
-        if not _is_fresh(without, *sources) and not _compile(
-            without, "load.c", "-DNO_TLS"
-        ):
-            raise BuildError(
-                f"load.c does not build; see {without.with_suffix('.log')}"
-            )
+        if not _is_fresh(without, *sources) and not _compile(without, "load.c", "-DNO_TLS"):
+            raise BuildError(f"load.c does not build; see {without.with_suffix('.log')}")
     if not _is_fresh(server, "echo_server.c") and not _compile(server, "echo_server.c"):
-        raise BuildError(
-            f"echo_server.c does not build; see {server.with_suffix('.log')}"
-        )
+        raise BuildError(f"echo_server.c does not build; see {server.with_suffix('.log')}")
     return Programs(load, server, tls=load is with_tls)
 
 
@@ -87,9 +77,7 @@ def certificate() -> Path:
     except ImportError as error:
         raise BuildError("the TLS loads need trustme: pip install trustme") from error
     authority = trustme.CA(key_type=trustme.KeyType.RSA)
-    issued = authority.issue_cert(
-        "localhost", "127.0.0.1", key_type=trustme.KeyType.RSA
-    )
+    issued = authority.issue_cert("localhost", "127.0.0.1", key_type=trustme.KeyType.RSA)
     BUILD.mkdir(exist_ok=True)
     path = BUILD / f"certificate-{os.getpid()}.pem"
     path.unlink(missing_ok=True)

@@ -1,7 +1,9 @@
-"""What `import headrace` costs beside `import asyncio, ssl`: ``python -m benchmarks.imports [--rounds 20] [--code TEXT]``.
+"""What `import headrace` costs beside `import asyncio, ssl`: ``python -m benchmarks.imports
+[--rounds 20] [--code TEXT]``.
 
-Each import runs in an interpreter of its own, the two in turns. Medians, of the time that passed and of the process's CPU time, which
-is the one to trust where other work runs. ``python -X importtime -c 'import headrace'`` shows what each module takes.
+Each import runs in an interpreter of its own, the two in turns. Medians, of the time that passed
+and of the process's CPU time, which is the one to trust where other work runs. ``python -X
+importtime -c 'import headrace'`` shows what each module takes.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ BASE = "import asyncio, ssl"
 
 
 def measure(code: str) -> tuple[float, float]:
-    """Run *code* in an interpreter of its own; return the milliseconds that passed, and those of its CPU time."""
+    """Run *code* in an interpreter of its own; return the milliseconds that passed, and those of
+    its CPU time."""
     began = time.perf_counter()
     with subprocess.Popen([sys.executable, "-c", code]) as process:
         _, status, usage = os.wait4(process.pid, 0)
@@ -29,9 +32,13 @@ def measure(code: str) -> tuple[float, float]:
 
 def main() -> None:
     """Measure, and print a line for each."""
-    parser = argparse.ArgumentParser(description="what `import headrace` costs beside `import asyncio, ssl`")
+    parser = argparse.ArgumentParser(
+        description="what `import headrace` costs beside `import asyncio, ssl`"
+    )
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--code", default="import asyncio, ssl, headrace", help="what is measured (%(default)s)")
+    parser.add_argument(
+        "--code", default="import asyncio, ssl, headrace", help="what is measured (%(default)s)"
+    )
     options = parser.parse_args()
     figures: dict[str, list[tuple[float, float]]] = {BASE: [], options.code: []}
     for code in figures:
@@ -39,7 +46,10 @@ def main() -> None:
     for _ in range(options.rounds):
         for code, found in figures.items():
             found.append(measure(code))
-    medians = {code: [statistics.median(column) for column in zip(*found, strict=True)] for code, found in figures.items()}
+    medians = {
+        code: [statistics.median(column) for column in zip(*found, strict=True)]
+        for code, found in figures.items()
+    }
     for code, (passed, cpu) in medians.items():
         print(f"{code:40} {passed:6.1f} ms, CPU {cpu:6.1f} ms")
     (base, base_cpu), (passed, cpu) = medians.values()

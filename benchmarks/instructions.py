@@ -134,9 +134,7 @@ def _build(module: str, environment: dict[str, str]) -> str:
 def _valgrind() -> str:
     if shutil.which("valgrind") is None:
         raise CannotCount("valgrind is not installed")
-    done = subprocess.run(
-        ["valgrind", "--version"], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run(["valgrind", "--version"], capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 
@@ -151,9 +149,7 @@ def load_baseline(path: Path) -> dict[str, Entry]:
 def dearer(now: Mapping[str, int], kept: Mapping[str, int]) -> list[str]:
     """Name the operations above what was kept by more than the tolerance."""
     return [
-        name
-        for name, value in now.items()
-        if name in kept and value > kept[name] * (1 + TOLERANCE)
+        name for name, value in now.items() if name in kept and value > kept[name] * (1 + TOLERANCE)
     ]
 
 

@@ -77,9 +77,7 @@ _PLAIN = (
         size=64,
         depth=32,
     ),
-    Load(
-        "line1", "line", "line", "one line of 64 B in flight, 10 connections", size=64
-    ),
+    Load("line1", "line", "line", "one line of 64 B in flight, 10 connections", size=64),
     Load(
         "frame",
         "frame",
@@ -147,15 +145,11 @@ def _over_tls(plain: str, name: str, about: str | None = None, **changes: int) -
 
 _TLS = (
     _over_tls("echo10", "tls10"),
-    _over_tls(
-        "echo10", "tls10x32k", "32 KiB there and back, 10 connections", size=32 * KIB
-    ),
+    _over_tls("echo10", "tls10x32k", "32 KiB there and back, 10 connections", size=32 * KIB),
     _over_tls("line", "tlsline"),
     _over_tls("churn", "tlschurn"),
     _over_tls("bulk", "tlsbulk"),
-    _over_tls(
-        "memory", "tlsmemory", "500 connections that never spoke", connections=500
-    ),
+    _over_tls("memory", "tlsmemory", "500 connections that never spoke", connections=500),
 )
 
 # For what a server does around its handlers.

@@ -56,9 +56,7 @@ class NullTransport(asyncio.Transport):
     def is_reading(self) -> bool:
         return True
 
-    def set_write_buffer_limits(
-        self, high: int | None = None, low: int | None = None
-    ) -> None:
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         """Nothing is ever buffered."""
 
     def get_write_buffer_size(self) -> int:
@@ -173,9 +171,7 @@ class Subject:
 SUBJECTS: dict[str, Subject] = {
     "readexactly_64": Subject(readexactly_64, "feed 64 B, readexactly", 2000),
     "readline_80": Subject(readline_80, "feed an 80 B line, readline", 2000),
-    "readuntil_tuple": Subject(
-        readuntil_tuple, "feed 80 B, readuntil(tuple)", 2000, since=(3, 13)
-    ),
+    "readuntil_tuple": Subject(readuntil_tuple, "feed 80 B, readuntil(tuple)", 2000, since=(3, 13)),
     "read_64k": Subject(read_64k, "feed 64 KiB, read", 500),
     "readexactly_6m": Subject(readexactly_6m, "feed 6 MiB in 96, readexactly", 8),
     "write_drain": Subject(write_drain, "write 64 B, drain", 2000),

@@ -27,9 +27,7 @@ class Peer:
         if self.loop == "C" and reads_units:
             return "the C server only echoes: it would answer without finding any unit"
         if self.streams == "protocol" and reads_units:
-            return (
-                "a callback protocol has no reads: the splitting would be ours, not its"
-            )
+            return "a callback protocol has no reads: the splitting would be ours, not its"
         if self.loop == "trio" and reads_units:
             return "trio's streams read neither lines nor exact sizes"
         return None
@@ -39,9 +37,7 @@ _ALL = (
     Peer("C", "an epoll echo server in C: the limit", "C", "C"),
     Peer("asyncio", "asyncio streams, asyncio's loop", "asyncio", "asyncio"),
     Peer("uvloop", "asyncio streams, uvloop", "uvloop", "asyncio", ("uvloop",)),
-    Peer(
-        "protocol-asyncio", "callback protocol, asyncio's loop", "asyncio", "protocol"
-    ),
+    Peer("protocol-asyncio", "callback protocol, asyncio's loop", "asyncio", "protocol"),
     Peer(
         "protocol-uvloop",
         "callback protocol, uvloop",

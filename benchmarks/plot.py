@@ -32,9 +32,7 @@ def save_svg(cells: Sequence[Cell], path: Path, caption: str) -> None:
         return
     columns = min(COLUMNS, len(loads))
     rows = -(-len(loads) // columns)
-    tallest = max(
-        sum(c.load == load and bool(c.samples) for c in cells) for load in loads
-    )
+    tallest = max(sum(c.load == load and bool(c.samples) for c in cells) for load in loads)
     figure, axes = pyplot.subplots(
         rows,
         columns,
@@ -54,9 +52,7 @@ def save_svg(cells: Sequence[Cell], path: Path, caption: str) -> None:
         axis.set_title(f"{load}: {LOADS[load].unit}", fontsize=10, loc="left")
         axis.tick_params(labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(
-        "Server CPU (memory loads: resident bytes), shorter is better", fontsize=11
-    )
+    figure.suptitle("Server CPU (memory loads: resident bytes), shorter is better", fontsize=11)
     figure.text(0.01, 0.005, caption, fontsize=7, color="#555555")
     figure.tight_layout(rect=(0, 0.02, 1, 0.99))
     figure.savefig(path, format="svg", metadata={"Date": None})

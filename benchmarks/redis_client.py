@@ -254,8 +254,7 @@ def _table(cells: dict[tuple[str, str, str], Cell]) -> Table:
         pair = [cells[use, loop, streams] for streams in STREAMS]
         figures = [cell.median("figure") for cell in pair]
         shown = [
-            number(cell.median("figure")) + (" ~" if cell.spread() > SHAKY else "")
-            for cell in pair
+            number(cell.median("figure")) + (" ~" if cell.spread() > SHAKY else "") for cell in pair
         ]
         ratio = "-"
         if figures[0] and figures[1]:

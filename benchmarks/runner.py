@@ -23,9 +23,7 @@ from .loads import LOADS, Load
 from .peers import PEERS, Peer
 from .process import Child, Pinning, child, cpu_ns, resident_bytes, settle
 
-PATIENCE_S = (
-    90.0  # on top of the durations asked for; the load itself gives up after 20
-)
+PATIENCE_S = 90.0  # on top of the durations asked for; the load itself gives up after 20
 
 
 @dataclass(frozen=True)
@@ -127,15 +125,11 @@ def _watchdog(process: Child, seconds: float) -> Iterator[None]:
 def _greeting(server: Child) -> dict[str, Any]:
     line = server.read_line()
     if not line:
-        raise Failed(
-            f"the server did not start: {server.stderr()[-300:] or 'no reason given'}"
-        )
+        raise Failed(f"the server did not start: {server.stderr()[-300:] or 'no reason given'}")
     facts: dict[str, Any] = json.loads(line)
     for word in ("missing", "skipped"):
         if word in facts:
-            raise Unavailable(
-                f"{word}: {facts[word]}" if word == "missing" else facts[word]
-            )
+            raise Unavailable(f"{word}: {facts[word]}" if word == "missing" else facts[word])
     return facts
 
 
@@ -240,9 +234,7 @@ def run(
 
 def _add_sample(cell: Cell, settings: Settings) -> None:
     try:
-        sample, cell.versions, heard = measure(
-            PEERS[cell.peer], LOADS[cell.load], settings
-        )
+        sample, cell.versions, heard = measure(PEERS[cell.peer], LOADS[cell.load], settings)
     except Unavailable as reason:
         cell.skipped = str(reason)
     except Failed as reason:
@@ -251,6 +243,4 @@ def _add_sample(cell: Cell, settings: Settings) -> None:
         cell.samples.append(sample)
         if heard:
             lines = heard.splitlines()
-            cell.problems.append(
-                f"{len(lines)} lines on the server's stderr, last: {lines[-1]}"
-            )
+            cell.problems.append(f"{len(lines)} lines on the server's stderr, last: {lines[-1]}")

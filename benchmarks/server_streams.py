@@ -94,9 +94,7 @@ async def start(
     context: ssl.SSLContext | None,
 ) -> int:
     """Listen with *start_server*, which is called as asyncio's is; return the port."""
-    server = await start_server(
-        HANDLERS[shape], LOOPBACK, port, ssl=context, backlog=BACKLOG
-    )
+    server = await start_server(HANDLERS[shape], LOOPBACK, port, ssl=context, backlog=BACKLOG)
     bound: int = server.sockets[0].getsockname()[1]
     # The caller sleeps for ever; a server nobody refers to may stop accepting.
     _kept.append(server)
@@ -108,9 +106,7 @@ async def start_unix(start_server: Starter, shape: Shape) -> int:
     number = os.getpid()
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(f"\0headrace-benchmark-{number}")
-    _kept.append(
-        await start_server(HANDLERS[shape], sock=listener, backlog=BACKLOG)
-    )
+    _kept.append(await start_server(HANDLERS[shape], sock=listener, backlog=BACKLOG))
     return number
 
 

@@ -17,9 +17,7 @@ from .server_streams import BACKLOG, LOOPBACK, READ_SIZE
 Announce = Callable[[int], None]
 
 
-def run_trio(
-    shape: Shape, port: int, context: ssl.SSLContext | None, announce: Announce
-) -> None:
+def run_trio(shape: Shape, port: int, context: ssl.SSLContext | None, announce: Announce) -> None:
     """Serve on trio for ever."""
     import trio
 
@@ -58,9 +56,7 @@ def run_trio(
     trio.run(main)
 
 
-def run_anyio(
-    shape: Shape, port: int, context: ssl.SSLContext | None, announce: Announce
-) -> None:
+def run_anyio(shape: Shape, port: int, context: ssl.SSLContext | None, announce: Announce) -> None:
     """Serve on anyio's asyncio backend for ever."""
     import anyio
     from anyio.abc import ByteStream
@@ -103,9 +99,7 @@ def run_anyio(
                 await handler(stream)
 
     async def main() -> None:
-        tcp = await anyio.create_tcp_listener(
-            local_host=LOOPBACK, local_port=port, backlog=BACKLOG
-        )
+        tcp = await anyio.create_tcp_listener(local_host=LOOPBACK, local_port=port, backlog=BACKLOG)
         listener = tcp if context is None else TLSListener(tcp, context)
         announce(tcp.extra(anyio.abc.SocketAttribute.local_port))
         await listener.serve(handle)

@@ -112,11 +112,7 @@ def _serve(peer: Peer, load: Load, port: int, context: ssl.SSLContext | None) ->
     if peer.loop in ("trio", "anyio"):
         from . import server_structured
 
-        run = (
-            server_structured.run_trio
-            if peer.loop == "trio"
-            else server_structured.run_anyio
-        )
+        run = server_structured.run_trio if peer.loop == "trio" else server_structured.run_anyio
         run(
             load.shape,
             port,
@@ -133,20 +129,12 @@ def _serve(peer: Peer, load: Load, port: int, context: ssl.SSLContext | None) ->
 
 def main(arguments: list[str] | None = None) -> int:
     """Serve until stopped; return at once, with a reason, where that cannot be."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.servers", description=__doc__
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.servers", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument(
-        "peer", choices=[name for name, peer in PEERS.items() if peer.loop != "C"]
-    )
+    parser.add_argument("peer", choices=[name for name, peer in PEERS.items() if peer.loop != "C"])
     parser.add_argument("load", choices=LOADS)
-    parser.add_argument(
-        "--port", type=int, default=0, help="0, the default, takes a free one"
-    )
-    parser.add_argument(
-        "--cert", help="PEM file with key and certificate, for the TLS loads"
-    )
+    parser.add_argument("--port", type=int, default=0, help="0, the default, takes a free one")
+    parser.add_argument("--cert", help="PEM file with key and certificate, for the TLS loads")
     options = parser.parse_args(arguments)
     peer, load = PEERS[options.peer], LOADS[options.load]
     if reason := peer.reason_to_skip(load):
@@ -165,9 +153,7 @@ def main(arguments: list[str] | None = None) -> int:
     # The runner stops us by SIGTERM; a traceback then would only be noise.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with contextlib.suppress(KeyboardInterrupt):
-        _serve(
-            peer, load, options.port, _tls_context(options.cert) if load.tls else None
-        )
+        _serve(peer, load, options.port, _tls_context(options.cert) if load.tls else None)
     return 0
 
 

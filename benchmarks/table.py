@@ -63,9 +63,7 @@ def load_table(cells: Sequence[Cell], load: str, base: str) -> Table | None:
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     # The C server is the limit, not a contender.
-    figures = [
-        cell.median("figure") for cell in measured if PEERS[cell.peer].loop != "C"
-    ]
+    figures = [cell.median("figure") for cell in measured if PEERS[cell.peer].loop != "C"]
     best = min((figure for figure in figures if figure is not None), default=None)
     for cell in measured:
         table.add_row(*_row(cell, base_figure(cells, load, base), best))
@@ -85,16 +83,10 @@ def print_report(console: Console, cells: Sequence[Cell], base: str) -> None:
     for peer, text in versions.items():
         console.print(f"[dim]{peer}: {text}[/]", highlight=False)
     if any(cell.spread() > SHAKY for cell in cells):
-        console.print(
-            f"~ rounds lie more than {SHAKY:.0%} apart: measure again, or longer."
-        )
+        console.print(f"~ rounds lie more than {SHAKY:.0%} apart: measure again, or longer.")
     reasons: dict[tuple[str, str], list[str]] = {}
     for cell in cells:
-        for reason in (
-            [cell.skipped] if cell.skipped else list(dict.fromkeys(cell.problems))
-        ):
+        for reason in [cell.skipped] if cell.skipped else list(dict.fromkeys(cell.problems)):
             reasons.setdefault((cell.peer, reason), []).append(cell.load)
     for (peer, reason), loads in reasons.items():
-        console.print(
-            f"{peer} ({', '.join(loads)}): {reason}", highlight=False, markup=False
-        )
+        console.print(f"{peer} ({', '.join(loads)}): {reason}", highlight=False, markup=False)

@@ -1,4 +1,5 @@
-"""A chat server of lines, which stops gracefully: everybody gets a goodbye, then the connections are closed.
+"""A chat server of lines, which stops gracefully: everybody gets a goodbye, then the connections
+are closed.
 
     python examples/chat_server.py --port 8889
     nc 127.0.0.1 8889                             in as many terminals as you like
@@ -61,7 +62,9 @@ class Room:
         self.tell("* the house closes")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GOODBYE_S):
-                await asyncio.gather(*(writer.drain() for writer in self.guests), return_exceptions=True)
+                await asyncio.gather(
+                    *(writer.drain() for writer in self.guests), return_exceptions=True
+                )
         for task in list(self.tasks):
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)

@@ -1,9 +1,10 @@
-"""A program of the system as a filter: what is written to its input comes back, changed, from its output.
+"""A program of the system as a filter: what is written to its input comes back, changed, from its
+output.
 
     python examples/filter.py the quick brown fox
 
-asyncio.create_subprocess_exec() makes its streams with the classes it finds in asyncio: within headrace.install() these are
-headrace's. The program here is sort, and any filter will do.
+asyncio.create_subprocess_exec() makes its streams with the classes it finds in asyncio: within
+headrace.install() these are headrace's. The program here is sort, and any filter will do.
 """
 
 import argparse
@@ -13,8 +14,11 @@ import headrace
 
 
 async def through(command: list[str], text: bytes) -> bytes:
-    """Return what *command* writes to its output when *text* is its input. Raises: RuntimeError if it fails."""
-    process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE)
+    """Return what *command* writes to its output when *text* is its input. Raises: RuntimeError if
+    it fails."""
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
     assert process.stdin is not None
     assert isinstance(process.stdout, headrace.StreamReader)
 

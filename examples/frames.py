@@ -17,7 +17,8 @@ MAX_FRAME_BYTES = 1024 * 1024
 
 
 async def read_frame(reader: headrace.StreamReader) -> bytes | None:
-    """Return the next message, or None at the end. Raises: ValueError if it is too long, IncompleteReadError if it is cut short."""
+    """Return the next message, or None at the end. Raises: ValueError if it is too long,
+    IncompleteReadError if it is cut short."""
     try:
         header = await reader.readexactly(4)
     except asyncio.IncompleteReadError as error:

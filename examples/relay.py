@@ -1,4 +1,5 @@
-"""A TCP relay: whoever connects here is connected there, byte for byte, both ways, with each end of input passed on.
+"""A TCP relay: whoever connects here is connected there, byte for byte, both ways, with each end of
+input passed on.
 
 python examples/relay.py --port 8893 --to example.org:80
 """
@@ -13,7 +14,8 @@ PIECE_BYTES = 65536
 
 
 async def copy(reader: headrace.StreamReader, writer: headrace.StreamWriter) -> int:
-    """Send everything from *reader* to *writer*, then the end of input; return how many bytes it was."""
+    """Send everything from *reader* to *writer*, then the end of input; return how many bytes it
+    was."""
     size = 0
     while data := await reader.read(PIECE_BYTES):
         writer.write(data)
@@ -24,9 +26,13 @@ async def copy(reader: headrace.StreamReader, writer: headrace.StreamWriter) -> 
     return size
 
 
-async def connect_through(reader: headrace.StreamReader, writer: headrace.StreamWriter, host: str, port: int) -> None:
+async def connect_through(
+    reader: headrace.StreamReader, writer: headrace.StreamWriter, host: str, port: int
+) -> None:
     try:
-        there_reader, there_writer = await headrace.open_connection(host, port, happy_eyeballs_delay=0.25)
+        there_reader, there_writer = await headrace.open_connection(
+            host, port, happy_eyeballs_delay=0.25
+        )
     except OSError as error:
         print(f"cannot connect to {host}:{port}: {error}", flush=True)
         writer.transport.abort()
@@ -49,7 +55,9 @@ async def main(host: str, port: int, to_host: str, to_port: int) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with await headrace.start_server(lambda r, w: connect_through(r, w, to_host, to_port), host, port) as server:
+    async with await headrace.start_server(
+        lambda r, w: connect_through(r, w, to_host, to_port), host, port
+    ) as server:
         host, port = server.sockets[0].getsockname()[:2]
         print(f"listening on {host} {port}", flush=True)
         await stop.wait()

@@ -1,9 +1,12 @@
-"""A counter that many clients share, as a service: bounds against bad clients, a shutdown that answers everybody, worker processes.
+"""A counter that many clients share, as a service: bounds against bad clients, a shutdown that
+answers everybody, worker processes.
 
     python examples/service.py --port 8888
-    python examples/service.py --port 8888 --workers 2     a counter in each process; SIGHUP replaces them
+    python examples/service.py --port 8888 --workers 2     a counter in each process,
+                                                           which SIGHUP replaces
 
-A client sends lines: "add NUMBER" or "get". Prints the address it listens on; Ctrl-C or SIGTERM lets connections finish.
+A client sends lines: "add NUMBER" or "get". Prints the address it listens on; Ctrl-C or SIGTERM
+lets connections finish.
 """
 
 import argparse
@@ -48,7 +51,9 @@ async def main(port: int, workers: int | None) -> None:
     async with server:
         host, port = server.sockets[0].getsockname()[:2]
         # Said when serve_forever() has begun to listen to signals.
-        asyncio.get_running_loop().call_soon(lambda: print(f"listening on {host} {port}", flush=True))
+        asyncio.get_running_loop().call_soon(
+            lambda: print(f"listening on {host} {port}", flush=True)
+        )
         print(await server.serve_forever())
 
 

@@ -14,7 +14,9 @@ import ssl
 import headrace
 
 
-async def converse(reader: headrace.StreamReader, writer: headrace.StreamWriter, context: ssl.SSLContext) -> None:
+async def converse(
+    reader: headrace.StreamReader, writer: headrace.StreamWriter, context: ssl.SSLContext
+) -> None:
     """Answer commands; STARTTLS upgrades, and only then is there a secret."""
     secure = False
     try:
@@ -45,7 +47,9 @@ async def serve(options: argparse.Namespace) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with await headrace.start_server(lambda r, w: converse(r, w, context), options.host, options.port) as server:
+    async with await headrace.start_server(
+        lambda r, w: converse(r, w, context), options.host, options.port
+    ) as server:
         host, port = server.sockets[0].getsockname()[:2]
         print(f"listening on {host} {port}", flush=True)
         await stop.wait()
@@ -62,7 +66,9 @@ async def talk(options: argparse.Namespace) -> None:
 
     await say("SECRET")
     await say("STARTTLS")
-    await writer.start_tls(ssl.create_default_context(cafile=options.authority), server_hostname=options.name)
+    await writer.start_tls(
+        ssl.create_default_context(cafile=options.authority), server_hostname=options.name
+    )
     print(f"now {writer.get_extra_info('ssl_object').version()}")
     await say("SECRET")
     await say("QUIT")
@@ -77,7 +83,11 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, default=8892, help="serve with 0: any that is free")
     parser.add_argument("--certificate", help="serve: file of the certificate chain")
     parser.add_argument("--key", help="serve: file of its key, where that is another")
-    parser.add_argument("--authority", help="talk: file of the certificates to trust (default: the system's)")
-    parser.add_argument("--name", default="localhost", help="talk: the server's name in its certificate")
+    parser.add_argument(
+        "--authority", help="talk: file of the certificates to trust (default: the system's)"
+    )
+    parser.add_argument(
+        "--name", default="localhost", help="talk: the server's name in its certificate"
+    )
     options = parser.parse_args()
     asyncio.run(serve(options) if options.what == "serve" else talk(options))

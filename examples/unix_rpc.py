@@ -16,7 +16,11 @@ from typing import Any
 
 import headrace
 
-FUNCTIONS = {"add": lambda *numbers: sum(numbers), "multiply": lambda *numbers: math.prod(numbers), "echo": lambda *values: list(values)}
+FUNCTIONS = {
+    "add": lambda *numbers: sum(numbers),
+    "multiply": lambda *numbers: math.prod(numbers),
+    "echo": lambda *values: list(values),
+}
 
 
 def perform(line: bytes) -> dict[str, Any]:
@@ -33,7 +37,10 @@ async def answer(reader: headrace.StreamReader, writer: headrace.StreamWriter) -
         while line := await reader.readline():
             writer.write(json.dumps(perform(line)).encode() + b"\n")
             await writer.drain()
-    except (ConnectionError, ValueError) as error:  # ValueError: not JSON, or a line above the limit
+    except (
+        ConnectionError,
+        ValueError,
+    ) as error:  # ValueError: not JSON, or a line above the limit
         print(f"dropped a client: {error}", flush=True)
     finally:
         writer.close()
@@ -49,11 +56,15 @@ class Client:
         self.receiving = asyncio.create_task(self.receive(reader))
 
     async def call(self, function: str, *arguments: object) -> Any:
-        """Return what *function* returns. Raises: RuntimeError with the server's words, ConnectionError if it is gone."""
+        """Return what *function* returns. Raises: RuntimeError with the server's words,
+        ConnectionError if it is gone."""
         number = next(self.numbers)
         self.waiting[number] = asyncio.get_running_loop().create_future()
         try:
-            self.writer.write(json.dumps({"id": number, "function": function, "arguments": arguments}).encode() + b"\n")
+            self.writer.write(
+                json.dumps({"id": number, "function": function, "arguments": arguments}).encode()
+                + b"\n"
+            )
             await self.writer.drain()
             return await self.waiting[number]
         finally:

@@ -1,8 +1,9 @@
 """What every test shares: which streams, on which loop, and the checks that follow each test.
 
-``streams`` is asyncio's own streams first, then headrace's, so that a behaviour test shows that the behaviour is asyncio's before
-it shows that it is ours. ``run`` runs a coroutine on every kind of loop. A test fails when the loop's exception handler was called without
-being expected, when a descriptor is left open, or on any warning (see pyproject.toml).
+``streams`` is asyncio's own streams first, then headrace's, so that a behaviour test shows that the
+behaviour is asyncio's before it shows that it is ours. ``run`` runs a coroutine on every kind of
+loop. A test fails when the loop's exception handler was called without being expected, when a
+descriptor is left open, or on any warning (see pyproject.toml).
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
-from support import properties  # noqa: F401 (it registers a profile, which the command line may name)
+from support import (
+    properties,  # noqa: F401 (it registers a profile, which the command line may name)
+)
 from support.certificates import tls  # noqa: F401 (a fixture)
 
-# On purpose, where it is pure Python: neither this process nor the others that tests start are warned.
+# On purpose, where it is pure Python: neither this process nor the others that tests start are
+# warned.
 os.environ.setdefault("HEADRACE_NO_EXTENSIONS", "1")
 
 import headrace
@@ -35,7 +39,12 @@ try:
 except ImportError:  # the loop is optional, and so are its tests
     uvloop = None
 
-LOOP_KINDS = ["asyncio", "debug", *(["eager"] if sys.version_info >= (3, 12) else []), *(["uvloop"] if uvloop else [])]
+LOOP_KINDS = [
+    "asyncio",
+    "debug",
+    *(["eager"] if sys.version_info >= (3, 12) else []),
+    *(["uvloop"] if uvloop else []),
+]
 # headrace's ways to a socket here: each test of its streams runs on each.
 WAYS = ["native", "portable"] if backend.native is not None else ["portable"]
 TIMEOUT_S = 20.0
@@ -58,17 +67,21 @@ OURS.name = "headrace"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuse to test another build than the one that HEADRACE_EXPECT_BUILD (compiled or pure) names."""
+    """Refuse to test another build than the one that HEADRACE_EXPECT_BUILD (compiled or pure)
+    names."""
     expected = os.environ.get("HEADRACE_EXPECT_BUILD")
     if expected and doctor.build() != expected:
-        raise pytest.UsageError(f"the {expected} build was to be tested, and {headrace.__file__} is {doctor.build()}")
+        raise pytest.UsageError(
+            f"the {expected} build was to be tested, and {headrace.__file__} is {doctor.build()}"
+        )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what noxfile.py does not run everywhere: what is slow and about the system, what runs on asyncio's own streams, and what
-    runs in debug mode. Leave out what others run.
+    """Mark what noxfile.py does not run everywhere: what is slow and about the system, what runs on
+    asyncio's own streams, and what runs in debug mode. Leave out what others run.
 
-    The pure build has the portable way only, and runs it on every kind of loop; the other build does so on the two that are unlike.
+    The pure build has the portable way only, and runs it on every kind of loop; the other build
+    does so on the two that are unlike.
     """
     if "native" in WAYS:
         items[:] = [item for item in items if not is_left_to_the_pure_build(item)]
@@ -82,26 +95,32 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Keep what is there before the first test out of every later collection: each test ends with one, and they took half the time."""
+    """Keep what is there before the first test out of every later collection: each test ends with
+    one, and they took half the time."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish() -> None:
-    """Let the collector see again what it was kept from: hypothesis, which may be imported last of all, asks it who refers to an object."""
+    """Let the collector see again what it was kept from: hypothesis, which may be imported last of
+    all, asks it who refers to an object."""
     gc.unfreeze()
 
 
 def parameters(item: pytest.Item) -> dict[str, object]:
-    """Return what *item* is one variant with: the values of its parameters, and of its fixtures'."""
+    """Return what *item* is one variant with: the values of its parameters, and of its
+    fixtures'."""
     return item.callspec.params if hasattr(item, "callspec") else {}
 
 
 def is_left_to_the_pure_build(item: pytest.Item) -> bool:
     """Tell whether *item* is about the portable way on a variant of asyncio's loop."""
     given = parameters(item)
-    return "portable" in (given.get("streams"), given.get("ours")) and given.get("loop_kind") in ("debug", "eager")
+    return "portable" in (given.get("streams"), given.get("ours")) and given.get("loop_kind") in (
+        "debug",
+        "eager",
+    )
 
 
 def new_loop(kind: str) -> asyncio.AbstractEventLoop:
@@ -117,25 +136,31 @@ def new_loop(kind: str) -> asyncio.AbstractEventLoop:
 
 
 class Run:
-    """Runs coroutines on one kind of loop, a fresh loop each; ``errors`` collects what the loop's exception handler was told."""
+    """Runs coroutines on one kind of loop, a fresh loop each; ``errors`` collects what the loop's
+    exception handler was told."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self.errors: list[dict[str, Any]] = []
         self.errors_expected = False
 
-    def __call__(self, main: Callable[[], Awaitable[Any]] | Awaitable[Any], timeout_s: float = TIMEOUT_S) -> Any:
+    def __call__(
+        self, main: Callable[[], Awaitable[Any]] | Awaitable[Any], timeout_s: float = TIMEOUT_S
+    ) -> Any:
         async def bounded() -> Any:
             loop = asyncio.get_running_loop()
             loop.set_exception_handler(lambda _, context: self.errors.append(context))
             async with asyncio.timeout(timeout_s):
                 return await (main() if callable(main) else main)
 
-        with asyncio.Runner(loop_factory=lambda: new_loop(self.kind), debug=True if self.kind == "debug" else None) as runner:
+        with asyncio.Runner(
+            loop_factory=lambda: new_loop(self.kind), debug=True if self.kind == "debug" else None
+        ) as runner:
             return runner.run(bounded())
 
     def expect_errors(self) -> list[dict[str, Any]]:
-        """Say that this test provokes calls of the exception handler; return the list they go to."""
+        """Say that this test provokes calls of the exception handler; return the list they go
+        to."""
         self.errors_expected = True
         return self.errors
 
@@ -147,20 +172,23 @@ def loop_kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def _libuv_opens_its_signal_pipe() -> None:
-    """libuv opens one pipe for the life of the process with its first loop: no leak of the test that happens to be first."""
+    """libuv opens one pipe for the life of the process with its first loop: no leak of the test
+    that happens to be first."""
     if uvloop is not None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(asyncio.sleep(0))
 
 
 def shows_a_defect(item: pytest.Item) -> pytest.Mark | None:
-    """Return the mark ``defect("gh-…")`` where *item* runs on asyncio's streams, which may then fail."""
+    """Return the mark ``defect("gh-…")`` where *item* runs on asyncio's streams, which may then
+    fail."""
     return item.get_closest_marker("defect") if parameters(item).get("streams") == "stock" else None
 
 
 @contextlib.contextmanager
 def unheard() -> Iterator[None]:
-    """Let nobody hear of what is unclosed, unawaited or unraisable inside the block, or is collected at its end."""
+    """Let nobody hear of what is unclosed, unawaited or unraisable inside the block, or is
+    collected at its end."""
     hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
     try:
         with warnings.catch_warnings():
@@ -175,7 +203,8 @@ def unheard() -> Iterator[None]:
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Let a test that shows a defect fail on asyncio's streams, unheard.
 
-    The test is called here, as pytest does it: in a wrapper of that call the exception, and so what failed, would still be held.
+    The test is called here, as pytest does it: in a wrapper of that call the exception, and so what
+    failed, would still be held.
     """
     mark = shows_a_defect(pyfuncitem)
     if mark is None:
@@ -183,7 +212,9 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     failed = False
     with unheard():
         try:
-            pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames})
+            pyfuncitem.obj(
+                **{name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+            )
         except (Exception, asyncio.CancelledError, pytest.fail.Exception):
             failed = True
     if failed:
@@ -208,8 +239,11 @@ def run(loop_kind: str, request: pytest.FixtureRequest) -> Iterator[Run]:
 
 
 @pytest.fixture(params=["stock", *WAYS])
-def streams(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
-    """asyncio's streams, then ours, each way. A test marked ``defect("gh-…")`` shows a defect of asyncio's: there it may fail."""
+def streams(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> types.SimpleNamespace:
+    """asyncio's streams, then ours, each way. A test marked ``defect("gh-…")`` shows a defect of
+    asyncio's: there it may fail."""
     if request.param == "stock":
         return STOCK
     monkeypatch.setenv(backend.VARIABLE, request.param)
@@ -225,7 +259,8 @@ def ours(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> typ
 
 @pytest.fixture(params=[kind for kind in ("asyncio", "uvloop") if kind in LOOP_KINDS])
 def run_on(request: pytest.FixtureRequest) -> Callable[[Callable[[], Awaitable[Any]]], Any]:
-    """Run a coroutine that starts processes on a loop of one kind: with more patience than ``run`` has, and without its checks."""
+    """Run a coroutine that starts processes on a loop of one kind: with more patience than ``run``
+    has, and without its checks."""
 
     def run(main: Callable[[], Awaitable[Any]]) -> Any:
         with asyncio.Runner(loop_factory=lambda: new_loop(request.param)) as runner:
@@ -243,7 +278,8 @@ def native(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
 
 @pytest.fixture
 def closed_port() -> Iterator[int]:
-    """A port of loopback on which nobody listens, and that is taken: a client that the system gave the same port would reach itself."""
+    """A port of loopback on which nobody listens, and that is taken: a client that the system gave
+    the same port would reach itself."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         yield sock.getsockname()[1]

@@ -56,16 +56,23 @@ __all__ = (
 )
 __version__ = "0.1.0"
 
-# Who has a compiler, or a wheel, has the compiled build; elsewhere pip falls back in silence. Who means it says so, as when building.
-if sys.platform == "linux" and backend.native is None and os.environ.get("HEADRACE_NO_EXTENSIONS", "") in ("", "0"):
+# Who has a compiler, or a wheel, has the compiled build; elsewhere pip falls back in silence. Who
+# means it says so, as when building.
+if (
+    sys.platform == "linux"
+    and backend.native is None
+    and os.environ.get("HEADRACE_NO_EXTENSIONS", "") in ("", "0")
+):
     warnings.warn(
-        "headrace runs as pure Python here, several times slower than compiled: `headrace doctor` says what to do; "
+        "headrace runs as pure Python here, several times slower than compiled: `headrace doctor` "
+        "says what to do; "
         "HEADRACE_NO_EXTENSIONS=1 in the environment says that it is meant",
         RuntimeWarning,
         stacklevel=2,
     )
 
-# Loaded when they are first asked for: a program that only uses streams does not pay for the server.
+# Loaded when they are first asked for: a program that only uses streams does not pay for the
+# server.
 _LATER = {
     "Certificates": "headrace._server.certificates",
     "Connection": "headrace._server.connection",
@@ -93,4 +100,7 @@ if not TYPE_CHECKING:  # to a checker, every name would exist
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATER, "metrics"} - {"TYPE_CHECKING", "Any", "backend", "importlib", "os", "sys", "warnings"})
+    return sorted(
+        {*globals(), *_LATER, "metrics"}
+        - {"TYPE_CHECKING", "Any", "backend", "importlib", "os", "sys", "warnings"}
+    )

@@ -1,4 +1,5 @@
-"""What servers do, for Prometheus: a collector over their statistics, and a small HTTP endpoint that answers scrapes."""
+"""What servers do, for Prometheus: a collector over their statistics, and a small HTTP endpoint
+that answers scrapes."""
 
 from __future__ import annotations
 
@@ -24,15 +25,19 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
     from prometheus_client.registry import Collector
 
-# The default port of OpenTelemetry's Prometheus exporters (OpenTelemetry specification, OTEL_EXPORTER_PROMETHEUS_PORT).
+# The default port of OpenTelemetry's Prometheus exporters (OpenTelemetry specification,
+# OTEL_EXPORTER_PROMETHEUS_PORT).
 PORT = 9464
 PATH = "/metrics"
-# Enough for what Prometheus and browsers send, and what a stranger can make this process keep. Not measured.
+# Enough for what Prometheus and browsers send, and what a stranger can make this process keep. Not
+# measured.
 HEAD_BYTES = 8192
-# For the request, and then for the answer: Prometheus gives a scrape 10 s by default (its configuration, scrape_timeout).
+# For the request, and then for the answer: Prometheus gives a scrape 10 s by default (its
+# configuration, scrape_timeout).
 PATIENCE_S = 10.0
 END_OF_HEAD = b"\r\n\r\n"
-# RFC 9112, 3 and 5, with tokens as in RFC 9110, 5.6.2. The target and the values are looked at where they are used.
+# RFC 9112, 3 and 5, with tokens as in RFC 9110, 5.6.2. The target and the values are looked at
+# where they are used.
 TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 REQUEST_LINE = re.compile(rf"({TOKEN}) ([!-~]+) HTTP/1\.(\d)")
 FIELD = re.compile(rf"({TOKEN}):[ \t]*([ \t!-~\x80-\xff]*)")
@@ -40,26 +45,96 @@ FIELD = re.compile(rf"({TOKEN}):[ \t]*([ \t!-~\x80-\xff]*)")
 # Name, unit (it ends the name), attribute of Statistics, help.
 GAUGES = (
     ("uptime", "seconds", "uptime", "Time since the server began to listen."),
-    ("connections_open", "", "open", "Connections that are open now, those in a handshake among them."),
-    ("connections_limit", "", "max_connections", "How many connections may be open; absent where there is no bound."),
-    ("accepting", "", "accepting", "1 while new connections are accepted, 0 while they wait or are refused."),
-    ("connections_negotiating", "", "negotiating", "Open connections in a TLS handshake or before the end of their PROXY header."),
-    ("buffered", "bytes", "buffered_bytes", "Bytes received that no handler has read yet, or written and not sent yet."),
-    ("draining", "", "draining", "1 while the server waits for its last connections to end, else 0."),
-    ("last_drain", "seconds", "drain_seconds", "How long the last shutdown took; absent before there was one."),
+    (
+        "connections_open",
+        "",
+        "open",
+        "Connections that are open now, those in a handshake among them.",
+    ),
+    (
+        "connections_limit",
+        "",
+        "max_connections",
+        "How many connections may be open; absent where there is no bound.",
+    ),
+    (
+        "accepting",
+        "",
+        "accepting",
+        "1 while new connections are accepted, 0 while they wait or are refused.",
+    ),
+    (
+        "connections_negotiating",
+        "",
+        "negotiating",
+        "Open connections in a TLS handshake or before the end of their PROXY header.",
+    ),
+    (
+        "buffered",
+        "bytes",
+        "buffered_bytes",
+        "Bytes received that no handler has read yet, or written and not sent yet.",
+    ),
+    (
+        "draining",
+        "",
+        "draining",
+        "1 while the server waits for its last connections to end, else 0.",
+    ),
+    (
+        "last_drain",
+        "seconds",
+        "drain_seconds",
+        "How long the last shutdown took; absent before there was one.",
+    ),
 )
 COUNTERS = (
-    ("connections_accepted", "", "accepted", "Connections accepted, those that were turned away among them."),
+    (
+        "connections_accepted",
+        "",
+        "accepted",
+        "Connections accepted, those that were turned away among them.",
+    ),
     ("handlers", "", "handled", "Handlers that have ended, those that raised among them."),
-    ("received", "bytes", "received_bytes", "Bytes received, as handlers see them: without TLS and the PROXY protocol."),
-    ("sent", "bytes", "sent_bytes", "Bytes sent, as handlers see them: without TLS and the PROXY protocol."),
+    (
+        "received",
+        "bytes",
+        "received_bytes",
+        "Bytes received, as handlers see them: without TLS and the PROXY protocol.",
+    ),
+    (
+        "sent",
+        "bytes",
+        "sent_bytes",
+        "Bytes sent, as handlers see them: without TLS and the PROXY protocol.",
+    ),
 )
 # Name, label, attribute of Statistics, help.
 COUNTERS_BY_REASON = (
-    ("connections_refused", "reason", "refused", "Connections turned away when they were accepted, by reason."),
-    ("connections_closed_by_server", "reason", "ended", "Connections that the server has ended, by reason."),
-    ("handler_errors", "kind", "errors", "Handlers that have raised what no peer has caused, by the exception's class."),
-    ("handshake_failures", "cause", "failed", "TLS handshakes and PROXY headers that failed, by cause."),
+    (
+        "connections_refused",
+        "reason",
+        "refused",
+        "Connections turned away when they were accepted, by reason.",
+    ),
+    (
+        "connections_closed_by_server",
+        "reason",
+        "ended",
+        "Connections that the server has ended, by reason.",
+    ),
+    (
+        "handler_errors",
+        "kind",
+        "errors",
+        "Handlers that have raised what no peer has caused, by the exception's class.",
+    ),
+    (
+        "handshake_failures",
+        "cause",
+        "failed",
+        "TLS handshakes and PROXY headers that failed, by cause.",
+    ),
 )
 
 
@@ -77,12 +152,15 @@ class Measured(Protocol):
 
 
 class StatisticsCollector:
-    """A collector of prometheus_client for the figures of *servers*, each under the label ``server`` with its name.
+    """A collector of prometheus_client for the figures of *servers*, each under the label
+    ``server`` with its name.
 
-    Register it (``REGISTRY.register(StatisticsCollector(server))``) where the program has an endpoint of its own; serve_metrics() needs
-    no such thing. Each collection asks for new statistics, in the thread that collects.
+    Register it (``REGISTRY.register(StatisticsCollector(server))``) where the program has an
+    endpoint of its own; serve_metrics() needs no such thing. Each collection asks for new
+    statistics, in the thread that collects.
 
-    Raises: ImportError where prometheus_client is not installed; ValueError for no server, or two of one name.
+    Raises: ImportError where prometheus_client is not installed; ValueError for no server, or two
+    of one name.
     """
 
     def __init__(self, *servers: Measured) -> None:
@@ -93,7 +171,9 @@ class StatisticsCollector:
         for server in servers:
             # It would make every scrape invalid.
             if server.name in names:
-                raise ValueError(f"two servers are called {server.name!r}: give each a name of its own")
+                raise ValueError(
+                    f"two servers are called {server.name!r}: give each a name of its own"
+                )
             names.add(server.name)
         self._servers = servers
 
@@ -121,20 +201,25 @@ class StatisticsCollector:
             yield counter
 
 
-async def serve_metrics(*servers: Measured, host: str = "127.0.0.1", port: int = PORT, registry: Collector | None = None) -> Server:
-    """Answer Prometheus' scrapes of *servers* at ``http://host:port/metrics``; return the Server, which is the caller's to close.
+async def serve_metrics(
+    *servers: Measured, host: str = "127.0.0.1", port: int = PORT, registry: Collector | None = None
+) -> Server:
+    """Answer Prometheus' scrapes of *servers* at ``http://host:port/metrics``; return the Server,
+    which is the caller's to close.
 
-    The text is OpenMetrics or Prometheus' own, as the Accept header asks. A client has 10 seconds to send its request, of at most 8 KiB,
-    and 10 to take the answer. It is plain HTTP without passwords: leave it on loopback or on a network that is yours.
+    The text is OpenMetrics or Prometheus' own, as the Accept header asks. A client has 10 seconds
+    to send its request, of at most 8 KiB, and 10 to take the answer. It is plain HTTP without
+    passwords: leave it on loopback or on a network that is yours.
 
     Args:
         servers: what has a ``name`` and ``statistics()``. Each name must be there once.
         host, port: where to listen, as for start_server(); port 0 for one that is free.
-        registry: further metrics to answer, for example ``prometheus_client.REGISTRY``; it is not changed. It is asked in the loop's
-            thread, and must not hold a StatisticsCollector of the same servers. What it raises is logged and answered with status 500.
+        registry: further metrics to answer, for example ``prometheus_client.REGISTRY``; it is not
+            changed. It is asked in the loop's thread, and must not hold a StatisticsCollector of
+            the same servers. What it raises is logged and answered with status 500.
 
-    Raises: ImportError where prometheus_client is not installed; ValueError for no server, or two of one name; OSError where the
-    address cannot be bound.
+    Raises: ImportError where prometheus_client is not installed; ValueError for no server, or two
+    of one name; OSError where the address cannot be bound.
     Cancellation: safe; nothing is left listening.
     """
     collector = StatisticsCollector(*servers)
@@ -146,21 +231,28 @@ async def serve_metrics(*servers: Measured, host: str = "127.0.0.1", port: int =
         both.register(registry)
     try:
         # A reader's limit does not count the separator.
-        return await start_server(functools.partial(_serve, both), host, port, limit=HEAD_BYTES - len(END_OF_HEAD))
+        return await start_server(
+            functools.partial(_serve, both), host, port, limit=HEAD_BYTES - len(END_OF_HEAD)
+        )
     except socket.gaierror:  # it names the host, and its number is none of errno's
         raise
     except OSError as error:
         if error.errno is None:
             raise
         # The program has other ports, and the message is often all that is read.
-        raise OSError(error.errno, f"the metrics cannot be served on {host} port {port}: {os.strerror(error.errno)}") from error
+        raise OSError(
+            error.errno,
+            f"the metrics cannot be served on {host} port {port}: {os.strerror(error.errno)}",
+        ) from error
 
 
 def _check_installed() -> None:
     try:
         import prometheus_client  # noqa: F401
     except ImportError as error:
-        raise ImportError("metrics need the package prometheus_client: pip install 'headrace[metrics]'") from error
+        raise ImportError(
+            "metrics need the package prometheus_client: pip install 'headrace[metrics]'"
+        ) from error
 
 
 async def _serve(registry: Collector, reader: StreamReader, writer: StreamWriter) -> None:
@@ -169,7 +261,8 @@ async def _serve(registry: Collector, reader: StreamReader, writer: StreamWriter
         response = await _response(registry, reader)
         async with asyncio.timeout(PATIENCE_S):
             writer.write(response)
-            # To close while bytes of the client are unread would reset the connection, and it might lose the answer (RFC 9112, 9.6).
+            # To close while bytes of the client are unread would reset the connection, and it might
+            # lose the answer (RFC 9112, 9.6).
             writer.write_eof()
             while await reader.read(HEAD_BYTES):
                 pass
@@ -232,7 +325,10 @@ def _encoder(accept: str) -> tuple[Callable[[Collector], bytes], str]:
 
     try:
         return choose_encoder(accept)
-    except (TypeError, ValueError):  # a version that is no number; Accept may be disregarded (RFC 9110, 12.4.1)
+    except (
+        TypeError,
+        ValueError,
+    ):  # a version that is no number; Accept may be disregarded (RFC 9110, 12.4.1)
         return choose_encoder("")
 
 

@@ -1,4 +1,5 @@
-"""The headrace command: a program runs as under python itself, doctor tells the truth, the demo runs to its end."""
+"""The headrace command: a program runs as under python itself, doctor tells the truth, the demo
+runs to its end."""
 
 from __future__ import annotations
 
@@ -21,16 +22,27 @@ PRINT_ENVIRONMENT = """\
 import json, sys, __main__, asyncio
 if __name__ == "__main__":
     print(json.dumps({
-        "argv": sys.argv, "path": sys.path[0], "file": __file__, "main": __main__.__dict__ is globals(),
+        "argv": sys.argv, "path": sys.path[0], "file": __file__,
+        "main": __main__.__dict__ is globals(),
         "ours": asyncio.StreamReader.__module__.startswith("headrace"), "package": __package__,
     }))
 """
 
 
-def headrace_command(*arguments: str, cwd: Path | None = None, status: int = 0) -> subprocess.CompletedProcess[str]:
+def headrace_command(
+    *arguments: str, cwd: Path | None = None, status: int = 0
+) -> subprocess.CompletedProcess[str]:
     """Run the command in a process of its own."""
     command = [sys.executable, "-m", "headrace", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, cwd=cwd, check=False, env=environment())
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        cwd=cwd,
+        check=False,
+        env=environment(),
+    )
     assert done.returncode == status, done
     return done
 
@@ -44,7 +56,13 @@ def environment() -> dict[str, str]:
 def python(*arguments: str, cwd: Path) -> dict[str, object]:
     """Return what PRINT_ENVIRONMENT prints under python itself."""
     done = subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, timeout=TIMEOUT_S, cwd=cwd, check=True, env=environment()
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        cwd=cwd,
+        check=True,
+        env=environment(),
     )
     return json.loads(done.stdout)
 
@@ -64,7 +82,8 @@ ARGUMENTS = ["a", "--loop", "uvloop", "-m", "x", "--", "--help", ""]
     ],
 )
 def test_run_is_as_python(tmp_path: Path, how: list[str]) -> None:
-    """sys.argv, sys.path[0], __file__, __package__ and __main__ are python's own, for scripts, links, directories and modules."""
+    """sys.argv, sys.path[0], __file__, __package__ and __main__ are python's own, for scripts,
+    links, directories and modules."""
     directory = tmp_path / "directory"
     directory.mkdir()
     for name in ("program.py", "__main__.py"):
@@ -86,7 +105,8 @@ def test_run_is_as_python(tmp_path: Path, how: list[str]) -> None:
         ("1 / 0", 1, "ZeroDivisionError: division by zero\n"),
         # A shell starts what runs in the background with SIGINT ignored.
         (
-            "import os, signal; signal.signal(signal.SIGINT, signal.default_int_handler); os.kill(os.getpid(), signal.SIGINT)",
+            "import os, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+            "os.kill(os.getpid(), signal.SIGINT)",
             -2,
             "KeyboardInterrupt\n",
         ),
@@ -95,27 +115,36 @@ def test_run_is_as_python(tmp_path: Path, how: list[str]) -> None:
 def test_run_ends_as_the_program_ends(tmp_path: Path, code: str, status: int, errors: str) -> None:
     """The exit status and the last line of a traceback are those of the program."""
     (tmp_path / "program.py").write_text(code)
-    assert headrace_command("run", "program.py", cwd=tmp_path, status=status).stderr.endswith(errors)
+    assert headrace_command("run", "program.py", cwd=tmp_path, status=status).stderr.endswith(
+        errors
+    )
 
 
 def test_run_keeps_the_main_module(tmp_path: Path) -> None:
-    """__main__ is the program's still when its last line has run: atexit functions find its names, and pickle its classes."""
+    """__main__ is the program's still when its last line has run: atexit functions find its names,
+    and pickle its classes."""
     (tmp_path / "program.py").write_text(
         "import atexit, pickle, sys\n"
         "class Thing: pass\n"
-        "atexit.register(lambda: print(type(pickle.loads(pickle.dumps(Thing()))), sys.modules['__main__'].__dict__ is globals()))\n"
+        "atexit.register(lambda: print(type(pickle.loads(pickle.dumps(Thing()))), "
+        "sys.modules['__main__'].__dict__ is globals()))\n"
     )
     for how in (["program.py"], ["-m", "program"]):
-        assert headrace_command("run", *how, cwd=tmp_path).stdout == "<class '__main__.Thing'> True\n"
+        assert (
+            headrace_command("run", *how, cwd=tmp_path).stdout == "<class '__main__.Thing'> True\n"
+        )
 
 
 def test_run_with_uvloop(tmp_path: Path) -> None:
     """--loop uvloop makes uvloop the loop of asyncio.run()."""
     pytest.importorskip("uvloop")
     (tmp_path / "program.py").write_text(
-        "import asyncio\nasync def main(): print(type(asyncio.get_running_loop()).__module__)\nasyncio.run(main())"
+        "import asyncio\nasync def main(): "
+        "print(type(asyncio.get_running_loop()).__module__)\nasyncio.run(main())"
     )
-    assert headrace_command("run", "--loop", "uvloop", "program.py", cwd=tmp_path).stdout.startswith("uvloop")
+    assert headrace_command(
+        "run", "--loop", "uvloop", "program.py", cwd=tmp_path
+    ).stdout.startswith("uvloop")
     assert headrace_command("run", "program.py", cwd=tmp_path).stdout.startswith("asyncio")
 
 
@@ -140,7 +169,10 @@ def test_run_serves(tmp_path: Path) -> None:
 def test_run_without_a_program_says_what_is_missing() -> None:
     """No program, and one that is not there, are one line each and status 2."""
     assert "run: what?" in headrace_command("run", status=2).stderr
-    assert headrace_command("run", "/nowhere.py", status=2).stderr == "headrace run: can't open '/nowhere.py': no such file\n"
+    assert (
+        headrace_command("run", "/nowhere.py", status=2).stderr
+        == "headrace run: can't open '/nowhere.py': no such file\n"
+    )
 
 
 @pytest.mark.parametrize("command", [[], ["run"], ["doctor"], ["demo"]])
@@ -152,10 +184,15 @@ def test_help_has_examples(command: list[str], capsys: pytest.CaptureFixture[str
 
 
 def test_extras_that_are_named(capsys: pytest.CaptureFixture[str]) -> None:
-    """Every extra that the README, the guide and the command name is one, and the README names each."""
+    """Every extra that the README, the guide and the command name is one, and the README names
+    each."""
     root = Path(__file__).parents[2]
     named = {}
-    for path in [root / "README.md", *root.glob("docs/*.md"), *(root / "src" / "headrace").rglob("*.py")]:
+    for path in [
+        root / "README.md",
+        *root.glob("docs/*.md"),
+        *(root / "src" / "headrace").rglob("*.py"),
+    ]:
         named[path.name] = set(re.findall(r"headrace\[(\w+)\]", path.read_text()))
     with (root / "pyproject.toml").open("rb") as file:
         extras = set(tomllib.load(file)["project"]["optional-dependencies"])
@@ -170,7 +207,8 @@ def test_the_command_alone_prints_its_help(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_doctor_in_json() -> None:
-    """doctor --json holds the version, the build of each module, the loops, and the way of connections with its reason."""
+    """doctor --json holds the version, the build of each module, the loops, and the way of
+    connections with its reason."""
     found = json.loads(headrace_command("doctor", "--json").stdout)
     assert found["headrace"] == headrace.__version__
     assert found["build"] == doctor.build()
@@ -179,14 +217,21 @@ def test_doctor_in_json() -> None:
         assert (name in found["connections"]) == (version is not None)
     for choice in found["connections"].values():
         assert choice["reason"]
-        assert choice["watches_epoll"] == (doctor.build() == "compiled") == (choice["obstacle"] is None)
+        assert (
+            choice["watches_epoll"]
+            == (doctor.build() == "compiled")
+            == (choice["obstacle"] is None)
+        )
     assert found["openssl"].startswith("OpenSSL")
     assert found["installed"] is False
 
 
 @pytest.mark.parametrize(("futures", "said"), [("public", True), ("fields", False), (None, False)])
-def test_doctor_says_which_futures(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, futures, said) -> None:
-    """Doctor says where asyncio's futures are not as expected, so that their public methods are used; on the Pythons here they are."""
+def test_doctor_says_which_futures(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, futures, said
+) -> None:
+    """Doctor says where asyncio's futures are not as expected, so that their public methods are
+    used; on the Pythons here they are."""
     assert doctor.futures() in ("fields", None)
     monkeypatch.setattr(doctor, "futures", lambda: futures)
     doctor.doctor()
@@ -202,11 +247,15 @@ def test_doctor_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     assert "headrace._streams.reader" in words
     for name, version in doctor.findings()["loops"].items():
         assert (f"Connections on {name}'s loop take the" in words) == (version is not None)
-    assert ("Tried: asyncio's loop goes on telling of an epoll set" in words) == (doctor.build() == "compiled")
+    assert ("Tried: asyncio's loop goes on telling of an epoll set" in words) == (
+        doctor.build() == "compiled"
+    )
     assert "mean headrace's in this process" in words
 
 
-def test_doctor_says_why_a_loop_is_unfit(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_says_why_a_loop_is_unfit(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where trying a loop has shown that it cannot take the native way, doctor says so, and why."""
 
     async def deaf(loop: object) -> str:
@@ -215,19 +264,30 @@ def test_doctor_says_why_a_loop_is_unfit(capsys: pytest.CaptureFixture[str], mon
     monkeypatch.setattr(doctor, "epoll_obstacle", deaf)
     monkeypatch.setattr(doctor, "platform_obstacle", lambda: None)
     assert doctor.doctor() == 0
-    assert "Tried: asyncio's loop cannot take the native way: its add_reader() is deaf.\n" in capsys.readouterr().out
+    assert (
+        "Tried: asyncio's loop cannot take the native way: its add_reader() is deaf.\n"
+        in capsys.readouterr().out
+    )
 
 
-def test_require_compiled_is_the_exit_status(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """--require-compiled ends with status 1 on the pure build and on a mixed one, and with 0 on the compiled one."""
-    for states, status in (({"a": True, "b": True}, 0), ({"a": False, "b": False}, 1), ({"a": True, "b": False}, 1)):
+def test_require_compiled_is_the_exit_status(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--require-compiled ends with status 1 on the pure build and on a mixed one, and with 0 on the
+    compiled one."""
+    for states, status in (
+        ({"a": True, "b": True}, 0),
+        ({"a": False, "b": False}, 1),
+        ({"a": True, "b": False}, 1),
+    ):
         monkeypatch.setattr(doctor, "modules", lambda states=states: states)
         assert doctor.doctor(require_compiled=True) == status
     assert "the build is mixed, not compiled" in capsys.readouterr().err
 
 
 def test_demo() -> None:
-    """The demo shows its five programs and a row of figures for each load, and needs no terminal."""
+    """The demo shows its five programs and a row of figures for each load, and needs no
+    terminal."""
     pytest.importorskip("rich")
     out = headrace_command("demo", "--quick", "--loop", "asyncio").stdout
     assert "received 'HELLO, STREAMS'" in out
@@ -237,7 +297,9 @@ def test_demo() -> None:
     assert "\x1b" not in out
 
 
-def test_demo_without_rich(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_without_rich(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without rich the demo says what to install."""
     monkeypatch.setitem(sys.modules, "rich.console", None)
     assert cli.main(["demo"]) == 2

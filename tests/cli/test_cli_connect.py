@@ -1,4 +1,5 @@
-"""headrace connect: what goes in is sent, what comes goes out, and what happened is said; each run is a process of its own."""
+"""headrace connect: what goes in is sent, what comes goes out, and what happened is said; each run
+is a process of its own."""
 
 from __future__ import annotations
 
@@ -62,7 +63,14 @@ def environment() -> dict[str, str]:
 
 def connect(*arguments: object, sends: bytes = b"", status: int = 0) -> tuple[bytes, str]:
     """Run the command with *sends* as its input; return its output, and what it said."""
-    done = subprocess.run(command(*arguments), input=sends, capture_output=True, timeout=TIMEOUT_S, check=False, env=environment())
+    done = subprocess.run(
+        command(*arguments),
+        input=sends,
+        capture_output=True,
+        timeout=TIMEOUT_S,
+        check=False,
+        env=environment(),
+    )
     assert done.returncode == status, done
     said = done.stderr.decode()
     assert "Traceback" not in said and "Warning" not in said
@@ -86,13 +94,17 @@ def failing(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 
 
 def native() -> bool:
-    """Tell whether connections take the native way, which alone can tell an end of TLS from a cut."""
+    """Tell whether connections take the native way, which alone can tell an end of TLS from a
+    cut."""
     return os.environ[backend.VARIABLE] == "native"
 
 
 @contextlib.contextmanager
-def serving(serve: Callable[[socket.socket], object], listener: socket.socket | None = None) -> Iterator[Any]:
-    """The address of a server that gives one connection to *serve* in a thread; what that raises fails the test."""
+def serving(
+    serve: Callable[[socket.socket], object], listener: socket.socket | None = None
+) -> Iterator[Any]:
+    """The address of a server that gives one connection to *serve* in a thread; what that raises
+    fails the test."""
     failures: list[BaseException] = []
     with listener or socket.create_server((LOOPBACK, 0)) as listening:
         listening.settimeout(TIMEOUT_S)
@@ -116,10 +128,14 @@ def serving(serve: Callable[[socket.socket], object], listener: socket.socket | 
 
 
 @contextlib.contextmanager
-def streaming(handler: Callable[..., Any], context: ssl.SSLContext | None = None) -> Iterator[tuple[str, int]]:
+def streaming(
+    handler: Callable[..., Any], context: ssl.SSLContext | None = None
+) -> Iterator[tuple[str, int]]:
     """The address of a headrace.start_server() whose loop runs in a thread."""
     loop = asyncio.new_event_loop()
-    loop.set_exception_handler(lambda *_: None)  # a client that refuses the certificate is reported there
+    loop.set_exception_handler(
+        lambda *_: None
+    )  # a client that refuses the certificate is reported there
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
 
@@ -167,13 +183,16 @@ def authority(tls: Any, tmp_path: Path) -> Path:
 
 @each_way
 def test_echo_with_half_close() -> None:
-    """The input is sent and ended, the rest of the answer still comes; standard error tells of the connection from address to end."""
+    """The input is sent and ended, the rest of the answer still comes; standard error tells of the
+    connection from address to end."""
     with streaming(echo) as (host, port):
         out, said = connect(host, port, sends=b"hello\nthere\0\xff")
     assert out == b"hello\nthere\0\xff"
     lines = said.splitlines()
     assert lines[0].startswith(f"* {LOOPBACK} is {LOOPBACK} (")
-    assert lines[1].startswith("* connected in ") and lines[1].endswith(f" to {LOOPBACK} port {port}")
+    assert lines[1].startswith("* connected in ") and lines[1].endswith(
+        f" to {LOOPBACK} port {port}"
+    )
     assert lines[2].startswith("* the peer ended the stream; 13 bytes in, 13 bytes out, ")
     assert len(lines) == 3
 
@@ -190,9 +209,14 @@ def test_files_byte_for_byte(tmp_path: Path) -> None:
     """A megabyte of a file goes through and into a file as it was; -q says nothing."""
     data = os.urandom(1 << 20)
     (tmp_path / "in").write_bytes(data)
-    with streaming(echo) as (host, port), open(tmp_path / "in", "rb") as stdin, open(tmp_path / "out", "wb") as stdout:
+    with (
+        streaming(echo) as (host, port),
+        open(tmp_path / "in", "rb") as stdin,
+        open(tmp_path / "out", "wb") as stdout,
+    ):
         done = subprocess.run(
-            command("-q", f"{host}:{port}"), stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, timeout=TIMEOUT_S, check=True,
+            command("-q", f"{host}:{port}"), stdin=stdin, stdout=stdout,
+            stderr=subprocess.PIPE, timeout=TIMEOUT_S, check=True,
             env=environment(),
         )  # fmt: skip
     assert (tmp_path / "out").read_bytes() == data
@@ -201,7 +225,8 @@ def test_files_byte_for_byte(tmp_path: Path) -> None:
 
 @each_way
 def test_a_slow_peer_holds_back_the_input() -> None:
-    """No more of the input is read than the peer takes: the writer of the input's pipe is blocked."""
+    """No more of the input is read than the peer takes: the writer of the input's pipe is
+    blocked."""
     begun, go_on = threading.Event(), threading.Event()
 
     def serve(sock: socket.socket) -> None:
@@ -212,7 +237,9 @@ def test_a_slow_peer_holds_back_the_input() -> None:
 
     with serving(serve, listener := socket.create_server((LOOPBACK, 0))) as address:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
-        with subprocess.Popen(command("-q", *address), stdin=subprocess.PIPE, env=environment()) as process:
+        with subprocess.Popen(
+            command("-q", *address), stdin=subprocess.PIPE, env=environment()
+        ) as process:
             assert process.stdin is not None
             os.write(process.stdin.fileno(), b"x")
             assert begun.wait(TIMEOUT_S)
@@ -257,7 +284,12 @@ def test_crlf() -> None:
 def test_crlf_across_pieces() -> None:
     """A CR at the end of one piece and the LF at the beginning of the next are one CR LF."""
     translate = to_crlf()
-    assert [translate(piece) for piece in (b"a\n", b"\nb\r", b"\nc\r", b"d\n")] == [b"a\r\n", b"\r\nb\r", b"\nc\r", b"d\r\n"]
+    assert [translate(piece) for piece in (b"a\n", b"\nb\r", b"\nc\r", b"d\n")] == [
+        b"a\r\n",
+        b"\r\nb\r",
+        b"\nc\r",
+        b"d\r\n",
+    ]
 
 
 def test_unix_socket(tmp_path: Path) -> None:
@@ -272,7 +304,8 @@ def test_unix_socket(tmp_path: Path) -> None:
 
 
 def test_the_first_address_that_answers() -> None:
-    """Of a name with two addresses, the first of which refuses, both are named, the refusal is told, and the second is used."""
+    """Of a name with two addresses, the first of which refuses, both are named, the refusal is
+    told, and the second is used."""
     with streaming(echo) as (_, port):
         out, said = connect("two.test", port, sends=b"hi")
     assert out == b"hi"
@@ -283,7 +316,9 @@ def test_the_first_address_that_answers() -> None:
 def test_refused(closed_port: int, failing: Callable[..., str]) -> None:
     """A port where nobody listens is one line that says so, and status 1."""
     said = failing(LOOPBACK, closed_port)
-    assert f"* {LOOPBACK} port {closed_port}: refused: nobody listens there\n* no connection\n" in said
+    assert (
+        f"* {LOOPBACK} port {closed_port}: refused: nobody listens there\n* no connection\n" in said
+    )
 
 
 @each_way
@@ -296,7 +331,10 @@ def test_reset() -> None:
 
     with serving(serve) as address:
         _, said = connect(*address, "--no-half-close", sends=b"x", status=1)
-    assert "* the peer reset the connection without a byte: does it speak TLS? try --tls; 0 bytes in, 1 bytes out, " in said
+    assert (
+        "* the peer reset the connection without a byte: does it speak TLS? try --tls; 0 bytes in, "
+        "1 bytes out, " in said
+    )
 
 
 def test_quiet(closed_port: int, failing: Callable[..., str]) -> None:
@@ -306,7 +344,8 @@ def test_quiet(closed_port: int, failing: Callable[..., str]) -> None:
 
 @each_way
 def test_tls(tls: Any, authority: Path) -> None:
-    """--tls says version, cipher, ALPN, subject, names, issuer and expiry; the stream works, and how it ended is told."""
+    """--tls says version, cipher, ALPN, subject, names, issuer and expiry; the stream works, and
+    how it ended is told."""
     server, _ = tls.contexts()
     server.set_alpn_protocols(["b"])
     with streaming(shout_once, server) as address:
@@ -321,14 +360,17 @@ def test_tls(tls: Any, authority: Path) -> None:
 
 @each_way
 def test_tls_that_is_cut(tls: Any, authority: Path) -> None:
-    """An end without close_notify is told of and status 1 on the native way; the portable way cannot tell it."""
+    """An end without close_notify is told of and status 1 on the native way; the portable way
+    cannot tell it."""
 
     def serve(sock: socket.socket) -> None:
         with tls.server.wrap_socket(sock, server_side=True) as secured:
             secured.sendall(b"half")
 
     with serving(serve) as address:
-        out, said = connect(*address, *VERIFYING, authority, "--no-half-close", status=int(native()))
+        out, said = connect(
+            *address, *VERIFYING, authority, "--no-half-close", status=int(native())
+        )
     assert out == b"half"
     assert ("without TLS's close_notify" if native() else "cannot tell") in said
 
@@ -336,14 +378,27 @@ def test_tls_that_is_cut(tls: Any, authority: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--server-name", "localhost"], "nobody trusted here has signed it: --ca FILE trusts an authority, --insecure goes on"),
-        (["--ca", "{authority}"], f"is not valid for '{LOOPBACK}': it is for localhost: --server-name NAME checks for another one"),
-        (["--ca", "{authority}", "--server-name", "other"], "is not valid for 'other': it is for localhost: --server-name NAME"),
+        (
+            ["--server-name", "localhost"],
+            "nobody trusted here has signed it: --ca FILE trusts an authority, --insecure goes on",
+        ),
+        (
+            ["--ca", "{authority}"],
+            f"is not valid for '{LOOPBACK}': it is for localhost: --server-name NAME checks for "
+            "another one",
+        ),
+        (
+            ["--ca", "{authority}", "--server-name", "other"],
+            "is not valid for 'other': it is for localhost: --server-name NAME",
+        ),
     ],
 )
 @each_way
-def test_tls_refused(tls: Any, authority: Path, options: list[str], words: str, failing: Callable[..., str]) -> None:
-    """A certificate that is not trusted, or not for this name, is shown, and status 1; what to do is said, and which names it has."""
+def test_tls_refused(
+    tls: Any, authority: Path, options: list[str], words: str, failing: Callable[..., str]
+) -> None:
+    """A certificate that is not trusted, or not for this name, is shown, and status 1; what to do
+    is said, and which names it has."""
     with streaming(shout_once, tls.server) as address:
         said = failing(*address, "--tls", *(each.format(authority=authority) for each in options))
     assert "* no TLS: the certificate was refused: " in said and words in said
@@ -360,7 +415,8 @@ def test_tls_expired(tls: Any, authority: Path, failing: Callable[..., str]) -> 
 
 
 def test_insecure(tls: Any) -> None:
-    """--insecure goes on with whatever certificate, shows it, and says that nothing was verified."""
+    """--insecure goes on with whatever certificate, shows it, and says that nothing was
+    verified."""
     with streaming(shout_once, tls.server) as address:
         out, said = connect(*address, "--tls", "--insecure", sends=b"hello\n")
     assert out == b"HELLO\n"
@@ -380,11 +436,23 @@ def test_client_certificate(tls: Any, authority: Path, tmp_path: Path) -> None:
 
     def serve(sock: socket.socket) -> None:
         # asyncio's TLS would not send the alert.
-        with contextlib.suppress(ssl.SSLError), server.wrap_socket(sock, server_side=True) as secured:
+        with (
+            contextlib.suppress(ssl.SSLError),
+            server.wrap_socket(sock, server_side=True) as secured,
+        ):
             secured.sendall(secured.getpeercert()["subject"][0][0][1].encode())
 
     with serving(serve) as address:
-        out, _ = connect(*address, *VERIFYING, authority, "--cert", tmp_path / "cert", "--key", tmp_path / "key", status=int(native()))
+        out, _ = connect(
+            *address,
+            *VERIFYING,
+            authority,
+            "--cert",
+            tmp_path / "cert",
+            "--key",
+            tmp_path / "key",
+            status=int(native()),
+        )
     with serving(serve) as address:
         _, said = connect(*address, *VERIFYING, authority, "--no-half-close", status=1)
     assert out.startswith(b"trustme")
@@ -406,7 +474,8 @@ def test_client_certificate(tls: Any, authority: Path, tmp_path: Path) -> None:
     ids=["http", "echo", "capitals", "mysql", "zeros", "telnet", "nearly"],
 )
 def test_a_peer_without_tls(failing: Callable[..., str], answer: Callable[[bytes], bytes]) -> None:
-    """A peer that answers a handshake in plain text, or by what it got, is said to speak no TLS there."""
+    """A peer that answers a handshake in plain text, or by what it got, is said to speak no TLS
+    there."""
 
     def serve(sock: socket.socket) -> None:
         sock.sendall(answer(sock.recv(65536)))
@@ -414,7 +483,10 @@ def test_a_peer_without_tls(failing: Callable[..., str], answer: Callable[[bytes
 
     with serving(serve) as address:
         said = failing(*address, "--tls", "--insecure")
-    assert "* no TLS: the peer does not speak TLS here: leave out --tls, or begin in plain text with --starttls" in said
+    assert (
+        "* no TLS: the peer does not speak TLS here: leave out --tls, or begin in plain text with "
+        "--starttls" in said
+    )
 
 
 @each_way
@@ -429,12 +501,16 @@ def test_a_peer_that_ends_the_handshake(failing: Callable[..., str], how: str) -
 
     with serving(serve) as address:
         said = failing(*address, "--tls", "--insecure")
-    assert f"* no TLS: the peer {how} the connection in the handshake: does it speak TLS here?\n" in said
+    assert (
+        f"* no TLS: the peer {how} the connection in the handshake: does it speak TLS here?\n"
+        in said
+    )
 
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command keeps the end of its input back until the peer has answered, however slow this machine is."""
+    """The command keeps the end of its input back until the peer has answered, however slow this
+    machine is."""
     monkeypatch.setenv("ANSWER_SECONDS", "15")
 
 
@@ -442,7 +518,8 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("sends", [b"hello\n", b"GET / HTTP/1.0\r\n\r\n"])
 def test_plain_text_to_a_port_of_tls(tls: Any, sends: bytes) -> None:
-    """What is sent in plain text to a server of TLS, which answers with an alert or not at all, is status 1, and --tls is proposed."""
+    """What is sent in plain text to a server of TLS, which answers with an alert or not at all, is
+    status 1, and --tls is proposed."""
 
     def serve(sock: socket.socket) -> None:
         with contextlib.suppress(OSError):  # ssl.SSLError is one
@@ -460,13 +537,18 @@ def test_plain_text_to_a_port_of_tls(tls: Any, sends: bytes) -> None:
     ("answer", "words", "status"),
     [
         (b"", " without a byte: does it speak TLS? try --tls; 0 bytes in, ", 1),
-        (b"\x15\x03\x01\x00\x02\x02\x46", " with an alert of TLS: does it speak TLS? try --tls; 7 bytes in, ", 1),
+        (
+            b"\x15\x03\x01\x00\x02\x02\x46",
+            " with an alert of TLS: does it speak TLS? try --tls; 7 bytes in, ",
+            1,
+        ),
         (b"\x15\x03\x01\x00\x02\x02\x46!", "; 8 bytes in, ", 0),
         (b"\n", "; 1 bytes in, ", 0),
     ],
 )
 def test_an_end_without_an_answer(answer: bytes, words: str, status: int) -> None:
-    """An end that follows on what was sent without a byte, or with an alert of TLS alone, is status 1; any other answer is none."""
+    """An end that follows on what was sent without a byte, or with an alert of TLS alone, is status
+    1; any other answer is none."""
 
     def serve(sock: socket.socket) -> None:
         sock.recv(5, socket.MSG_WAITALL)
@@ -480,16 +562,20 @@ def test_an_end_without_an_answer(answer: bytes, words: str, status: int) -> Non
 
 @pytest.mark.parametrize("sends", [b"", b"hello"])
 def test_who_only_listens(sends: bytes) -> None:
-    """An end without a byte is a clean one where nothing was sent, and where the peer has waited for the end of it."""
+    """An end without a byte is a clean one where nothing was sent, and where the peer has waited
+    for the end of it."""
     with serving(received) as address:
         _, said = connect(*address, sends=sends)
     assert f"* the peer ended the stream; 0 bytes in, {len(sends)} bytes out, " in said
 
 
 @each_way
-@pytest.mark.parametrize("what", ["nothing sent", "no answer", "half an answer", "nothing taken", "TLS"])
+@pytest.mark.parametrize(
+    "what", ["nothing sent", "no answer", "half an answer", "nothing taken", "TLS"]
+)
 def test_a_peer_that_never_answers(tls: Any, authority: Path, what: str) -> None:
-    """--timeout bounds how long a peer may do nothing once the input has ended, or while it takes nothing of it; status 1."""
+    """--timeout bounds how long a peer may do nothing once the input has ended, or while it takes
+    nothing of it; status 1."""
     options: tuple[object, ...] = ("--timeout", 0.3)
     sends = {"nothing sent": b"", "nothing taken": bytes(16 << 20)}.get(what, b"hello")
 
@@ -519,7 +605,8 @@ def test_a_peer_that_never_answers(tls: Any, authority: Path, what: str) -> None
 
 
 def test_a_peer_that_is_slow() -> None:
-    """What comes piece by piece is no silence, however long all of it takes; nor is a long wait for the next input."""
+    """What comes piece by piece is no silence, however long all of it takes; nor is a long wait for
+    the next input."""
 
     def serve(sock: socket.socket) -> None:
         received(sock)
@@ -529,7 +616,11 @@ def test_a_peer_that_is_slow() -> None:
 
     with serving(serve) as address:
         process = subprocess.Popen(
-            command(*address, "--timeout", 0.6), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+            command(*address, "--timeout", 0.6),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
         )
         assert process.stdin is not None
         process.stdin.write(b"a")
@@ -552,16 +643,23 @@ SCRIPTS = {
         (b"EHLO localhost\r\n", b"250-mail\r\n250 STARTTLS\r\n"),
         (b"STARTTLS\r\n", b"220 go\r\n"),
     ],
-    "imap": [(b"", b"* OK ready\r\n"), (b"A STARTTLS\r\n", b"* CAPABILITY IMAP4rev1\r\nA OK begin\r\n")],
+    "imap": [
+        (b"", b"* OK ready\r\n"),
+        (b"A STARTTLS\r\n", b"* CAPABILITY IMAP4rev1\r\nA OK begin\r\n"),
+    ],
     "pop3": [(b"", b"+OK ready\r\n"), (b"STLS\r\n", b"+OK begin\r\n")],
-    "ftp": [(b"", b"220-hello\r\n of two lines\r\n220 ready\r\n"), (b"AUTH TLS\r\n", b"234 begin\r\n")],
+    "ftp": [
+        (b"", b"220-hello\r\n of two lines\r\n220 ready\r\n"),
+        (b"AUTH TLS\r\n", b"234 begin\r\n"),
+    ],
 }
 
 
 @each_way
 @pytest.mark.parametrize("protocol", list(SCRIPTS))
 def test_starttls(tls: Any, authority: Path, protocol: str) -> None:
-    """--starttls speaks the protocol up to TLS, answers of several lines included, and what is sent and comes is inside TLS."""
+    """--starttls speaks the protocol up to TLS, answers of several lines included, and what is sent
+    and comes is inside TLS."""
 
     async def handler(reader: Any, writer: Any) -> None:
         for expected, answer in SCRIPTS[protocol]:
@@ -571,7 +669,9 @@ def test_starttls(tls: Any, authority: Path, protocol: str) -> None:
         await shout_once(reader, writer)
 
     with streaming(handler) as address:
-        out, said = connect(*address, *VERIFYING[1:], authority, "--starttls", protocol, sends=b"hello\n")
+        out, said = connect(
+            *address, *VERIFYING[1:], authority, "--starttls", protocol, sends=b"hello\n"
+        )
     assert out == b"HELLO\n"
     assert "* TLSv1.3 in " in said
 
@@ -589,7 +689,10 @@ def test_starttls_that_is_not_offered(failing: Callable[..., str]) -> None:
 
     with serving(serve) as address:
         said = failing(*address, "--starttls", "smtp")
-    assert "the server answered b'502 \\x1b[31mno\\r\\n' to b'STARTTLS\\r\\n': it offers no TLS here" in said
+    assert (
+        "the server answered b'502 \\x1b[31mno\\r\\n' to b'STARTTLS\\r\\n': it offers no TLS here"
+        in said
+    )
 
 
 def test_starttls_of_another_protocol(failing: Callable[..., str]) -> None:
@@ -601,7 +704,8 @@ def test_starttls_of_another_protocol(failing: Callable[..., str]) -> None:
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_ctrl_c(loop: str) -> None:
-    """Ctrl-C on a terminal ends it with 130 and without a traceback, although the input has not ended; what was typed has been sent."""
+    """Ctrl-C on a terminal ends it with 130 and without a traceback, although the input has not
+    ended; what was typed has been sent."""
     pytest.importorskip("uvloop" if loop == "uvloop" else "asyncio")
     ours, terminal = pty.openpty()
     got = []
@@ -616,7 +720,11 @@ def test_ctrl_c(loop: str) -> None:
     try:
         with serving(serve) as address:
             process = subprocess.Popen(
-                command(*address, "--loop", loop), stdin=terminal, stdout=terminal, stderr=subprocess.PIPE, env=environment()
+                command(*address, "--loop", loop),
+                stdin=terminal,
+                stdout=terminal,
+                stderr=subprocess.PIPE,
+                env=environment(),
             )
             os.write(ours, b"hi\n")
             _, said = process.communicate(timeout=TIMEOUT_S)
@@ -635,7 +743,13 @@ def test_output_that_nobody_reads() -> None:
     os.close(reading)
     with streaming(echo) as (host, port):
         done = subprocess.run(
-            command(host, port), input=b"hi", stdout=writing, stderr=subprocess.PIPE, timeout=TIMEOUT_S, check=False, env=environment()
+            command(host, port),
+            input=b"hi",
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            timeout=TIMEOUT_S,
+            check=False,
+            env=environment(),
         )
     os.close(writing)
     assert done.returncode == 1
@@ -644,10 +758,18 @@ def test_output_that_nobody_reads() -> None:
 
 
 def test_input_that_cannot_be_read() -> None:
-    """An input that cannot be read (it is open for writing) is told of and ends the sending; the status is 1."""
+    """An input that cannot be read (it is open for writing) is told of and ends the sending; the
+    status is 1."""
     unreadable = os.open(os.devnull, os.O_WRONLY)
     with streaming(echo) as (host, port):
-        done = subprocess.run(command(host, port), stdin=unreadable, capture_output=True, timeout=TIMEOUT_S, check=False, env=environment())
+        done = subprocess.run(
+            command(host, port),
+            stdin=unreadable,
+            capture_output=True,
+            timeout=TIMEOUT_S,
+            check=False,
+            env=environment(),
+        )
     os.close(unreadable)
     assert done.returncode == 1
     assert b"* standard input cannot be read: Bad file descriptor\n" in done.stderr

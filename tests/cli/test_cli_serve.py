@@ -1,4 +1,5 @@
-"""``headrace serve``: what it does with a connection, on every kind of place, until it is told to stop."""
+"""``headrace serve``: what it does with a connection, on every kind of place, until it is told to
+stop."""
 
 from __future__ import annotations
 
@@ -65,7 +66,9 @@ class Server:
 def serving(*arguments: object) -> Iterator[Server]:
     """``headrace serve`` with *arguments*, which is stopped in the end."""
     environment = {**os.environ, "PYTHONPATH": SOURCE}
-    with subprocess.Popen(command(*arguments), stderr=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(
+        command(*arguments), stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
         server = Server(process)
         try:
             yield server
@@ -94,7 +97,8 @@ def trusting(server: Server) -> ssl.SSLContext:
 
 
 def test_echo_and_the_end():
-    """It echoes, says who came and how much was said, and how the connections went that SIGTERM found."""
+    """It echoes, says who came and how much was said, and how the connections went that SIGTERM
+    found."""
     with serving("echo", "127.0.0.1:0") as server:
         port = server.port()
         with connected(port) as sock, connected(port) as idle:
@@ -136,7 +140,8 @@ def test_several_places(tmp_path):
 
 
 def test_signals_are_for_all_places():
-    """A second SIGTERM hurries every place, also where another is done already; the exit is clean, and each says how it went."""
+    """A second SIGTERM hurries every place, also where another is done already; the exit is clean,
+    and each says how it went."""
     with serving("127.0.0.1:0", "127.0.0.1:0", "--grace", 60) as server:
         server.port()
         with connected(server.port()) as idle:
@@ -149,11 +154,15 @@ def test_signals_are_for_all_places():
 
 
 def test_tls_with_a_certificate_of_its_own():
-    """Without --cert a certificate for localhost is made, and where to find its authority is said."""
+    """Without --cert a certificate for localhost is made, and where to find its authority is
+    said."""
     with serving("echo", "127.0.0.1:0", "--tls", "--alpn", "h2,echo") as server:
         context = trusting(server)
         context.set_alpn_protocols(["echo"])
-        with connected(server.port()) as plain, context.wrap_socket(plain, server_hostname="localhost") as sock:
+        with (
+            connected(server.port()) as plain,
+            context.wrap_socket(plain, server_hostname="localhost") as sock,
+        ):
             sock.sendall(b"hello")
             assert sock.recv(10) == b"hello"
             assert sock.selected_alpn_protocol() == "echo"
@@ -162,7 +171,15 @@ def test_tls_with_a_certificate_of_its_own():
 @pytest.mark.parametrize(
     ("protocol", "talk"),
     [
-        ("smtp", [(b"", b"220"), (b"EHLO me\r\n", b"250 STARTTLS"), (b"NOOP\r\n", b"500"), (b"STARTTLS\r\n", b"220")]),
+        (
+            "smtp",
+            [
+                (b"", b"220"),
+                (b"EHLO me\r\n", b"250 STARTTLS"),
+                (b"NOOP\r\n", b"500"),
+                (b"STARTTLS\r\n", b"220"),
+            ],
+        ),
         ("pop3", [(b"", b"+OK"), (b"CAPA\r\n", b"STLS"), (b"STLS\r\n", b"+OK")]),
         ("imap", [(b"", b"* OK"), (b"a CAPABILITY\r\n", b"a OK"), (b"b STARTTLS\r\n", b"b OK")]),
         ("ftp", [(b"", b"220"), (b"FEAT\r\n", b"AUTH TLS"), (b"AUTH TLS\r\n", b"234")]),
@@ -207,17 +224,34 @@ def test_bounds_reach_the_server():
 
 @pytest.mark.parametrize("what", ["metrics", "place"])
 def test_a_port_that_is_taken(what):
-    """A port that is taken is one line that says which of the two it is, without a number of the system's."""
+    """A port that is taken is one line that says which of the two it is, without a number of the
+    system's."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        arguments = ["127.0.0.1:0", "--metrics", port] if what == "metrics" else [f"127.0.0.1:{port}"]
+        arguments = (
+            ["127.0.0.1:0", "--metrics", port] if what == "metrics" else [f"127.0.0.1:{port}"]
+        )
         environment = {**os.environ, "PYTHONPATH": SOURCE}
-        done = subprocess.run(command("-q", *arguments), env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+        done = subprocess.run(
+            command("-q", *arguments),
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
     assert done.returncode == 1, done.stderr
     if what == "metrics":
-        assert done.stderr == f"headrace serve: the metrics cannot be served on 127.0.0.1 port {port}: Address already in use\n"
+        assert (
+            done.stderr
+            == f"headrace serve: the metrics cannot be served on 127.0.0.1 port {port}: Address "
+            "already in use\n"
+        )
     else:
-        assert done.stderr == (f"headrace serve: error while attempting to bind on address ('127.0.0.1', {port}): address already in use\n")
+        assert done.stderr == (
+            f"headrace serve: error while attempting to bind on address ('127.0.0.1', {port}): "
+            "address already in use\n"
+        )
 
 
 @pytest.mark.parametrize(
@@ -239,7 +273,14 @@ def test_a_port_that_is_taken(what):
 def test_what_cannot_be(arguments, words, status):
     """Wrong arguments are told with what is wrong, and so is a place that cannot be listened at."""
     environment = {**os.environ, "PYTHONPATH": SOURCE}
-    done = subprocess.run(command(*arguments), env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    done = subprocess.run(
+        command(*arguments),
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
     assert done.returncode == status, done.stderr
     assert words in done.stderr
     assert "Traceback" not in done.stderr

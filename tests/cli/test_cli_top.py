@@ -1,4 +1,5 @@
-"""headrace top: what it makes of two samples, its plain table and its live view, and what it says where there are no figures."""
+"""headrace top: what it makes of two samples, its plain table and its live view, and what it says
+where there are no figures."""
 
 from __future__ import annotations
 
@@ -61,12 +62,13 @@ SECOND = dataclasses.replace(
 PLAIN = """\
 server   open  accepts/s  in-B/s  out-B/s    buffered-B  draining  refused        ended              failed     errors
 the_api  8     3.5        1500.0  2000000.0  2048        yes       full=1,rate=2  first_byte=2,idle=4  not_TLS=5  3
-"""
+"""  # noqa: E501
 TIMEOUT_S = 20
 RUN = """\
 import argparse, signal, sys
 from headrace.cli import top
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs in the background with SIGINT ignored
+# A shell starts what runs in the background with SIGINT ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 parser = argparse.ArgumentParser()
 top.add_arguments(parser)
 sys.exit(top.top(parser.parse_args()))
@@ -125,7 +127,12 @@ async def answering(response: bytes):
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(Path(headrace.__file__).parent.parent), "PYTHONWARNINGS": "error", "TERM": "xterm"}
+    return {
+        **os.environ,
+        "PYTHONPATH": str(Path(headrace.__file__).parent.parent),
+        "PYTHONWARNINGS": "error",
+        "TERM": "xterm",
+    }
 
 
 async def ended(process: asyncio.subprocess.Process) -> None:
@@ -138,7 +145,13 @@ async def ended(process: asyncio.subprocess.Process) -> None:
 async def command(*arguments: str) -> tuple[int, str, str]:
     """Run top in a process of its own whose output is no terminal."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", RUN, *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+        sys.executable,
+        "-c",
+        RUN,
+        *arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
     )
     try:
         async with asyncio.timeout(TIMEOUT_S):
@@ -149,15 +162,20 @@ async def command(*arguments: str) -> tuple[int, str, str]:
 
 
 def test_table_of_a_real_endpoint():
-    """Where the output is no terminal one plain table of two samples is printed: rates per second, reasons, no blank inside a column."""
+    """Where the output is no terminal one plain table of two samples is printed: rates per second,
+    reasons, no blank inside a column."""
 
     async def main():
         async with await metrics.serve_metrics(Server(), port=0) as server:
-            return await command(f"http://{LOOPBACK}:{server.sockets[0].getsockname()[1]}", "--interval", "0.01")
+            return await command(
+                f"http://{LOOPBACK}:{server.sockets[0].getsockname()[1]}", "--interval", "0.01"
+            )
 
     status, out, errors = asyncio.run(main())
     assert (status, errors) == (0, "")
-    assert [line.split() for line in out.splitlines()] == [line.split() for line in PLAIN.splitlines()]
+    assert [line.split() for line in out.splitlines()] == [
+        line.split() for line in PLAIN.splitlines()
+    ]
     titles, row = out.splitlines()
     assert row.index("full=1") == titles.index("refused")
     assert "\x1b" not in out
@@ -172,8 +190,12 @@ def test_no_endpoint(closed_port):
 
 
 def test_import_is_cheap():
-    """Importing the command imports neither rich nor prometheus_client, not even to add its arguments."""
-    code = "import argparse, sys; from headrace.cli import top; top.add_arguments(argparse.ArgumentParser())"
+    """Importing the command imports neither rich nor prometheus_client, not even to add its
+    arguments."""
+    code = (
+        "import argparse, sys; from headrace.cli import top;"
+        "top.add_arguments(argparse.ArgumentParser())"
+    )
     code += "; sys.exit(' '.join({'rich', 'prometheus_client'} & set(sys.modules)) or 0)"
     subprocess.run([sys.executable, "-c", code], check=True, env=environment())
 
@@ -243,12 +265,26 @@ def test_endpoint_that_says_nothing(run, ours, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "url", ["localhost:9464", "ftp://a/", "http://", "http://a:b/", "http://a:0/", "http://[/", "http://u:p@a/", "http://a/ b"]
+    "url",
+    [
+        "localhost:9464",
+        "ftp://a/",
+        "http://",
+        "http://a:b/",
+        "http://a:0/",
+        "http://[/",
+        "http://u:p@a/",
+        "http://a/ b",
+    ],
 )
 def test_wrong_url(capsys, url):
     """What is no URL of http or https is refused with status 2 and an example."""
     assert top.top(options(url)) == 2
-    assert capsys.readouterr().err == f"headrace top: not an http or https URL: {url!r}; it should look like {top.DEFAULT_URL}\n"
+    assert (
+        capsys.readouterr().err
+        == f"headrace top: not an http or https URL: {url!r}; it should look like "
+        f"{top.DEFAULT_URL}\n"
+    )
 
 
 @pytest.mark.parametrize("interval", ["0", "-1", "nan", "inf", "soon"])
@@ -270,7 +306,8 @@ def test_missing_packages(capsys, monkeypatch, package):
 
 @pytest.mark.parametrize("arguments", [["--once"], []])
 def test_one_table_needs_no_rich(capsys, monkeypatch, closed_port, arguments):
-    """One table, asked for or because the output is no terminal, does without rich; without prometheus_client it says what to install."""
+    """One table, asked for or because the output is no terminal, does without rich; without
+    prometheus_client it says what to install."""
     for name in [name for name in sys.modules if name.partition(".")[0] == "rich"]:
         monkeypatch.setitem(sys.modules, name, None)
 
@@ -286,10 +323,14 @@ def test_one_table_needs_no_rich(capsys, monkeypatch, closed_port, arguments):
 
 
 def test_rates():
-    """Rates are what has grown by the server's own clock; there are none after one sample, after a restart or without a new sample."""
+    """Rates are what has grown by the server's own clock; there are none after one sample, after a
+    restart or without a new sample."""
     server = top.Watched()
     found = []
-    restarts = [dataclasses.replace(FIRST, uptime=uptime, accepted=accepted) for uptime, accepted in ((1, 2), (2, 4), (3, 1))]
+    restarts = [
+        dataclasses.replace(FIRST, uptime=uptime, accepted=accepted)
+        for uptime, accepted in ((1, 2), (2, 4), (3, 1))
+    ]
     for at, statistics in enumerate((FIRST, SECOND, SECOND, *restarts)):
         server.take(figures(statistics)["the api"], at)
         found.append(server.rate("connections_accepted_total"))
@@ -297,7 +338,8 @@ def test_rates():
 
 
 def test_live_view():
-    """The live view has every figure, rates and reasons, the most frequent first, and fits 80 columns."""
+    """The live view has every figure, rates and reasons, the most frequent first, and fits 80
+    columns."""
     view = top.View()
     view.take(figures(FIRST), 0)
     first = drawn(view)
@@ -307,7 +349,8 @@ def test_live_view():
     for part in (
         "http://here/metrics", "the api up 1:00:02 draining",
         "8 of at most 8, accepting none, 1 negotiating", "▅█  at most 8 open", "3.5/s, 107 in all",
-        "in 1.5 kB/s, out 2.0 MB/s, buffered 2.0 kB", "3: rate 2, full 1", "6: idle 4, first byte 2", "5: not TLS 5", "3 of 90 handlers",
+        "in 1.5 kB/s, out 2.0 MB/s, buffered 2.0 "
+        "kB", "3: rate 2, full 1", "6: idle 4, first byte 2", "5: not TLS 5", "3 of 90 handlers",
     ):  # fmt: skip
         assert part in text, text
     assert "gone" not in text
@@ -325,7 +368,8 @@ def test_live_view_of_several_servers():
 
 
 def test_names_from_strangers():
-    """A server's name neither moves the cursor nor is taken for rich's markup, and has no blank in the plain table."""
+    """A server's name neither moves the cursor nor is taken for rich's markup, and has no blank in
+    the plain table."""
     view = top.View()
     view.take(figures(FIRST, "[red]a\x1b[2J b"), 0)
     assert "[red]a?[2J b" in drawn(view)
@@ -333,7 +377,8 @@ def test_names_from_strangers():
 
 
 def test_gone_endpoint():
-    """While the endpoint is gone the last figures stay, with the time since when and the latest reason; both go when it is back."""
+    """While the endpoint is gone the last figures stay, with the time since when and the latest
+    reason; both go when it is back."""
     view = top.View()
     view.take(figures(FIRST), 0)
     view.lose("no answer", "12:00:00")
@@ -346,7 +391,8 @@ def test_gone_endpoint():
 
 
 def test_sparkline():
-    """Bars are the highest of each two seconds of the last minute, to scale from 0; where there was no sample there is no bar."""
+    """Bars are the highest of each two seconds of the last minute, to scale from 0; where there was
+    no sample there is no bar."""
     server = top.Watched()
     for at, count in ((0, 99), (30.5, 4), (56, 0), (58, 8), (58.5, 1), (61, 7)):
         server.take({"connections_open": {"": count}}, at)
@@ -360,7 +406,8 @@ def test_sparkline():
 
 
 def test_live_on_a_terminal(closed_port):
-    """On a terminal the view is live, keeps trying while nobody listens, and Ctrl-C ends it with status 0 and not a word."""
+    """On a terminal the view is live, keeps trying while nobody listens, and Ctrl-C ends it with
+    status 0 and not a word."""
     controller, terminal = pty.openpty()
     os.set_blocking(controller, False)
     seen = bytearray()
@@ -373,7 +420,13 @@ def test_live_on_a_terminal(closed_port):
     async def main():
         arguments = (f"http://{LOOPBACK}:{closed_port}", "--interval", "0.01")
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", RUN, *arguments, stdout=terminal, stderr=subprocess.PIPE, env=environment()
+            sys.executable,
+            "-c",
+            RUN,
+            *arguments,
+            stdout=terminal,
+            stderr=subprocess.PIPE,
+            env=environment(),
         )
         try:
             async with asyncio.timeout(TIMEOUT_S):

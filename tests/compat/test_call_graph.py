@@ -1,4 +1,5 @@
-"""What tools see of a task that waits in a read: asyncio's call graph, its stack and repr, and the graph seen from another process."""
+"""What tools see of a task that waits in a read: asyncio's call graph, its stack and repr, and the
+graph seen from another process."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ def graph_of(task):
 
 @graphs
 def test_the_call_graph(run, streams):
-    """print_call_graph() shows the read, who awaits it and who awaits the task, however often the same future was waited for before."""
+    """print_call_graph() shows the read, who awaits it and who awaits the task, however often the
+    same future was waited for before."""
 
     async def main():
         wire = Wire(streams)
@@ -55,8 +57,15 @@ def test_the_call_graph(run, streams):
         await turns(2)
         lines = graph_of(task).splitlines()
         places = [line.rpartition(" in ")[2] for line in lines if " in " in line]
-        assert places[-4:] == ["async StreamReader.readexactly()", "async inner()", "async outer()", "async joining()"]
-        assert [line.partition("name=")[2].partition(",")[0] for line in lines if "name=" in line] == ["'the reader'", "'the waiter'"]
+        assert places[-4:] == [
+            "async StreamReader.readexactly()",
+            "async inner()",
+            "async outer()",
+            "async joining()",
+        ]
+        assert [
+            line.partition("name=")[2].partition(",")[0] for line in lines if "name=" in line
+        ] == ["'the reader'", "'the waiter'"]
         assert "Awaited by" not in graph_of(waiter)
         wire.protocol.data_received(b"abc")
         assert await waiter == b"abc"
@@ -68,7 +77,8 @@ def test_the_call_graph(run, streams):
 
 @pytest.mark.parametrize("name", READS)
 def test_a_task_of_a_read(run, streams, name):
-    """A task that is nothing but a read shows its name and place in its repr, its stack and its call graph, until it is over."""
+    """A task that is nothing but a read shows its name and place in its repr, its stack and its
+    call graph, until it is over."""
 
     async def main():
         wire = Wire(streams)
@@ -116,7 +126,9 @@ async def from_outside(command):
     """Return what *command* of asyncio's tool says of this process."""
     arguments = [sys.executable, "-m", "asyncio", command, str(os.getpid())]
     # In a thread: what runs processes for asyncio would be in the picture.
-    done = await asyncio.to_thread(subprocess.run, arguments, capture_output=True, text=True, timeout=20)
+    done = await asyncio.to_thread(
+        subprocess.run, arguments, capture_output=True, text=True, timeout=20
+    )
     if "ermission" in done.stderr or "root privileges" in done.stderr:
         pytest.skip(f"the system refuses: {done.stderr.strip().splitlines()[-1]}")
     assert done.returncode == 0, done.stderr
@@ -128,7 +140,8 @@ async def from_outside(command):
 @pytest.mark.parametrize("command", ["ps", "pstree"])
 @pytest.mark.parametrize("served", ["start_server", "serve"])
 def test_a_server_from_outside(run, ours, loop_kind, command, served):
-    """Another process sees the tasks of a running server and who awaits whom, a task that is nothing but a read included."""
+    """Another process sees the tasks of a running server and who awaits whom, a task that is
+    nothing but a read included."""
     if loop_kind == "debug":
         pytest.skip("in debug mode nothing is stepped")
 
@@ -143,7 +156,9 @@ def test_a_server_from_outside(run, ours, loop_kind, command, served):
         for _ in range(20):
             writer.write(b"line\n")
             assert await reader.readline() == b"line\n"
-        if doctor.build() == "compiled":  # uncompiled, Python's tool takes the wrong thing for a coroutine, and gives up
+        if (
+            doctor.build() == "compiled"
+        ):  # uncompiled, Python's tool takes the wrong thing for a coroutine, and gives up
             task = asyncio.create_task(reader.readline(), name="nothing but a read")
         else:
             task = asyncio.create_task(inner(reader), name="nothing but a read")

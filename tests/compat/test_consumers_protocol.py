@@ -1,4 +1,5 @@
-"""What released programs do with the protocols of streams: subclass them, make them by hand, put them elsewhere. See `consumers.md`."""
+"""What released programs do with the protocols of streams: subclass them, make them by hand, put
+them elsewhere. See `consumers.md`."""
 
 import asyncio
 import inspect
@@ -17,13 +18,18 @@ class Peer(asyncio.Protocol):
 
 
 def test_protocol_subclass_as_a_servers_factory(run, streams):
-    """aiosmtpd's shape: the callback has run when super().connection_made() returns; own eof_received; own attribute names."""
+    """aiosmtpd's shape: the callback has run when super().connection_made() returns; own
+    eof_received; own attribute names."""
     made = []
 
     class Session(streams.StreamReaderProtocol):
         def __init__(self, loop):
             self.loop = loop
-            super().__init__(streams.StreamReader(loop=loop, limit=1001), client_connected_cb=self._connected, loop=loop)
+            super().__init__(
+                streams.StreamReader(loop=loop, limit=1001),
+                client_connected_cb=self._connected,
+                loop=loop,
+            )
             self.transport = None
             self.session = None
             self.ended = False
@@ -87,7 +93,8 @@ def test_protocol_subclass_as_a_servers_factory(run, streams):
 
 
 def test_connection_lost_overridden(run, streams):
-    """A subclass's own connection_lost is called once, with what broke the connection, and reads still end."""
+    """A subclass's own connection_lost is called once, with what broke the connection, and reads
+    still end."""
     lost = []
 
     class Protocol(streams.StreamReaderProtocol):
@@ -100,7 +107,9 @@ def test_connection_lost_overridden(run, streams):
         server = await loop.create_server(Peer, LOOPBACK, 0)
         reader = streams.StreamReader(loop=loop)
         protocol = Protocol(reader, loop=loop)
-        transport, _ = await loop.create_connection(lambda: protocol, *server.sockets[0].getsockname())
+        transport, _ = await loop.create_connection(
+            lambda: protocol, *server.sockets[0].getsockname()
+        )
         writer = streams.StreamWriter(transport, protocol, reader, loop)
         waiting = asyncio.ensure_future(reader.read())
         await asyncio.sleep(0)
@@ -118,7 +127,8 @@ def test_connection_lost_overridden(run, streams):
 
 
 def test_getmembers_of_a_protocol(run, streams):
-    """inspect.getmembers() of a protocol raises for no member, before, during and after a connection."""
+    """inspect.getmembers() of a protocol raises for no member, before, during and after a
+    connection."""
 
     class Session(streams.StreamReaderProtocol):
         pass
@@ -137,7 +147,21 @@ def test_getmembers_of_a_protocol(run, streams):
     run(main)
 
 
-@pytest.mark.parametrize("name", ["_reader", "_writer", "transport", "loop", "session", "_transport", "_task", "_server", "reader", "lock"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "_reader",
+        "_writer",
+        "transport",
+        "loop",
+        "session",
+        "_transport",
+        "_task",
+        "_server",
+        "reader",
+        "lock",
+    ],
+)
 def test_names_that_subclasses_own(run, streams, name):
     """A protocol subclass may set these names before and after super().__init__()."""
 
@@ -156,7 +180,8 @@ def test_names_that_subclasses_own(run, streams, name):
 
 
 def test_backpressure_bridged_by_hand(run, streams):
-    """protocol.pause_writing() makes drain() wait, also several at once, and resume_writing() lets them go on."""
+    """protocol.pause_writing() makes drain() wait, also several at once, and resume_writing() lets
+    them go on."""
 
     async def main():
         async with client(streams) as (_, writer, peer):
@@ -175,14 +200,19 @@ def test_backpressure_bridged_by_hand(run, streams):
 
 
 def test_pipes_of_the_process(run, streams):
-    """connect_read_pipe over a StreamReaderProtocol and connect_write_pipe over a FlowControlMixin: streams of both ends."""
+    """connect_read_pipe over a StreamReaderProtocol and connect_write_pipe over a FlowControlMixin:
+    streams of both ends."""
 
     async def main():
         loop = asyncio.get_running_loop()
         out, into = os.pipe()
         reader = streams.StreamReader()
-        read_transport, _ = await loop.connect_read_pipe(lambda: streams.StreamReaderProtocol(reader), os.fdopen(out, "rb", 0))
-        write_transport, protocol = await loop.connect_write_pipe(lambda: streams.FlowControlMixin(loop=loop), os.fdopen(into, "wb", 0))
+        read_transport, _ = await loop.connect_read_pipe(
+            lambda: streams.StreamReaderProtocol(reader), os.fdopen(out, "rb", 0)
+        )
+        write_transport, protocol = await loop.connect_write_pipe(
+            lambda: streams.FlowControlMixin(loop=loop), os.fdopen(into, "wb", 0)
+        )
         writer = streams.StreamWriter(write_transport, protocol, None, loop)
         writer.write(b'{"type": "ping"}\n')
         await writer.drain()
@@ -206,10 +236,15 @@ def test_keyword_arguments(run, streams):
         loop = asyncio.get_running_loop()
         async with client(streams) as (_, first, peer):
             reader = streams.StreamReader(limit=2**10, loop=loop)
-            protocol = streams.StreamReaderProtocol(stream_reader=reader, client_connected_cb=None, loop=loop)
+            protocol = streams.StreamReaderProtocol(
+                stream_reader=reader, client_connected_cb=None, loop=loop
+            )
             transport = first.transport
-            writer = streams.StreamWriter(transport=transport, protocol=protocol, reader=reader, loop=loop)
-            # A second pair of streams under a live transport, connected by hand: what a proxy hands on.
+            writer = streams.StreamWriter(
+                transport=transport, protocol=protocol, reader=reader, loop=loop
+            )
+            # A second pair of streams under a live transport, connected by hand: what a proxy hands
+            # on.
             protocol.connection_made(transport)
             transport.set_protocol(protocol)
             peer.send(b"to the second\n")
@@ -221,14 +256,16 @@ def test_keyword_arguments(run, streams):
             assert await reader.readexactly(5000) == bytes(5000)
             writer.close()
             await writer.wait_closed()
-            # The first protocol has lost its transport without being told; its stream is only closed.
+            # The first protocol has lost its transport without being told; its stream is only
+            # closed.
             first._protocol.connection_lost(None)
 
     run(main)
 
 
 def test_flow_control_as_a_base_class(run, streams):
-    """A program's own protocol on FlowControlMixin, with a writer over it: drain() follows the transport's water marks."""
+    """A program's own protocol on FlowControlMixin, with a writer over it: drain() follows the
+    transport's water marks."""
     closed = []
 
     class Telnet(streams.FlowControlMixin, asyncio.Protocol):

@@ -1,4 +1,5 @@
-"""What released programs do to a reader beyond its documentation, on asyncio's and on ours. `consumers.md` says who does what."""
+"""What released programs do to a reader beyond its documentation, on asyncio's and on ours.
+`consumers.md` says who does what."""
 
 import asyncio
 import inspect
@@ -8,7 +9,8 @@ from unittest import mock
 import pytest
 from support.connections import client, finish, pair, serving, until, use_names
 
-# Until 3.12 nothing but a real coroutine function convinces inspect; asyncio's own test does better.
+# Until 3.12 nothing but a real coroutine function convinces inspect; asyncio's own test does
+# better.
 AGREES = inspect.iscoroutinefunction if sys.version_info >= (3, 12) else asyncio.iscoroutinefunction
 
 
@@ -28,7 +30,8 @@ def test_isinstance_by_every_name(run, streams):
 
 
 def test_isinstance_when_the_names_are_replaced(run, streams, monkeypatch):
-    """Streams made through asyncio's replaced names are instances of those names, and stock streams made before still work."""
+    """Streams made through asyncio's replaced names are instances of those names, and stock streams
+    made before still work."""
     stock = asyncio.StreamReader
 
     async def main():
@@ -45,7 +48,8 @@ def test_isinstance_when_the_names_are_replaced(run, streams, monkeypatch):
 
 
 def test_unasked_data_shows_in_the_buffer(run, streams):
-    """len(reader._buffer) and its truth tell a pooled connection with an answer that nobody asked for from an idle one."""
+    """len(reader._buffer) and its truth tell a pooled connection with an answer that nobody asked
+    for from an idle one."""
 
     async def main():
         async with client(streams) as (reader, _, peer):
@@ -61,7 +65,8 @@ def test_unasked_data_shows_in_the_buffer(run, streams):
 
 
 def test_clear_of_the_buffer_discards(run, streams):
-    """reader._buffer.clear() leaves nothing of what arrived before: aiosmtpd's guard against injection before TLS."""
+    """reader._buffer.clear() leaves nothing of what arrived before: aiosmtpd's guard against
+    injection before TLS."""
 
     async def main():
         async with client(streams) as (reader, _, peer):
@@ -77,7 +82,8 @@ def test_clear_of_the_buffer_discards(run, streams):
 
 
 def test_clear_of_a_kept_buffer_discards(run, streams):
-    """A buffer taken once stays the live one: what arrives later is in it, and clearing it then discards that too."""
+    """A buffer taken once stays the live one: what arrives later is in it, and clearing it then
+    discards that too."""
 
     async def main():
         async with client(streams) as (reader, _, peer):
@@ -99,7 +105,8 @@ def test_clear_of_a_kept_buffer_discards(run, streams):
 
 @pytest.mark.parametrize("way", ["slice", "setitem", "insert"])
 def test_push_back(run, streams, way):
-    """Bytes put in front of reader._buffer are read next: a proxy peeks at the first bytes and gives them back."""
+    """Bytes put in front of reader._buffer are read next: a proxy peeks at the first bytes and
+    gives them back."""
 
     async def main():
         async with client(streams) as (reader, _, peer):
@@ -118,7 +125,8 @@ def test_push_back(run, streams, way):
 
 
 def test_push_back_while_another_task_waits(run, streams):
-    """A pushed-back separator is found by the next search, though the bytes behind it were searched already."""
+    """A pushed-back separator is found by the next search, though the bytes behind it were searched
+    already."""
 
     async def main():
         async with client(streams) as (reader, _, peer):
@@ -133,7 +141,8 @@ def test_push_back_while_another_task_waits(run, streams):
 
 
 def test_buffer_replaced_on_a_live_reader(run, streams):
-    """reader._buffer = bytearray() starts afresh; the old one, kept, holds what had arrived, and later bytes go to the new one."""
+    """reader._buffer = bytearray() starts afresh; the old one, kept, holds what had arrived, and
+    later bytes go to the new one."""
 
     async def main():
         async with client(streams) as (reader, _, peer):
@@ -152,7 +161,8 @@ def test_buffer_replaced_on_a_live_reader(run, streams):
 
 
 def test_feed_data_wrapped_on_a_live_connection(run, streams):
-    """Once reader.feed_data is replaced on an instance, every later byte goes through the replacement, also for a waiting read."""
+    """Once reader.feed_data is replaced on an instance, every later byte goes through the
+    replacement, also for a waiting read."""
 
     async def main():
         async with client(streams) as (reader, _, peer):
@@ -187,7 +197,8 @@ def test_feed_data_wrapped_while_a_read_waits(run, streams):
 
 
 def test_methods_put_on_the_class(run, streams, monkeypatch):
-    """A method added to the class StreamReader works on every reader, those that exist already too."""
+    """A method added to the class StreamReader works on every reader, those that exist already
+    too."""
 
     async def main():
         async with client(streams) as (reader, _, peer):
@@ -210,7 +221,8 @@ def test_methods_put_on_the_class(run, streams, monkeypatch):
 
 
 def test_reads_as_tasks_and_with_timeouts(run, streams):
-    """create_task(read), wait_for(read) and ensure_future(drain) work, and a timed-out read loses nothing."""
+    """create_task(read), wait_for(read) and ensure_future(drain) work, and a timed-out read loses
+    nothing."""
 
     async def main():
         async with client(streams) as (reader, writer, peer):
@@ -232,7 +244,8 @@ def test_reads_as_tasks_and_with_timeouts(run, streams):
 
 
 def test_subclass_of_the_reader_over_create_connection(run, streams):
-    """A StreamReader subclass with its own feed_eof, a protocol and a writer made by hand, over loop.create_connection()."""
+    """A StreamReader subclass with its own feed_eof, a protocol and a writer made by hand, over
+    loop.create_connection()."""
 
     class Reader(streams.StreamReader):
         ended = False
@@ -288,7 +301,8 @@ def test_set_exception_wakes_a_waiting_read(run, streams):
 
 
 def test_health_of_a_pooled_connection(run, streams):
-    """at_eof() and exception() tell a living connection, one that ended, and one that was marked bad."""
+    """at_eof() and exception() tell a living connection, one that ended, and one that was marked
+    bad."""
 
     async def main():
         async with client(streams) as (reader, _, peer):
@@ -308,9 +322,12 @@ def test_health_of_a_pooled_connection(run, streams):
     run(main)
 
 
-@pytest.mark.filterwarnings("ignore:'asyncio.iscoroutinefunction' is deprecated")  # from Python 3.14 on
+@pytest.mark.filterwarnings(
+    "ignore:'asyncio.iscoroutinefunction' is deprecated"
+)  # from Python 3.14 on
 def test_a_mock_made_from_the_spec(run, streams):
-    """Mock(spec=StreamReader) makes AsyncMocks of what must be awaited, plain mocks of the rest, and inspect agrees."""
+    """Mock(spec=StreamReader) makes AsyncMocks of what must be awaited, plain mocks of the rest,
+    and inspect agrees."""
 
     async def main():
         reader = mock.Mock(spec=streams.StreamReader)
@@ -318,7 +335,14 @@ def test_a_mock_made_from_the_spec(run, streams):
             assert isinstance(getattr(reader, name), mock.AsyncMock), name
             assert asyncio.iscoroutinefunction(getattr(streams.StreamReader, name)), name
             assert AGREES(getattr(streams.StreamReader, name)), name
-        for name in "feed_data", "feed_eof", "at_eof", "exception", "set_exception", "set_transport":
+        for name in (
+            "feed_data",
+            "feed_eof",
+            "at_eof",
+            "exception",
+            "set_exception",
+            "set_transport",
+        ):
             assert not isinstance(getattr(reader, name), mock.AsyncMock), name
         writer = mock.Mock(spec=streams.StreamWriter)
         for name in "drain", "wait_closed", "start_tls":
@@ -335,9 +359,12 @@ def test_a_mock_made_from_the_spec(run, streams):
     run(main)
 
 
-@pytest.mark.filterwarnings("ignore:'asyncio.iscoroutinefunction' is deprecated")  # from Python 3.14 on
+@pytest.mark.filterwarnings(
+    "ignore:'asyncio.iscoroutinefunction' is deprecated"
+)  # from Python 3.14 on
 def test_autospec_and_signatures(run, streams):
-    """create_autospec and inspect.signature know the parameters of the functions and classes, and refuse others."""
+    """create_autospec and inspect.signature know the parameters of the functions and classes, and
+    refuse others."""
 
     async def main():
         for name in "open_connection", "start_server":
@@ -348,7 +375,12 @@ def test_autospec_and_signatures(run, streams):
             await specced("host", 1, limit=5)
             specced.assert_awaited_once_with("host", 1, limit=5)
         assert list(inspect.signature(streams.StreamReader).parameters) == ["limit", "loop"]
-        assert list(inspect.signature(streams.StreamWriter).parameters) == ["transport", "protocol", "reader", "loop"]
+        assert list(inspect.signature(streams.StreamWriter).parameters) == [
+            "transport",
+            "protocol",
+            "reader",
+            "loop",
+        ]
         parameters = inspect.signature(streams.StreamReaderProtocol).parameters
         assert list(parameters) == ["stream_reader", "client_connected_cb", "loop"]
         reader = mock.create_autospec(streams.StreamReader)
@@ -358,12 +390,16 @@ def test_autospec_and_signatures(run, streams):
 
 
 def test_open_connection_patched_with_autospec(run, streams, monkeypatch):
-    """patch("asyncio.open_connection", autospec=True) gives an awaitable mock that records what it was called with."""
+    """patch("asyncio.open_connection", autospec=True) gives an awaitable mock that records what it
+    was called with."""
     use_names(monkeypatch, streams)
 
     async def main():
         with mock.patch("asyncio.open_connection", autospec=True) as opened:
-            opened.return_value = (mock.Mock(spec=asyncio.StreamReader), mock.Mock(spec=asyncio.StreamWriter))
+            opened.return_value = (
+                mock.Mock(spec=asyncio.StreamReader),
+                mock.Mock(spec=asyncio.StreamWriter),
+            )
             reader, writer = await asyncio.open_connection("db", 5432, ssl=None)
             assert isinstance(writer.drain, mock.AsyncMock)
             assert isinstance(reader.read, mock.AsyncMock)
@@ -373,7 +409,8 @@ def test_open_connection_patched_with_autospec(run, streams, monkeypatch):
 
 
 def test_a_slow_reader_pauses_its_transport(run, streams):
-    """While nobody reads, at most a few receives above twice the limit are taken from the peer; the rest stays with him."""
+    """While nobody reads, at most a few receives above twice the limit are taken from the peer; the
+    rest stays with him."""
 
     async def main():
         async with client(streams, limit=65536) as (reader, _, peer):

@@ -1,4 +1,5 @@
-"""asyncio's subprocesses and real packages, with asyncio's names replaced by the streams under test. See `consumers.md`."""
+"""asyncio's subprocesses and real packages, with asyncio's names replaced by the streams under
+test. See `consumers.md`."""
 
 import asyncio
 import pathlib
@@ -17,7 +18,13 @@ def test_communicate(run, streams, monkeypatch):
 
     async def main():
         process = await asyncio.create_subprocess_exec(
-            "sh", "-c", "cat; echo bad >&2", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, limit=1024
+            "sh",
+            "-c",
+            "cat; echo bad >&2",
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            limit=1024,
         )
         assert type(process.stdout) is streams.StreamReader
         assert type(process.stdin) is streams.StreamWriter
@@ -31,11 +38,14 @@ def test_communicate(run, streams, monkeypatch):
 
 
 def test_pipes_read_and_written_by_hand(run, streams, monkeypatch):
-    """stdin.drain() follows back-pressure, visible as stdin._protocol._paused; stdout obeys limit=; close() ends the child."""
+    """stdin.drain() follows back-pressure, visible as stdin._protocol._paused; stdout obeys limit=;
+    close() ends the child."""
     use_names(monkeypatch, streams)
 
     async def main():
-        process = await asyncio.create_subprocess_exec("cat", stdin=subprocess.PIPE, stdout=subprocess.PIPE, limit=64)
+        process = await asyncio.create_subprocess_exec(
+            "cat", stdin=subprocess.PIPE, stdout=subprocess.PIPE, limit=64
+        )
         process.stdin.write(b"hello\n")
         await process.stdin.drain()
         assert await process.stdout.readline() == b"hello\n"
@@ -59,11 +69,14 @@ def test_pipes_read_and_written_by_hand(run, streams, monkeypatch):
 
 @pytest.mark.defect("write() to a transport that has closed itself raises on uvloop")
 def test_a_child_that_has_closed_its_input(run, streams, monkeypatch):
-    """What is written to a child that takes no input any more is dropped, however long the pipe has been closed."""
+    """What is written to a child that takes no input any more is dropped, however long the pipe has
+    been closed."""
     use_names(monkeypatch, streams)
 
     async def main():
-        process = await asyncio.create_subprocess_exec("sh", "-c", "exec 0<&-; echo gone", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        process = await asyncio.create_subprocess_exec(
+            "sh", "-c", "exec 0<&-; echo gone", stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
         await until(process.stdin.is_closing)
         await asyncio.sleep(0.01)
         process.stdin.write(b"to nobody")
@@ -79,7 +92,9 @@ def test_a_child_that_takes_no_input(run, streams, monkeypatch):
     use_names(monkeypatch, streams)
 
     async def main():
-        process = await asyncio.create_subprocess_exec("sh", "-c", "exec 0<&-; echo gone", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        process = await asyncio.create_subprocess_exec(
+            "sh", "-c", "exec 0<&-; echo gone", stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
         out, _ = await process.communicate(b"n" * (1 << 20))
         assert out == b"gone\n"
 
@@ -87,7 +102,8 @@ def test_a_child_that_takes_no_input(run, streams, monkeypatch):
 
 
 def test_anyio_open_process(run, streams, monkeypatch):
-    """anyio's processes, which look into stdin._protocol and end reads with set_exception(), work over the replaced names."""
+    """anyio's processes, which look into stdin._protocol and end reads with set_exception(), work
+    over the replaced names."""
     anyio = pytest.importorskip("anyio")
     use_names(monkeypatch, streams)
 
@@ -137,7 +153,7 @@ def talk(port):
         client.starttls(context=tls.client)
         client.ehlo("me")
         client.sendmail("a@b", ["c@d"], (b"x" * 70 + b"\\r\\n") * 1000)
-    # The injection of RFC 3207: a command pipelined behind STARTTLS must not be executed inside TLS.
+    # RFC 3207's injection: what is pipelined behind STARTTLS must not be executed inside TLS.
     with smtplib.SMTP("127.0.0.1", port, timeout=5) as client:
         client._host = "localhost"
         client.ehlo("me")
@@ -166,11 +182,16 @@ with asyncio.Runner(loop_factory=lambda: new_loop({kind!r})) as runner:
 
 @pytest.mark.parametrize("kind", ["asyncio", "uvloop"])
 def test_aiosmtpd_with_starttls(streams, kind):
-    """A real aiosmtpd server takes letters before and after STARTTLS, and discards what was pipelined behind it."""
+    """A real aiosmtpd server takes letters before and after STARTTLS, and discards what was
+    pipelined behind it."""
     pytest.importorskip("aiosmtpd")
     pytest.importorskip(kind)
-    script = AIOSMTPD.format(path=[str(pathlib.Path(__file__).parents[1])], name=streams.name, kind=kind)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False)
+    script = AIOSMTPD.format(
+        path=[str(pathlib.Path(__file__).parents[1])], name=streams.name, kind=kind
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "[(False, 7), (True, 72000)]\n"
     assert done.stderr == ""

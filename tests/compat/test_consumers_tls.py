@@ -13,7 +13,8 @@ from support.connections import LOOPBACK, client, finish, until
 
 
 def test_loop_start_tls_onto_streams_made_by_hand(run, streams, tls):
-    """loop.start_tls() of writer.transport with a second protocol, and a new reader and writer over the result."""
+    """loop.start_tls() of writer.transport with a second protocol, and a new reader and writer over
+    the result."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -22,7 +23,9 @@ def test_loop_start_tls_onto_streams_made_by_hand(run, streams, tls):
             assert await reader.readline() == b"INFO {}\r\n"
             inner = streams.StreamReader(loop=loop)
             protocol = streams.StreamReaderProtocol(inner, loop=loop)
-            upgrading = asyncio.ensure_future(loop.start_tls(writer.transport, protocol, tls.client, server_hostname=HOST))
+            upgrading = asyncio.ensure_future(
+                loop.start_tls(writer.transport, protocol, tls.client, server_hostname=HOST)
+            )
             peer = TlsPeer(sock, tls.server)
             await peer.handshake()
             transport = await upgrading
@@ -39,9 +42,12 @@ def test_loop_start_tls_onto_streams_made_by_hand(run, streams, tls):
 
 
 @pytest.mark.defect("the end of TLS made by hand is warned of")
-@pytest.mark.parametrize("how", ["a new protocol", "the same protocol", "the same protocol and writer", "_over_ssl"])
+@pytest.mark.parametrize(
+    "how", ["a new protocol", "the same protocol", "the same protocol and writer", "_over_ssl"]
+)
 def test_the_end_of_tls_made_by_hand_is_silent(run, streams, tls, caplog, how):
-    """The peer's end over loop.start_tls() closes the transport, and no loop warns of eof_received() that returns true."""
+    """The peer's end over loop.start_tls() closes the transport, and no loop warns of
+    eof_received() that returns true."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -50,7 +56,9 @@ def test_the_end_of_tls_made_by_hand_is_silent(run, streams, tls, caplog, how):
             if how == "a new protocol":
                 reader = streams.StreamReader(loop=loop)
                 protocol = streams.StreamReaderProtocol(reader, loop=loop)
-            upgrading = asyncio.ensure_future(loop.start_tls(writer.transport, protocol, tls.client, server_hostname=HOST))
+            upgrading = asyncio.ensure_future(
+                loop.start_tls(writer.transport, protocol, tls.client, server_hostname=HOST)
+            )
             peer = TlsPeer(sock, tls.server)
             await peer.handshake()
             transport = await upgrading
@@ -78,7 +86,8 @@ def test_the_end_of_tls_made_by_hand_is_silent(run, streams, tls, caplog, how):
 
 
 def test_ssl_protocol_put_under_a_stream_protocol(run, streams, tls):
-    """set_protocol(SSLProtocol) and connection_made() by hand; the stream protocol's own connection_made comes a second time."""
+    """set_protocol(SSLProtocol) and connection_made() by hand; the stream protocol's own
+    connection_made comes a second time."""
 
     class Session(streams.StreamReaderProtocol):
         made = 0
@@ -103,7 +112,11 @@ def test_ssl_protocol_put_under_a_stream_protocol(run, streams, tls):
         sessions = []
 
         def factory():
-            session = Session(streams.StreamReader(loop=loop), lambda reader, writer: session.remember(reader, writer), loop)
+            session = Session(
+                streams.StreamReader(loop=loop),
+                lambda reader, writer: session.remember(reader, writer),
+                loop,
+            )
             sessions.append(session)
             return session
 
@@ -141,7 +154,8 @@ def test_ssl_protocol_put_under_a_stream_protocol(run, streams, tls):
 
 
 def test_descriptor_taken_over_by_dup_for_tls(run, streams, tls):
-    """The socket of a stream, duplicated after pause_reading() and close(), goes on as a TLS connection."""
+    """The socket of a stream, duplicated after pause_reading() and close(), goes on as a TLS
+    connection."""
 
     async def main():
         async with client(streams) as (reader, writer, sock):
@@ -157,7 +171,9 @@ def test_descriptor_taken_over_by_dup_for_tls(run, streams, tls):
             transport.close()
             assert await asyncio.get_running_loop().sock_recv(sock, 7) == b"upgrade"
             peer = TlsPeer(sock, tls.server)
-            opening = asyncio.ensure_future(streams.open_connection(sock=duplicate, ssl=tls.client, server_hostname=HOST))
+            opening = asyncio.ensure_future(
+                streams.open_connection(sock=duplicate, ssl=tls.client, server_hostname=HOST)
+            )
             await peer.handshake()
             secure_reader, secure = await opening
             await peer.write(b"hello")

@@ -1,4 +1,5 @@
-"""What released programs do to a writer and to a server beyond the documentation, on asyncio's and on ours. See `consumers.md`."""
+"""What released programs do to a writer and to a server beyond the documentation, on asyncio's and
+on ours. See `consumers.md`."""
 
 import asyncio
 import functools
@@ -14,7 +15,8 @@ from support.connections import LOOPBACK, client, finish, pair, receive, serving
 
 
 def test_write_wrapped_on_an_instance(run, streams):
-    """writer.write, get_extra_info and attributes of any name can be set on one writer; what the wrapper writes arrives."""
+    """writer.write, get_extra_info and attributes of any name can be set on one writer; what the
+    wrapper writes arrives."""
 
     async def main():
         async with client(streams) as (_, writer, peer):
@@ -32,11 +34,14 @@ def test_write_wrapped_on_an_instance(run, streams):
 
 
 def test_writelines_patched_on_the_class(run, streams):
-    """mock.patch.object(StreamWriter, "writelines") takes effect on connections that exist, and ends with the patch."""
+    """mock.patch.object(StreamWriter, "writelines") takes effect on connections that exist, and
+    ends with the patch."""
 
     async def main():
         async with client(streams) as (_, writer, peer):
-            with mock.patch.object(streams.StreamWriter, "writelines", side_effect=OSError("patched")) as patched:
+            with mock.patch.object(
+                streams.StreamWriter, "writelines", side_effect=OSError("patched")
+            ) as patched:
                 with pytest.raises(OSError, match="patched"):
                     writer.writelines([b"x"])
             patched.assert_called_once_with([b"x"])
@@ -47,7 +52,8 @@ def test_writelines_patched_on_the_class(run, streams):
 
 
 def test_drain_patched_on_the_class(run, streams):
-    """mock.patch.object(StreamWriter, "drain") makes an AsyncMock by itself, which is awaited in place of the method."""
+    """mock.patch.object(StreamWriter, "drain") makes an AsyncMock by itself, which is awaited in
+    place of the method."""
 
     async def main():
         async with client(streams) as (_, writer, _peer):
@@ -60,7 +66,8 @@ def test_drain_patched_on_the_class(run, streams):
 
 
 def test_transport_assigned(run, streams):
-    """reader._transport and writer._transport can be assigned: writes, close and pauses then go to the new transport."""
+    """reader._transport and writer._transport can be assigned: writes, close and pauses then go to
+    the new transport."""
 
     async def main():
         async with client(streams, limit=8) as (reader, writer, _peer):
@@ -116,7 +123,8 @@ class Foreign(asyncio.Transport):
 
 
 def test_writer_over_a_foreign_transport(run, streams):
-    """A writer over a program's own transport and a protocol never connected; the reader is fed by hand."""
+    """A writer over a program's own transport and a protocol never connected; the reader is fed by
+    hand."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -147,7 +155,8 @@ def test_writer_over_a_foreign_transport(run, streams):
 
 
 def test_a_slow_peer_makes_drain_wait(run, streams):
-    """While the peer takes nothing, drain() waits above the high-water mark, and goes on when the peer reads."""
+    """While the peer takes nothing, drain() waits above the high-water mark, and goes on when the
+    peer reads."""
 
     async def main():
         async with client(streams) as (_, writer, peer):
@@ -180,7 +189,8 @@ def test_wait_closed_waits_for_what_is_queued(run, streams):
 
 
 def test_a_half_close_arrives_and_leaves_reading_open(run, streams):
-    """write_eof() reaches the peer as EOF, in order, and the answer is still read; so it is the other way round."""
+    """write_eof() reaches the peer as EOF, in order, and the answer is still read; so it is the
+    other way round."""
 
     async def main():
         async with pair(streams) as both:
@@ -198,7 +208,8 @@ def test_a_half_close_arrives_and_leaves_reading_open(run, streams):
 
 
 def test_descriptor_taken_over_by_dup(run, streams):
-    """pause_reading, dup of the socket, close, then open_connection(sock=dup): the connection goes on, no byte lost."""
+    """pause_reading, dup of the socket, close, then open_connection(sock=dup): the connection goes
+    on, no byte lost."""
 
     async def main():
         async with client(streams) as (reader, writer, peer):
@@ -221,9 +232,12 @@ def test_descriptor_taken_over_by_dup(run, streams):
     run(main)
 
 
-@pytest.mark.parametrize("kind", ["function", "coroutine", "partial", "partial_coroutine", "method", "call"])
+@pytest.mark.parametrize(
+    "kind", ["function", "coroutine", "partial", "partial_coroutine", "method", "call"]
+)
 def test_kinds_of_callbacks(run, streams, kind):
-    """Plain and coroutine functions, partials, bound methods and objects with __call__ serve as callbacks."""
+    """Plain and coroutine functions, partials, bound methods and objects with __call__ serve as
+    callbacks."""
 
     async def answer(prefix, reader, writer):
         writer.write(prefix + await reader.readline())
@@ -270,7 +284,8 @@ def test_kinds_of_callbacks(run, streams, kind):
 
 
 def test_the_exception_handler_hears_of_a_failed_handler(run, streams):
-    """A handler that raises is reported with ``exception`` and ``transport``, once, and its connection is closed."""
+    """A handler that raises is reported with ``exception`` and ``transport``, once, and its
+    connection is closed."""
     errors = run.expect_errors()
     failure = LookupError("broken handler")
 
@@ -322,12 +337,19 @@ def test_no_warning_in_normal_use(run, streams):
 
 
 def test_a_server_started_later(run, streams):
-    """start_serving=False, start_serving(), is_serving() and ``async with``; the server is an asyncio.AbstractServer."""
+    """start_serving=False, start_serving(), is_serving() and ``async with``; the server is an
+    asyncio.AbstractServer."""
 
     async def main():
         accepted = asyncio.get_running_loop().create_future()
-        server = await streams.start_server(lambda *both: accepted.set_result(both), LOOPBACK, 0, start_serving=False)
-        if uvloop is None or streams.name == "headrace" or not isinstance(server.get_loop(), uvloop.Loop):
+        server = await streams.start_server(
+            lambda *both: accepted.set_result(both), LOOPBACK, 0, start_serving=False
+        )
+        if (
+            uvloop is None
+            or streams.name == "headrace"
+            or not isinstance(server.get_loop(), uvloop.Loop)
+        ):
             assert isinstance(server, asyncio.AbstractServer)
         assert not server.is_serving()
         assert server.get_loop() is asyncio.get_running_loop()
@@ -344,7 +366,8 @@ def test_a_server_started_later(run, streams):
 
 
 def test_names_patched_at_run_time(run, streams, monkeypatch):
-    """A program that looks names up in asyncio.streams at each use gets what was put there, also for a mock of open_connection."""
+    """A program that looks names up in asyncio.streams at each use gets what was put there, also
+    for a mock of open_connection."""
     use_names(monkeypatch, streams)
 
     async def main():

@@ -1,4 +1,5 @@
-"""Handlers that fail, writers that are dropped, input that is wrong: what the stream is worth afterwards. See `defects.md`."""
+"""Handlers that fail, writers that are dropped, input that is wrong: what the stream is worth
+afterwards. See `defects.md`."""
 
 import asyncio
 import contextlib
@@ -59,7 +60,8 @@ def test_a_cancelled_handler_closes_quietly(run, streams):
 
 
 def test_a_dropped_writer_closes(run, streams):
-    """A client's writer that is dropped closes its connection, with one ResourceWarning, also where the reader is kept."""
+    """A client's writer that is dropped closes its connection, with one ResourceWarning, also where
+    the reader is kept."""
 
     async def main():
         with socket.create_server((LOOPBACK, 0)) as listener:
@@ -103,16 +105,21 @@ class Idle(asyncio.Transport):
 
 
 def test_a_writer_dropped_after_its_loop(streams):
-    """A writer that outlives its loop says 'loop is closed' when it is dropped, and nothing else."""
+    """A writer that outlives its loop says 'loop is closed' when it is dropped, and nothing
+    else."""
     loop = asyncio.new_event_loop()
     reader = streams.StreamReader(loop=loop)
-    writer = streams.StreamWriter(Idle(), streams.StreamReaderProtocol(reader, loop=loop), reader, loop)
+    writer = streams.StreamWriter(
+        Idle(), streams.StreamReaderProtocol(reader, loop=loop), reader, loop
+    )
     loop.close()
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         del writer
         gc.collect()
-    assert [(warning.category, str(warning.message)) for warning in seen] == [(ResourceWarning, "loop is closed")]
+    assert [(warning.category, str(warning.message)) for warning in seen] == [
+        (ResourceWarning, "loop is closed")
+    ]
 
 
 # ---- wrong input: (call, error, words), on a stream that then still works
@@ -121,8 +128,16 @@ def test_a_writer_dropped_after_its_loop(streams):
 READER_ERRORS = {
     "readexactly(-1)": (lambda reader: reader.readexactly(-1), ValueError, "less than zero"),
     "readuntil(empty)": (lambda reader: reader.readuntil(b""), ValueError, "at least one-byte"),
-    "readuntil(empty tuple)": (lambda reader: reader.readuntil(()), ValueError, "at least one element"),
-    "readuntil(empty in tuple)": (lambda reader: reader.readuntil((b"a", b"")), ValueError, "at least one-byte"),
+    "readuntil(empty tuple)": (
+        lambda reader: reader.readuntil(()),
+        ValueError,
+        "at least one element",
+    ),
+    "readuntil(empty in tuple)": (
+        lambda reader: reader.readuntil((b"a", b"")),
+        ValueError,
+        "at least one-byte",
+    ),
     "readuntil(str)": (lambda reader: reader.readuntil("x"), TypeError, None),
     "readuntil(list)": (lambda reader: reader.readuntil([b"x"]), TypeError, None),
     "readuntil(None)": (lambda reader: reader.readuntil(None), TypeError, None),
@@ -150,9 +165,12 @@ def test_wrong_reads_leave_the_stream_usable(run, ours, call):
 
 
 @pytest.mark.defect("uvloop takes None for nothing")
-@pytest.mark.parametrize("data", ["text", 5, None, [b"x"], object()], ids=["str", "int", "None", "list", "object"])
+@pytest.mark.parametrize(
+    "data", ["text", 5, None, [b"x"], object()], ids=["str", "int", "None", "list", "object"]
+)
 def test_wrong_writes_leave_the_stream_usable(run, streams, data):
-    """write() of what is not bytes-like raises TypeError and sends nothing; what is written before and after arrives."""
+    """write() of what is not bytes-like raises TypeError and sends nothing; what is written before
+    and after arrives."""
 
     async def main():
         async with client(streams) as (_, writer, peer):
@@ -188,7 +206,8 @@ def test_write_after_write_eof(run, streams):
 @pytest.mark.parametrize("later", [False, True], ids=["at once", "later"])
 @pytest.mark.parametrize("end", ["close", "abort", "loss"])
 def test_write_eof_after_the_end(run, streams, tls, end, later, secure):
-    """write_eof() on a connection that is closing changes nothing: what is written behind it is dropped, as before it."""
+    """write_eof() on a connection that is closing changes nothing: what is written behind it is
+    dropped, as before it."""
     if streams.name == "stock" and (run.kind == "uvloop" or secure):
         pytest.skip("uvloop's transport raises, and asyncio's of TLS fails after a loss")
 
@@ -210,7 +229,9 @@ def test_write_eof_after_the_end(run, streams, tls, end, later, secure):
                 began = loop.time()
                 await until(lambda: loop.time() - began > 0.02)
             for _ in range(2):
-                with contextlib.suppress(NotImplementedError):  # over TLS of the loop's own, as ever
+                with contextlib.suppress(
+                    NotImplementedError
+                ):  # over TLS of the loop's own, as ever
                     writer.write_eof()
                 writer.write(b"dropped")
             if streams.name != "stock":  # 3.13.0 has a TypeError of its own
@@ -233,7 +254,8 @@ def test_write_after_write_eof_of_the_transport(run, streams):
 
 
 def test_write_eof_over_tls(run, streams, tls):
-    """TLS before 1.3 cannot half close: NotImplementedError, can_write_eof() says so, and the stream works on."""
+    """TLS before 1.3 cannot half close: NotImplementedError, can_write_eof() says so, and the
+    stream works on."""
 
     async def main():
         async with pair(streams, tls.contexts(ssl.TLSVersion.TLSv1_2)) as both:
@@ -253,9 +275,16 @@ def test_two_reads_at_once(run, streams):
         async with client(streams) as (reader, _, peer):
             first = asyncio.ensure_future(reader.readline())
             await asyncio.sleep(0)
-            calls = {"read": lambda: reader.read(1), "readuntil": reader.readline, "readexactly": lambda: reader.readexactly(1)}
+            calls = {
+                "read": lambda: reader.read(1),
+                "readuntil": reader.readline,
+                "readexactly": lambda: reader.readexactly(1),
+            }
             for name, call in calls.items():
-                with pytest.raises(RuntimeError, match=rf"{name}\(\) called while another coroutine is already waiting"):
+                with pytest.raises(
+                    RuntimeError,
+                    match=rf"{name}\(\) called while another coroutine is already waiting",
+                ):
                     await call()
             peer.send(b"mine\n")
             assert await first == b"mine\n"
@@ -305,10 +334,14 @@ def test_overruns_of_readuntil_take_nothing(run, streams):
 
 
 def test_incomplete_reads_say_what_there_was(run, streams):
-    """EOF in the middle: IncompleteReadError with the partial bytes and what was expected; then the stream is empty."""
+    """EOF in the middle: IncompleteReadError with the partial bytes and what was expected; then the
+    stream is empty."""
 
     async def main():
-        for call, expected in (lambda reader: reader.readexactly(5), 5), (lambda reader: reader.readuntil(b"|"), None):
+        for call, expected in (
+            (lambda reader: reader.readexactly(5), 5),
+            (lambda reader: reader.readuntil(b"|"), None),
+        ):
             reader = streams.StreamReader()
             reader.feed_data(b"abc")
             reader.feed_eof()

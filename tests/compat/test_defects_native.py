@@ -1,4 +1,5 @@
-"""What the transports and servers of asyncio's loop and of uvloop get wrong, so that only the native way mends it. See `defects.md`."""
+"""What the transports and servers of asyncio's loop and of uvloop get wrong, so that only the
+native way mends it. See `defects.md`."""
 
 from __future__ import annotations
 
@@ -56,7 +57,8 @@ def time_of(call, count, repeats=1):
 
 @pytest.mark.defect("gh-146507")
 def test_the_count_costs_the_same_however_much_is_queued(run, streams):
-    """get_write_buffer_size() takes as long with 10,000 chunks queued as with 100; to write and ask 4,000 times is not quadratic."""
+    """get_write_buffer_size() takes as long with 10,000 chunks queued as with 100; to write and ask
+    4,000 times is not quadratic."""
 
     async def main():
         async with client(streams) as (_, writer, _peer):
@@ -81,7 +83,8 @@ def test_the_count_costs_the_same_however_much_is_queued(run, streams):
 
 @pytest.mark.defect("gh-155934")
 def test_a_factory_that_fails(run, streams, monkeypatch):
-    """Where the protocol of an accepted connection cannot be made, that is reported, its socket is closed, and the next one is served."""
+    """Where the protocol of an accepted connection cannot be made, that is reported, its socket is
+    closed, and the next one is served."""
     errors = run.expect_errors()
     heard = []
 
@@ -100,7 +103,13 @@ def test_a_factory_that_fails(run, streams, monkeypatch):
 
     async def main():
         server = await streams.start_server(echo, LOOPBACK, 0)
-        fail_once(*((asyncio.streams, "StreamReader") if streams.name == "stock" else (headrace_server, "make")))
+        fail_once(
+            *(
+                (asyncio.streams, "StreamReader")
+                if streams.name == "stock"
+                else (headrace_server, "make")
+            )
+        )
         try:
             for expected in b"", b"line\n":
                 with socket.create_connection(server.sockets[0].getsockname()) as peer:
@@ -126,7 +135,8 @@ import headrace
 
 async def main(streams):
     served, heard = [], []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context["message"]))
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: heard.append(context["message"]))
 
     async def serve(reader, writer):
         served.append(await reader.readline())
@@ -170,7 +180,8 @@ with asyncio.Runner(loop_factory=factory) as runner:
 @pytest.mark.defect("gh-155934")
 @pytest.mark.parametrize("kind", [kind for kind in LOOP_KINDS if kind in ("asyncio", "uvloop")])
 def test_no_descriptor_for_another_connection(streams, kind):
-    """A server that runs out of descriptors says so once a second, is idle meanwhile, and serves who waited when there are some again."""
+    """A server that runs out of descriptors says so once a second, is idle meanwhile, and serves
+    who waited when there are some again."""
     arguments = [sys.executable, "-W", "ignore", "-c", EMFILE, kind, streams.name]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=30, check=True)
     worked, served, reports = json.loads(done.stdout)
@@ -181,7 +192,8 @@ def test_no_descriptor_for_another_connection(streams, kind):
 
 @pytest.mark.defect("a paused transport does not see the peer's end")
 def test_a_reset_while_reading_is_paused(run, streams):
-    """A reader whose buffer is full, so that reading is paused, does not keep a reset from being seen; nothing is lost by that."""
+    """A reader whose buffer is full, so that reading is paused, does not keep a reset from being
+    seen; nothing is lost by that."""
 
     async def main():
         async with client(streams, limit=1000) as (reader, writer, peer):
@@ -203,7 +215,8 @@ def test_a_reset_while_reading_is_paused(run, streams):
 @pytest.mark.parametrize("limit", [1000, 65536])
 @pytest.mark.parametrize("family", ["tcp", "unix"])
 def test_data_in_the_kernel_and_a_failed_send(run, streams, family, limit):
-    """A send fails while the kernel has data for us: all of it can be read, then comes the error."""
+    """A send fails while the kernel has data for us: all of it can be read, then comes the
+    error."""
 
     async def main():
         ours, peer = tcp_pair() if family == "tcp" else socket.socketpair()

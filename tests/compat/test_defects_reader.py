@@ -16,7 +16,8 @@ async def lost(reader):
 @pytest.mark.defect("gh-75044")
 @pytest.mark.parametrize("way", ["read", "readexactly", "readline", "readuntil", "iteration"])
 def test_data_before_a_reset(run, streams, way):
-    """What arrived before the connection was reset is delivered; the error comes when a read cannot be satisfied."""
+    """What arrived before the connection was reset is delivered; the error comes when a read cannot
+    be satisfied."""
 
     async def main():
         async with client(streams) as (reader, _, peer):
@@ -48,7 +49,8 @@ def test_data_before_a_reset(run, streams, way):
 
 @pytest.mark.defect("gh-75044")
 def test_what_a_failed_read_leaves_after_a_reset(run, streams):
-    """A read that the reset made impossible takes nothing: the bytes are there for one that they satisfy."""
+    """A read that the reset made impossible takes nothing: the bytes are there for one that they
+    satisfy."""
 
     async def main():
         async with client(streams) as (reader, _, peer):
@@ -56,7 +58,12 @@ def test_what_a_failed_read_leaves_after_a_reset(run, streams):
             await until(lambda: len(reader._buffer) == 7)
             reset(peer)
             await lost(reader)
-            for call in reader.readline, reader.read, lambda: reader.readexactly(8), lambda: reader.readuntil(b"x"):
+            for call in (
+                reader.readline,
+                reader.read,
+                lambda: reader.readexactly(8),
+                lambda: reader.readuntil(b"x"),
+            ):
                 with pytest.raises(ConnectionResetError):
                     await call()
             assert await reader.read(3) == b"par"
@@ -74,7 +81,12 @@ def test_set_exception_comes_before_data(run, streams):
         reader = streams.StreamReader()
         reader.feed_data(b"line\n")
         reader.set_exception(ValueError("explicit"))
-        for call in reader.readline, reader.read, lambda: reader.read(1), lambda: reader.readexactly(1):
+        for call in (
+            reader.readline,
+            reader.read,
+            lambda: reader.read(1),
+            lambda: reader.readexactly(1),
+        ):
             with pytest.raises(ValueError, match="explicit"):
                 await call()
 
@@ -84,7 +96,8 @@ def test_set_exception_comes_before_data(run, streams):
 @pytest.mark.defect("cancelled read() loses data")
 @pytest.mark.parametrize("size", [-1, None])
 def test_a_cancelled_read_all_loses_nothing(run, streams, size):
-    """read() to the end, cancelled or timed out after some blocks, leaves them for the next read."""
+    """read() to the end, cancelled or timed out after some blocks, leaves them for the next
+    read."""
 
     async def main():
         async with client(streams) as (reader, _, peer):
@@ -145,11 +158,17 @@ def test_a_read_right_after_a_timed_out_one(run, streams):
 @pytest.mark.parametrize("limit", [256, 1024, 16384])
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
 def test_limit_bounds_memory(run, streams, tls, limit, secure):
-    """An unread reader holds at most 2 * limit and one receive, which is itself sized by the limit (at least 1 KiB)."""
+    """An unread reader holds at most 2 * limit and one receive, which is itself sized by the limit
+    (at least 1 KiB)."""
 
     async def main():
-        async with pair(streams, (tls.server, tls.client) if secure else (None, None), limit=limit) as both:
-            for reader, writer in (both.reader, both.server_writer), (both.server_reader, both.writer):
+        async with pair(
+            streams, (tls.server, tls.client) if secure else (None, None), limit=limit
+        ) as both:
+            for reader, writer in (
+                (both.reader, both.server_writer),
+                (both.server_reader, both.writer),
+            ):
                 writer.write(bytes(1 << 20))
                 await until(lambda reader=reader: reader._paused)
                 await asyncio.sleep(0.005)
@@ -160,7 +179,8 @@ def test_limit_bounds_memory(run, streams, tls, limit, secure):
 
 
 def test_limit_at_both_ends_of_a_server(run, streams):
-    """A paused reader goes on by itself once it is read below its limit, and no byte is lost on the way."""
+    """A paused reader goes on by itself once it is read below its limit, and no byte is lost on the
+    way."""
 
     async def main():
         data = bytes(range(256)) * 4096
@@ -181,10 +201,14 @@ def test_a_message_of_too_long_a_line(run, ours):
     async def main():
         reader = ours.StreamReader(limit=16)
         reader.feed_data(b"x" * 40 + b"\nnext\n" + b"y" * 50)
-        with pytest.raises(ValueError, match=r"Separator is found, but chunk is longer than limit .*40.*16"):
+        with pytest.raises(
+            ValueError, match=r"Separator is found, but chunk is longer than limit .*40.*16"
+        ):
             await reader.readline()
         assert await reader.readline() == b"next\n"
-        with pytest.raises(ValueError, match=r"Separator is not found, and chunk exceed the limit .*50.*16"):
+        with pytest.raises(
+            ValueError, match=r"Separator is not found, and chunk exceed the limit .*50.*16"
+        ):
             await reader.readline()
         reader.feed_data(b"z\n")
         assert await reader.readline() == b"z\n"
@@ -212,7 +236,8 @@ def cost(streams, separator, pieces, piece):
 
 @pytest.mark.defect("absent tuple separators are searched for again and again")
 def test_absent_tuple_separators_cost_nothing(streams):
-    """With one separator of a tuple a long way behind the other, 100 short records in a 4 MiB buffer cost 100 short searches."""
+    """With one separator of a tuple a long way behind the other, 100 short records in a 4 MiB
+    buffer cost 100 short searches."""
 
     async def main():
         reader = streams.StreamReader(limit=1 << 30)
@@ -233,7 +258,8 @@ def test_absent_tuple_separators_cost_nothing(streams):
 
 
 def test_a_separator_that_never_comes_is_searched_once(streams):
-    """The search of a line that arrives in N pieces looks at each byte once: four times the pieces cost about four times."""
+    """The search of a line that arrives in N pieces looks at each byte once: four times the pieces
+    cost about four times."""
     cost(streams, b"\r\n", 100, b"x" * 1000)
     small = min(cost(streams, b"\r\n", 500, b"x" * 1000) for _ in range(3))
     large = min(cost(streams, b"\r\n", 2000, b"x" * 1000) for _ in range(3))
@@ -245,7 +271,8 @@ variable = contextvars.ContextVar("variable", default="none")
 
 @pytest.mark.defect("gh-140947")
 def test_context_variables_do_not_leak(run, streams):
-    """A handler sees the context of start_server's caller, not of whoever resumed reading or connected last."""
+    """A handler sees the context of start_server's caller, not of whoever resumed reading or
+    connected last."""
     seen = []
 
     async def serve(reader, writer):
@@ -309,7 +336,11 @@ def test_receive_after_a_full_duplex_exchange(run, streams):
             data = bytes(range(256)) * 2048
             writer.write(data)
             loop = asyncio.get_running_loop()
-            got, arrived, _ = await asyncio.gather(reader.readexactly(len(data)), receive(peer, len(data)), loop.sock_sendall(peer, data))
+            got, arrived, _ = await asyncio.gather(
+                reader.readexactly(len(data)),
+                receive(peer, len(data)),
+                loop.sock_sendall(peer, data),
+            )
             assert got == data
             assert arrived == data
 

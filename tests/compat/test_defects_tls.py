@@ -14,7 +14,8 @@ PROXY = b"PROXY TCP4 192.0.2.1 192.0.2.2 1234 443\r\n"
 @pytest.mark.parametrize("late", [0, 1, 100], ids=["whole", "last_byte_later", "half_later"])
 @pytest.mark.parametrize("header", [PROXY, b"STARTTLS\r\n"], ids=["proxy", "starttls"])
 def test_hello_that_came_with_the_request(run, streams, tls, header, late):
-    """A ClientHello received together with what precedes it, whole or in part, goes into the server's handshake."""
+    """A ClientHello received together with what precedes it, whole or in part, goes into the
+    server's handshake."""
 
     async def main():
         async with served(streams) as (reader, writer, sock):
@@ -39,7 +40,8 @@ def test_hello_that_came_with_the_request(run, streams, tls, header, late):
 
 @pytest.mark.defect("gh-118642")
 def test_no_injection_into_a_client(run, streams, tls):
-    """A client that holds plain bytes refuses to upgrade: an ssl.SSLError that says how many, and the connection is closed."""
+    """A client that holds plain bytes refuses to upgrade: an ssl.SSLError that says how many, and
+    the connection is closed."""
 
     async def main():
         async with client(streams) as (reader, writer, sock):
@@ -60,7 +62,8 @@ def test_no_injection_into_a_client(run, streams, tls):
 
 @pytest.mark.defect("gh-118642")
 def test_no_injection_into_a_server(run, streams, tls):
-    """Plain bytes left on a server are read as TLS, which they are not: the handshake fails, and nothing of them is ever read."""
+    """Plain bytes left on a server are read as TLS, which they are not: the handshake fails, and
+    nothing of them is ever read."""
     run.expect_errors()
 
     async def main():
@@ -103,7 +106,8 @@ def test_reader_follows_its_transport(run, streams, tls):
 
 
 def test_writes_around_a_handshake(run, streams, tls):
-    """What is written before start_tls leaves in plain text before it, what is written after goes through TLS."""
+    """What is written before start_tls leaves in plain text before it, what is written after goes
+    through TLS."""
 
     async def main():
         async with client(streams) as (_, writer, sock):
@@ -121,7 +125,8 @@ def test_writes_around_a_handshake(run, streams, tls):
 
 @pytest.mark.defect("writes during start_tls leave in plain text")
 def test_writes_during_a_handshake(run, streams, tls):
-    """What another task writes while the handshake goes on is kept, and sent through TLS after it."""
+    """What another task writes while the handshake goes on is kept, and sent through TLS after
+    it."""
 
     async def main():
         async with client(streams) as (_, writer, sock):
@@ -163,7 +168,8 @@ def test_start_tls_while_writing_is_paused(run, streams, tls):
 
 @pytest.mark.defect("a failed handshake leaves wait_closed() waiting")
 def test_a_failed_handshake_closes(run, streams, tls):
-    """A certificate that is not trusted: start_tls raises, the connection is closed, and nothing is left open."""
+    """A certificate that is not trusted: start_tls raises, the connection is closed, and nothing is
+    left open."""
 
     async def main():
         async with client(streams) as (_, writer, sock):
@@ -197,12 +203,15 @@ def test_a_peer_that_does_not_speak_tls(run, streams, tls):
 @pytest.mark.parametrize("way", ["cancelled", "timed out", "peer left"])
 @pytest.mark.defect("a cancelled start_tls leaves the transport open")
 def test_an_interrupted_handshake_closes(run, streams, tls, way):
-    """A handshake that is cancelled, times out or loses its peer raises, closes the connection and sends nothing more."""
+    """A handshake that is cancelled, times out or loses its peer raises, closes the connection and
+    sends nothing more."""
 
     async def main():
         async with client(streams) as (_, writer, sock):
             timeout = 0.01 if way == "timed out" else None
-            upgrading = asyncio.ensure_future(writer.start_tls(tls.client, server_hostname=HOST, ssl_handshake_timeout=timeout))
+            upgrading = asyncio.ensure_future(
+                writer.start_tls(tls.client, server_hostname=HOST, ssl_handshake_timeout=timeout)
+            )
             await asyncio.sleep(0.005)
             writer.write(b"never in plain text")
             if way == "cancelled":
@@ -220,7 +229,8 @@ def test_an_interrupted_handshake_closes(run, streams, tls, way):
 
 
 def test_start_tls_without_a_name(run, ours, tls):
-    """A client whose context checks names needs server_hostname: ValueError, and the stream goes on."""
+    """A client whose context checks names needs server_hostname: ValueError, and the stream goes
+    on."""
 
     async def main():
         async with client(ours) as (_, writer, sock):
@@ -234,10 +244,14 @@ def test_start_tls_without_a_name(run, ours, tls):
     run(main)
 
 
-@pytest.mark.defect("start_tls() succeeds on a connection that was closed meanwhile, and wait_closed() hangs on uvloop")
+@pytest.mark.defect(
+    "start_tls() succeeds on a connection that was closed meanwhile, and wait_closed() hangs on "
+    "uvloop"
+)
 @pytest.mark.parametrize("how", ["close", "abort"])
 def test_closed_by_another_task_during_the_handshake(run, streams, tls, how):
-    """start_tls() on a connection that another task closes meanwhile raises or succeeds, and what waits for the end comes to it."""
+    """start_tls() on a connection that another task closes meanwhile raises or succeeds, and what
+    waits for the end comes to it."""
 
     async def main():
         for count in range(1, 10):
@@ -249,9 +263,14 @@ def test_closed_by_another_task_during_the_handshake(run, streams, tls, how):
                 )
                 for _ in range(count):
                     await asyncio.sleep(0)
-                both.server_writer.close() if how == "close" else both.server_writer.transport.abort()
+                if how == "close":
+                    both.server_writer.close()
+                else:
+                    both.server_writer.transport.abort()
                 await asyncio.wait_for(upgrades, 5)
 
     errors = run.expect_errors()
     run(main)
-    assert [context for context in errors if not isinstance(context.get("exception"), OSError)] == []
+    assert [
+        context for context in errors if not isinstance(context.get("exception"), OSError)
+    ] == []

@@ -1,4 +1,5 @@
-"""What asyncio's writer and its transports get wrong, and ours does not. `defects.md` has one row for each."""
+"""What asyncio's writer and its transports get wrong, and ours does not. `defects.md` has one row
+for each."""
 
 import asyncio
 import socket
@@ -38,7 +39,8 @@ def test_wait_closed_is_private(run, streams):
 
 @pytest.mark.defect("drain() succeeds when abort() discards the data")
 def test_a_drain_that_abort_ends_raises(run, streams):
-    """drain() on a connection that is aborted, waiting before or called after, raises ConnectionResetError."""
+    """drain() on a connection that is aborted, waiting before or called after, raises
+    ConnectionResetError."""
 
     async def main():
         async with client(streams) as (_, writer, _peer):
@@ -108,9 +110,18 @@ def test_writelines_pauses(run, streams):
 
 
 @pytest.mark.defect("gh-155888")
-@pytest.mark.parametrize("chunks", [[b"data", b""], [b"", b"data"], [b"", bytearray(b"data"), memoryview(b"")], [b"data", b"", b""]])
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [b"data", b""],
+        [b"", b"data"],
+        [b"", bytearray(b"data"), memoryview(b"")],
+        [b"data", b"", b""],
+    ],
+)
 def test_empty_chunks_then_close(run, streams, chunks):
-    """Empty chunks in writelines() are nothing: what is there arrives, and close() ends, with a full queue before it or not."""
+    """Empty chunks in writelines() are nothing: what is there arrives, and close() ends, with a
+    full queue before it or not."""
 
     async def main():
         for before in 0, BIG:
@@ -175,7 +186,8 @@ def test_nothing_written_after_close_is_sent(run, streams):
 @pytest.mark.defect("queued buffers are aliased")
 @pytest.mark.parametrize("way", ["write", "writelines", "view"])
 def test_mutable_buffers_are_copied(run, streams, way):
-    """A bytearray may be changed, cleared and resized right after write(), however slow the peer is."""
+    """A bytearray may be changed, cleared and resized right after write(), however slow the peer
+    is."""
 
     async def main():
         async with client(streams, receive_buffer=8192) as (_, writer, peer):
@@ -242,7 +254,8 @@ def test_memoryviews_that_are_not_contiguous(run, streams, way):
 
 @pytest.mark.defect("gh-75279")
 def test_draining_never_starves_the_loop(run, streams):
-    """A task that writes and drains to a fast peer without ever waiting lets a timer of 1 ms run now and then."""
+    """A task that writes and drains to a fast peer without ever waiting lets a timer of 1 ms run
+    now and then."""
 
     async def main():
         ticks = 0
@@ -291,7 +304,8 @@ def test_closing_twice(run, streams, tls, secure):
 
 
 def test_a_wait_closed_after_a_reset(run, streams):
-    """wait_closed() raises what broke the connection, to every caller, as documented; it does not hang."""
+    """wait_closed() raises what broke the connection, to every caller, as documented; it does not
+    hang."""
 
     async def main():
         async with client(streams) as (reader, writer, peer):
@@ -328,7 +342,8 @@ def test_a_dead_tls_connection_says_so(run, streams, tls):
 
 @pytest.mark.parametrize("closed", [True, False])
 def test_a_write_that_a_transport_refuses(run, closed):
-    """uvloop's transports raise RuntimeError where asyncio's drop: it is dropped too, if the transport has closed itself, and only then."""
+    """uvloop's transports raise RuntimeError where asyncio's drop: it is dropped too, if the
+    transport has closed itself, and only then."""
 
     class Refusing(asyncio.Transport):
         def write(self, data):
@@ -343,7 +358,9 @@ def test_a_write_that_a_transport_refuses(run, closed):
     async def main():
         loop = asyncio.get_running_loop()
         reader = headrace.StreamReader()
-        writer = headrace.StreamWriter(Refusing(), headrace.StreamReaderProtocol(reader), reader, loop)
+        writer = headrace.StreamWriter(
+            Refusing(), headrace.StreamReaderProtocol(reader), reader, loop
+        )
         if closed:
             writer.write(b"to nobody")
         else:

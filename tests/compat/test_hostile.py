@@ -1,4 +1,5 @@
-"""Programs that do what no program should, each in a process of its own: headrace neither crashes, nor hangs, nor loses what it holds."""
+"""Programs that do what no program should, each in a process of its own: headrace neither crashes,
+nor hangs, nor loses what it holds."""
 
 from __future__ import annotations
 
@@ -159,14 +160,22 @@ asyncio.run(main("cancel"))
         pytest.param(WARNINGS_AS_ERRORS, id="that warning as an error"),
         pytest.param(FED_BY_A_THREAD_WHILE_THE_LOOP_RUNS, id="fed by a thread while the loop runs"),
         pytest.param(LOOP_RUN_AGAIN_INSIDE_A_TASK, id="the loop run again inside a task"),
-        pytest.param(LOOPS_IN_THREADS_WITH_SEPARATORS_OF_THEIR_OWN, id="loops in threads with separators of their own"),
+        pytest.param(
+            LOOPS_IN_THREADS_WITH_SEPARATORS_OF_THEIR_OWN,
+            id="loops in threads with separators of their own",
+        ),
         pytest.param(NO_MEMORY_FOR_WHAT_IS_BUFFERED, id="no memory for what is buffered"),
-        pytest.param(WAITER_HELD_AND_COMPLETED_BY_SOMEBODY_ELSE, id="the future of a wait held and cancelled by somebody else"),
+        pytest.param(
+            WAITER_HELD_AND_COMPLETED_BY_SOMEBODY_ELSE,
+            id="the future of a wait held and cancelled by somebody else",
+        ),
     ],
 )
 def test_program(program):
     """The program comes to its end with status 0."""
     if "nest_asyncio" in program:
         pytest.importorskip("nest_asyncio")
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=50
+    )
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,5 @@
-"""Interpreters of other kinds: subinterpreters, which the compiled build does not support and says so, and lazy imports."""
+"""Interpreters of other kinds: subinterpreters, which the compiled build does not support and says
+so, and lazy imports."""
 
 from __future__ import annotations
 
@@ -84,7 +85,8 @@ def output(*arguments):
 @pytest.mark.skipif(sys.version_info < (3, 14), reason="new in Python 3.14")
 @pytest.mark.parametrize("order", ["first", "later"])
 def test_subinterpreters(order):
-    """In a subinterpreter the compiled build is refused by an ImportError that says why, and the pure build works; nothing crashes."""
+    """In a subinterpreter the compiled build is refused by an ImportError that says why, and the
+    pure build works; nothing crashes."""
     said = output("-c", IN_A_POOL, order)
     if doctor.build() == "compiled":
         assert said.startswith("refused: module headrace.")

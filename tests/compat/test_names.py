@@ -1,4 +1,5 @@
-"""The names of asyncio's classes: each is ours where asyncio has it, none falls through to its code, and tools see what they expect."""
+"""The names of asyncio's classes: each is ours where asyncio has it, none falls through to its
+code, and tools see what they expect."""
 
 from __future__ import annotations
 
@@ -26,12 +27,13 @@ OF_THE_CLASS = {
     "__annotations__",
 }
 
-# Names of asyncio that headrace does without: __del__ silences a future that headrace only makes when somebody asks for it, and
-# silences it then. _replace_writer and _stream_writer are gone from asyncio in Python 3.13; _replace_transport came instead.
+# Names of asyncio that headrace does without: __del__ silences a future that headrace only makes
+# when somebody asks for it, and silences it then. _replace_writer and _stream_writer are gone from
+# asyncio in Python 3.13; _replace_transport came instead.
 LEFT_OUT = {("StreamReaderProtocol", "__del__"), ("StreamReaderProtocol", "_replace_writer")}
 
-# Attributes of asyncio's instances that headrace does without: the constant result of asyncio's drain(), and a flag for readers that were
-# dropped before there was a connection.
+# Attributes of asyncio's instances that headrace does without: the constant result of asyncio's
+# drain(), and a flag for readers that were dropped before there was a connection.
 LEFT_OUT_OF_INSTANCES = {
     ("StreamWriter", "_complete_fut"),
     ("StreamReaderProtocol", "_reject_connection"),
@@ -45,7 +47,8 @@ def _definer(cls: type, name: str) -> type | None:
 
 
 def _names(cls: type) -> set[str]:
-    """Return the names that asyncio.streams defines for *cls*, in the class and in those that it inherits from."""
+    """Return the names that asyncio.streams defines for *cls*, in the class and in those that it
+    inherits from."""
     found = set()
     for each in cls.__mro__:
         if each.__module__ == "asyncio.streams":
@@ -55,7 +58,8 @@ def _names(cls: type) -> set[str]:
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_no_name_is_inherited_by_omission(ours, name):
-    """Every method and property that asyncio.streams defines is defined by headrace, for the same kind of thing."""
+    """Every method and property that asyncio.streams defines is defined by headrace, for the same
+    kind of thing."""
     from conftest import STOCK
 
     stock, mine = getattr(STOCK, name), getattr(ours, name)
@@ -66,7 +70,9 @@ def test_no_name_is_inherited_by_omission(ours, name):
             assert not hasattr(mine, each)
             continue
         if vars(_definer(stock, each))[each] is None:
-            continue  # no code: the value that an instance begins with, which test_instance_attributes() asks for
+            # no code: the value that an instance begins with, which test_instance_attributes() asks
+            # for
+            continue
         definer = _definer(mine, each)
         assert definer is not None, each
         if _definer(stock, each).__module__ == "asyncio.streams":
@@ -75,7 +81,8 @@ def test_no_name_is_inherited_by_omission(ours, name):
 
 
 def test_the_base_classes(ours):
-    """Our reader and writer are asyncio's by isinstance(), and our protocol is an asyncio.Protocol."""
+    """Our reader and writer are asyncio's by isinstance(), and our protocol is an
+    asyncio.Protocol."""
     from conftest import STOCK
 
     assert issubclass(ours.StreamReader, STOCK.StreamReader)
@@ -93,10 +100,18 @@ def test_instance_attributes(run, ours):
         made = {}
         for streams in (STOCK, ours):
             wire = Wire(streams)
-            made[streams.name] = {"StreamReader": wire.reader, "StreamWriter": wire.writer, "StreamReaderProtocol": wire.protocol}
+            made[streams.name] = {
+                "StreamReader": wire.reader,
+                "StreamWriter": wire.writer,
+                "StreamReaderProtocol": wire.protocol,
+            }
             wire.shut()
         for name, stock in made["stock"].items():
-            data = {each for each in _names(type(stock)) if vars(_definer(type(stock), each))[each] is None}
+            data = {
+                each
+                for each in _names(type(stock))
+                if vars(_definer(type(stock), each))[each] is None
+            }
             for attribute in sorted(data | set(vars(stock))):
                 if (name, attribute) not in LEFT_OUT_OF_INSTANCES:
                     assert hasattr(made["headrace"][name], attribute), (name, attribute)
@@ -106,7 +121,8 @@ def test_instance_attributes(run, ours):
 
 @pytest.mark.parametrize("name", ["StreamReader", "StreamWriter"])
 def test_signatures(ours, name):
-    """Public methods take the parameters of asyncio's newest documented version under the same names."""
+    """Public methods take the parameters of asyncio's newest documented version under the same
+    names."""
     from conftest import STOCK
 
     stock, mine = getattr(STOCK, name), getattr(ours, name)
@@ -123,7 +139,8 @@ def test_signatures(ours, name):
 
 
 def test_mock_with_spec(streams):
-    """Mocks made from the classes have awaitable methods where asyncio's are coroutine functions, and plain ones elsewhere."""
+    """Mocks made from the classes have awaitable methods where asyncio's are coroutine functions,
+    and plain ones elsewhere."""
     reader, writer = mock.Mock(spec=streams.StreamReader), mock.Mock(spec=streams.StreamWriter)
     for method in ("read", "readline", "readexactly", "readuntil"):
         assert isinstance(getattr(reader, method), mock.AsyncMock), method
@@ -142,20 +159,33 @@ def test_mock_with_spec(streams):
         reader.no_such_method  # noqa: B018
 
 
-@pytest.mark.filterwarnings("ignore:'asyncio.iscoroutinefunction' is deprecated")  # from Python 3.14 on
+@pytest.mark.filterwarnings(
+    "ignore:'asyncio.iscoroutinefunction' is deprecated"
+)  # from Python 3.14 on
 def test_coroutine_functions(streams):
-    """asyncio, and from Python 3.12 on inspect, take the waiting methods for coroutine functions, and only these."""
-    waiting = [streams.StreamReader.read, streams.StreamReader.readline, streams.StreamWriter.drain, streams.StreamWriter.wait_closed]
+    """asyncio, and from Python 3.12 on inspect, take the waiting methods for coroutine functions,
+    and only these."""
+    waiting = [
+        streams.StreamReader.read,
+        streams.StreamReader.readline,
+        streams.StreamWriter.drain,
+        streams.StreamWriter.wait_closed,
+    ]
     for function in waiting:
         assert asyncio.iscoroutinefunction(function)
         if sys.version_info >= (3, 12):
             assert inspect.iscoroutinefunction(function)
-    for function in (streams.StreamReader.at_eof, streams.StreamReader.feed_data, streams.StreamWriter.write):
+    for function in (
+        streams.StreamReader.at_eof,
+        streams.StreamReader.feed_data,
+        streams.StreamWriter.write,
+    ):
         assert not asyncio.iscoroutinefunction(function)
 
 
 def test_a_replaced_transport(run, streams):
-    """A protocol that is given another transport passes it on to its reader; the reader refuses one where it has none."""
+    """A protocol that is given another transport passes it on to its reader; the reader refuses one
+    where it has none."""
     if not hasattr(streams.StreamReader, "_replace_transport"):
         pytest.skip("new in Python 3.14")
 
@@ -173,7 +203,8 @@ def test_a_replaced_transport(run, streams):
 
 
 def test_subclasses_in_python(run, streams):
-    """Subclasses may add attributes, override methods that asyncio calls, and be referred to weakly; their methods are called."""
+    """Subclasses may add attributes, override methods that asyncio calls, and be referred to
+    weakly; their methods are called."""
 
     class Reader(streams.StreamReader):
         def __init__(self, *arguments, **options):
@@ -227,7 +258,8 @@ def test_subclasses_in_python(run, streams):
 
 
 def test_reprs_name_the_method_and_never_the_reader(run, ours):
-    """A waiting operation shows its method and state; its task and its reader show it, and nothing shows itself again."""
+    """A waiting operation shows its method and state; its task and its reader show it, and nothing
+    shows itself again."""
 
     async def main():
         wire = Wire(ours)
@@ -255,7 +287,8 @@ def test_reprs_name_the_method_and_never_the_reader(run, ours):
 
 
 def test_stacks_of_waiting_tasks(run, streams, capsys):
-    """A task that waits in a read prints its stack, and all_tasks() its repr, whether the read is its own coroutine or awaited in one."""
+    """A task that waits in a read prints its stack, and all_tasks() its repr, whether the read is
+    its own coroutine or awaited in one."""
 
     async def main():
         wire, other = Wire(streams), Wire(streams)
@@ -263,7 +296,10 @@ def test_stacks_of_waiting_tasks(run, streams, capsys):
         async def a_function_of_ours():
             await other.reader.read(1)
 
-        tasks = [asyncio.create_task(wire.reader.read(1)), asyncio.create_task(a_function_of_ours())]
+        tasks = [
+            asyncio.create_task(wire.reader.read(1)),
+            asyncio.create_task(a_function_of_ours()),
+        ]
         await turns(2)
         for task in tasks:
             task.print_stack()

@@ -1,4 +1,5 @@
-"""install() and uninstall(): which names they replace, how they count, and that what looks names up through asyncio works."""
+"""install() and uninstall(): which names they replace, how they count, and that what looks names up
+through asyncio works."""
 
 from __future__ import annotations
 
@@ -27,11 +28,16 @@ NAMES = (
 
 def names() -> dict[str, object]:
     """Return everything public or private in asyncio and asyncio.streams."""
-    return {f"{module.__name__}.{name}": value for module in (asyncio, asyncio.streams) for name, value in vars(module).items()}
+    return {
+        f"{module.__name__}.{name}": value
+        for module in (asyncio, asyncio.streams)
+        for name, value in vars(module).items()
+    }
 
 
 def test_every_name_is_replaced_and_put_back() -> None:
-    """install() replaces the documented names in both modules, and FlowControlMixin; nothing else; uninstall() undoes it exactly."""
+    """install() replaces the documented names in both modules, and FlowControlMixin; nothing else;
+    uninstall() undoes it exactly."""
     before = names()
     with headrace.install():
         during = names()
@@ -58,7 +64,8 @@ def test_calls_are_counted() -> None:
 
 
 def test_a_class_that_was_imported_early(monkeypatch: pytest.MonkeyPatch) -> None:
-    """install() tells of asyncio's classes that a module has by name, and only of those, by a warning that Python does not show unasked."""
+    """install() tells of asyncio's classes that a module has by name, and only of those, by a
+    warning that Python does not show unasked."""
     early = types.ModuleType("early")
     early.StreamReader = early.other = asyncio.StreamReader
     early.open_connection = asyncio.open_connection
@@ -66,7 +73,10 @@ def test_a_class_that_was_imported_early(monkeypatch: pytest.MonkeyPatch) -> Non
     for name, module in {"early": early, "lazy": lazy, "nothing": None, "slots": object()}.items():
         monkeypatch.setitem(sys.modules, name, module)
     with (
-        pytest.warns(ImportWarning, match=r"before headrace.install\(\), and so still asyncio's: early.StreamReader$") as heard,
+        pytest.warns(
+            ImportWarning,
+            match=r"before headrace.install\(\), and so still asyncio's: early.StreamReader$",
+        ) as heard,
         headrace.install(),
     ):
         assert len(heard) == 1
@@ -112,7 +122,8 @@ def test_what_another_library_had_put_there_comes_back(monkeypatch: pytest.Monke
 
 
 def test_classes_stay_related() -> None:
-    """A reader made before install() is still an asyncio.StreamReader after it for isinstance(), and ours is one before it."""
+    """A reader made before install() is still an asyncio.StreamReader after it for isinstance(),
+    and ours is one before it."""
     loop = asyncio.new_event_loop()
     try:
         assert isinstance(headrace.StreamReader(loop=loop), asyncio.StreamReader)
@@ -123,7 +134,8 @@ def test_classes_stay_related() -> None:
 
 
 def test_a_server_and_a_client_through_asyncio(run: Run) -> None:
-    """asyncio.start_server() and asyncio.open_connection() make headrace's streams, and so does a function imported before."""
+    """asyncio.start_server() and asyncio.open_connection() make headrace's streams, and so does a
+    function imported before."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         assert type(reader) is headrace.StreamReader
@@ -156,7 +168,9 @@ def test_subprocess_streams(run: Run) -> None:
     async def main() -> None:
         code = "import sys; sys.stdout.writelines(sys.stdin); sys.stderr.write('done')"
         pipe = asyncio.subprocess.PIPE
-        process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdin=pipe, stdout=pipe, stderr=pipe)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", code, stdin=pipe, stdout=pipe, stderr=pipe
+        )
         assert type(process.stdin) is headrace.StreamWriter
         assert type(process.stdout) is type(process.stderr) is headrace.StreamReader
         out, errors = await process.communicate(text)

@@ -1,4 +1,5 @@
-"""ReadBuffer: bytes go in at one end and out at the other, each is copied and searched once, and a program may hold the buffer itself."""
+"""ReadBuffer: bytes go in at one end and out at the other, each is copied and searched once, and a
+program may hold the buffer itself."""
 
 from __future__ import annotations
 
@@ -11,7 +12,10 @@ import pytest
 from headrace._core.buffer import ReadBuffer
 from headrace.cli.doctor import build
 
-compiled_only = pytest.mark.skipif(build() != "compiled", reason="without the compiler a storage is a bytearray, which leaves as a copy")
+compiled_only = pytest.mark.skipif(
+    build() != "compiled",
+    reason="without the compiler a storage is a bytearray, which leaves as a copy",
+)
 
 
 def fresh(size, letter=b"x"):
@@ -20,7 +24,8 @@ def fresh(size, letter=b"x"):
 
 
 def overwrite(data, at, letter):
-    """Change a bytes object in place, behind everybody's back: who reads that byte again sees it."""
+    """Change a bytes object in place, behind everybody's back: who reads that byte again sees
+    it."""
     ctypes.memset(id(data) + bytes.__basicsize__ - 1 + at, letter[0], 1)
 
 
@@ -35,7 +40,8 @@ def filled(*pieces):
 
 
 def test_what_came_whole_leaves_as_the_same_object():
-    """A piece that is taken whole is the very object that was appended; the buffer keeps no reference."""
+    """A piece that is taken whole is the very object that was appended; the buffer keeps no
+    reference."""
     buffer = ReadBuffer()
     for size in (2, 10, 100_000):
         data = fresh(size)
@@ -48,7 +54,8 @@ def test_what_came_whole_leaves_as_the_same_object():
 
 
 def test_a_piece_is_kept_and_not_copied():
-    """Bytes appended to an empty buffer are not copied before they are taken, also after a part of them was."""
+    """Bytes appended to an empty buffer are not copied before they are taken, also after a part of
+    them was."""
     buffer = ReadBuffer()
     data = fresh(1_000_000)
     tracemalloc.start()
@@ -67,7 +74,8 @@ def test_a_piece_is_kept_and_not_copied():
 @compiled_only
 @pytest.mark.parametrize("unread", [0, 1, 5000])
 def test_what_was_reserved_for_leaves_without_a_copy(unread):
-    """A large object that was reserved for is collected in the memory in which it leaves: it is there once, never twice."""
+    """A large object that was reserved for is collected in the memory in which it leaves: it is
+    there once, never twice."""
     size, piece = 1_000_000, bytes(10_000)
     buffer = filled(fresh(unread)) if unread else ReadBuffer()
     tracemalloc.start()
@@ -83,7 +91,8 @@ def test_what_was_reserved_for_leaves_without_a_copy(unread):
 
 
 def test_what_was_reserved_for_may_be_taken_otherwise():
-    """After reserve() bytes may be taken in any other pieces, and more may come than was reserved for."""
+    """After reserve() bytes may be taken in any other pieces, and more may come than was reserved
+    for."""
     buffer = filled(b"abc")
     buffer.reserve(10)
     buffer.append(b"defghij")
@@ -112,7 +121,8 @@ def resident_pages():
 
 
 def test_expecting_much_costs_nothing_yet():
-    """reserve() uncompiled takes no memory, and compiled none that is written: a peer's announcement is free until its bytes come."""
+    """reserve() uncompiled takes no memory, and compiled none that is written: a peer's
+    announcement is free until its bytes come."""
     before = resident_pages()
     buffer = filled(b"abc")
     buffer.reserve(200 << 20)
@@ -121,7 +131,8 @@ def test_expecting_much_costs_nothing_yet():
 
 
 def test_a_trickle_takes_bounded_memory_and_time():
-    """Many small pieces cost a copy or two of each byte: memory stays below four times the bytes, and room is made a few times only."""
+    """Many small pieces cost a copy or two of each byte: memory stays below four times the bytes,
+    and room is made a few times only."""
     buffer = ReadBuffer()
     tracemalloc.start()
     try:
@@ -140,7 +151,8 @@ def test_a_trickle_takes_bounded_memory_and_time():
 
 
 def test_a_scratch_may_be_used_again():
-    """append_front() owns the bytes when it returns: the scratch can be overwritten, and resized."""
+    """append_front() owns the bytes when it returns: the scratch can be overwritten, and
+    resized."""
     buffer = ReadBuffer()
     scratch = bytearray(b"first-----")
     buffer.append_front(scratch, 5)
@@ -154,7 +166,8 @@ def test_a_scratch_may_be_used_again():
 
 
 def test_a_separator_is_looked_for_once_in_each_byte():
-    """A byte that was searched is not looked at again: not by the next search, nor after more bytes, takes and moves to other memory."""
+    """A byte that was searched is not looked at again: not by the next search, nor after more
+    bytes, takes and moves to other memory."""
     data = fresh(1000)
     buffer = filled(data)
     assert buffer.find_one(b"\n") == -1
@@ -187,7 +200,8 @@ def test_the_end_of_what_was_searched_may_be_the_beginning_of_a_separator():
 
 
 def test_each_separator_of_several_is_looked_for_once_in_each_byte():
-    """A separator that never comes costs one look at each byte, though another one is found and taken again and again."""
+    """A separator that never comes costs one look at each byte, though another one is found and
+    taken again and again."""
     lines = fresh(10) + b"\n" + fresh(10) + b"\n" + fresh(10)
     buffer = filled(lines)
     separators = (b"\n", b"--")
@@ -227,9 +241,13 @@ def test_another_separator_begins_at_the_front():
     ("data", "separators", "expected"),
     [
         pytest.param(b"ab\r\ncd", (b"\n", b"\r\n"), (3, 4), id="the same end: the shortest"),
-        pytest.param(b"ab\r\ncd", (b"\r", b"\r\n"), (2, 3), id="the same beginning: the first to end"),
+        pytest.param(
+            b"ab\r\ncd", (b"\r", b"\r\n"), (2, 3), id="the same beginning: the first to end"
+        ),
         pytest.param(b"abcdef", (b"e", b"bcd"), (1, 4), id="a longer one that ends before"),
-        pytest.param(b"abcdef", (b"d", b"bcd"), (3, 4), id="a longer one that ends where the shortest does"),
+        pytest.param(
+            b"abcdef", (b"d", b"bcd"), (3, 4), id="a longer one that ends where the shortest does"
+        ),
         pytest.param(b"abcdef", (b"cd", b"bcd", b"abcd"), (2, 4), id="three with one end"),
         pytest.param(b"abcdef", (b"f", b"ef", b"abc"), (0, 3), id="the longest ends first"),
         pytest.param(b"abcdef", (b"x", b"yz"), (-1, -1), id="none"),
@@ -238,7 +256,8 @@ def test_another_separator_begins_at_the_front():
 )
 @pytest.mark.parametrize("held", [False, True])
 def test_which_of_several_separators_is_found(data, separators, expected, held):
-    """The match that ends first is found, and of several that end at one place the shortest: the one that leaves most before it."""
+    """The match that ends first is found, and of several that end at one place the shortest: the
+    one that leaves most before it."""
     buffer = filled(data)
     holder = buffer.expose() if held else None
     separators = tuple(sorted(separators, key=len))
@@ -253,7 +272,8 @@ def test_which_of_several_separators_is_found(data, separators, expected, held):
 
 
 def test_spare_gives_a_large_piece_back():
-    """A few bytes that are left of a large piece are copied out of it when a reader waits, and the piece is freed."""
+    """A few bytes that are left of a large piece are copied out of it when a reader waits, and the
+    piece is freed."""
     data = fresh(100_000)
     before = sys.getrefcount(data)
     buffer = filled(data)
@@ -265,7 +285,8 @@ def test_spare_gives_a_large_piece_back():
 
 
 def test_spare_keeps_what_is_mostly_unread():
-    """What is small, or mostly unread, stays where it is: no copy is made for a line, or of a large rest."""
+    """What is small, or mostly unread, stays where it is: no copy is made for a line, or of a large
+    rest."""
     for size, taken in ((1000, 999), (100_000, 50_000)):
         data = fresh(size)
         before = sys.getrefcount(data)
@@ -291,7 +312,8 @@ def test_spare_remembers_the_search():
 
 
 def test_an_empty_buffer_holds_nothing():
-    """A buffer from which everything was taken holds no memory, however it was filled and emptied."""
+    """A buffer from which everything was taken holds no memory, however it was filled and
+    emptied."""
     for empty in (ReadBuffer.take, ReadBuffer.skip):
         buffer = ReadBuffer()
         tracemalloc.start()
@@ -310,7 +332,8 @@ def test_an_empty_buffer_holds_nothing():
 
 
 def test_exposed_is_the_buffer_itself():
-    """What a program does to the bytearray in place is what every method works on, and what comes later is in it."""
+    """What a program does to the bytearray in place is what every method works on, and what comes
+    later is in it."""
     buffer = filled(b"one ", b"two ")
     held = buffer.expose()
     assert type(held) is bytearray
@@ -333,7 +356,8 @@ def test_exposed_is_the_buffer_itself():
 
 
 def test_exposed_for_a_moment_only():
-    """Once nobody holds the bytearray any more, the buffer is as fast as before: a piece that is taken whole is not copied."""
+    """Once nobody holds the bytearray any more, the buffer is as fast as before: a piece that is
+    taken whole is not copied."""
     buffer = filled(b"abc")
     buffer.expose().extend(b"def")
     assert buffer.take(6) == b"abcdef"
@@ -343,7 +367,8 @@ def test_exposed_for_a_moment_only():
 
 
 def test_exposed_forgets_the_search():
-    """A search after the bytearray was changed sees what was put into the part that had been searched."""
+    """A search after the bytearray was changed sees what was put into the part that had been
+    searched."""
     buffer = filled(b"x" * 100)
     assert buffer.find_one(b"\n") == -1
     assert buffer.find_first((b"\n", b"--")) == (-1, -1)
@@ -353,7 +378,8 @@ def test_exposed_forgets_the_search():
 
 
 def test_replaced():
-    """replace() makes another bytearray the buffer; whoever holds the old one keeps it, and it is the buffer no more."""
+    """replace() makes another bytearray the buffer; whoever holds the old one keeps it, and it is
+    the buffer no more."""
     buffer = filled(b"old")
     old = buffer.expose()
     new = bytearray(b"new")
@@ -372,7 +398,8 @@ def test_replaced():
 
 @pytest.mark.parametrize("held", [False, True])
 def test_a_view_of_the_exposed_buffer(held):
-    """While a view of the bytearray lives, which nobody may resize then, appending is a BufferError and loses nothing that was there."""
+    """While a view of the bytearray lives, which nobody may resize then, appending is a BufferError
+    and loses nothing that was there."""
     buffer = filled(b"abc")
     live = buffer.expose()
     view = memoryview(live)

@@ -1,4 +1,5 @@
-"""ReadBuffer beside plain bytes: whatever is appended, searched, taken, held and changed in place, in any order, the two are equal."""
+"""ReadBuffer beside plain bytes: whatever is appended, searched, taken, held and changed in place,
+in any order, the two are equal."""
 
 from __future__ import annotations
 
@@ -11,14 +12,21 @@ from headrace._core.buffer import ReadBuffer
 
 pytestmark = pytest.mark.timeout(SHRINKING_S)
 
-# Few letters, so that separators are often there, and often in two pieces; and now and then enough bytes to move.
-pieces = st.one_of(st.lists(st.sampled_from(b"ab\n"), max_size=12).map(bytes), st.integers(1, 9000).map(lambda size: b"ab" * size))
+# Few letters, so that separators are often there, and often in two pieces; and now and then enough
+# bytes to move.
+pieces = st.one_of(
+    st.lists(st.sampled_from(b"ab\n"), max_size=12).map(bytes),
+    st.integers(1, 9000).map(lambda size: b"ab" * size),
+)
 separator = st.lists(st.sampled_from(b"ab\n"), min_size=1, max_size=4).map(bytes)
-several = st.lists(separator, min_size=1, max_size=4).map(lambda found: tuple(sorted(found, key=len)))
+several = st.lists(separator, min_size=1, max_size=4).map(
+    lambda found: tuple(sorted(found, key=len))
+)
 
 
 class BufferMachine(RuleBasedStateMachine):
-    """ReadBuffer beside a plain bytes object; ``held`` is the exposed bytearray while this program holds it."""
+    """ReadBuffer beside a plain bytes object; ``held`` is the exposed bytearray while this program
+    holds it."""
 
     def __init__(self):
         super().__init__()
@@ -140,7 +148,8 @@ class BufferMachine(RuleBasedStateMachine):
 
 
 def first_of(data, separators):
-    """Return where the match of *separators* in *data* that ends first begins and ends; of several the shortest; else (-1, -1)."""
+    """Return where the match of *separators* in *data* that ends first begins and ends; of several
+    the shortest; else (-1, -1)."""
     ends = [(data.find(each) + len(each), len(each)) for each in separators if each in data]
     end, size = min(ends, default=(-1, 0))
     return end - size, end

@@ -1,4 +1,5 @@
-"""The C leaf and its Python twin: the same functions with the same meaning, whichever of the two a build uses."""
+"""The C leaf and its Python twin: the same functions with the same meaning, whichever of the two a
+build uses."""
 
 from __future__ import annotations
 
@@ -26,8 +27,14 @@ except ImportError:  # the pure build has the twin only
 
 pytestmark = pytest.mark.timeout(SHRINKING_S)
 
-LEAVES = [pytest.param(leaf, id=leaf.__name__.rpartition(".")[2]) for leaf in (cprims_py, cprims) if leaf is not None]
-SOURCE = Path(importlib.util.find_spec("headrace._core").submodule_search_locations[0]) / "cprims.pyx"
+LEAVES = [
+    pytest.param(leaf, id=leaf.__name__.rpartition(".")[2])
+    for leaf in (cprims_py, cprims)
+    if leaf is not None
+]
+SOURCE = (
+    Path(importlib.util.find_spec("headrace._core").submodule_search_locations[0]) / "cprims.pyx"
+)
 
 # Few letters, so that a needle is often there, often nearly there, and often there twice.
 few_letters = st.lists(st.sampled_from(b"ab\n\0"), max_size=40).map(bytes)
@@ -44,7 +51,8 @@ def slices(draw):
 
 @st.composite
 def searches(draw):
-    """Bytes, something to look for (often a part of them), and two places in them, in either order."""
+    """Bytes, something to look for (often a part of them), and two places in them, in either
+    order."""
     data = draw(any_bytes)
     needle = draw(few_letters.filter(len))
     if data and draw(st.booleans()):
@@ -64,7 +72,8 @@ def storage_of(leaf, content):
 @examples(100)
 @given(slices())
 def test_piece_and_front(leaf, case):
-    """piece() and front() return exact bytes, equal to a slice, of immutable data, of a storage, or of a bytearray."""
+    """piece() and front() return exact bytes, equal to a slice, of immutable data, of a storage, or
+    of a bytearray."""
     data, start, size = case
     for whole in (data, storage_of(leaf, data)):
         part = leaf.piece(whole, start, size)
@@ -82,7 +91,8 @@ def test_piece_and_front(leaf, case):
 @examples(300)
 @given(searches())
 def test_find(leaf, case):
-    """find() is bytes.find(): only what lies wholly between start and end counts, the first one, and nothing where they cross."""
+    """find() is bytes.find(): only what lies wholly between start and end counts, the first one,
+    and nothing where they cross."""
     data, needle, start, end = case
     for whole in (data, storage_of(leaf, data)):
         assert leaf.find(whole, needle, start, end) == data.find(needle, start, end)
@@ -92,7 +102,8 @@ def test_find(leaf, case):
 @examples(100)
 @given(slices(), any_bytes, any_bytes)
 def test_put_and_put_front(leaf, case, before, after):
-    """put() and put_front() write the bytes they are told to, where they are told to, and no byte beside."""
+    """put() and put_front() write the bytes they are told to, where they are told to, and no byte
+    beside."""
     data, start, size = case
     part = data[start : start + size]
     storage = storage_of(leaf, before + bytes(size) + after)
@@ -107,7 +118,8 @@ def test_put_and_put_front(leaf, case, before, after):
 
 @pytest.mark.parametrize("leaf", LEAVES)
 def test_allocate(leaf):
-    """A storage has the size that was asked for and belongs to who asked: not even one of a single byte is shared."""
+    """A storage has the size that was asked for and belongs to who asked: not even one of a single
+    byte is shared."""
     for size in (0, 1, 2, 100, 5000):
         assert len(leaf.allocate(size)) == size
     letters = [bytes([number]) for number in range(256)]
@@ -124,9 +136,12 @@ def test_allocate(leaf):
 
 
 @pytest.mark.parametrize("leaf", LEAVES)
-@pytest.mark.parametrize("size", [2**47, 2**62, sys.maxsize - 100], ids=["2**47", "2**62", "nearly sys.maxsize"])
+@pytest.mark.parametrize(
+    "size", [2**47, 2**62, sys.maxsize - 100], ids=["2**47", "2**62", "nearly sys.maxsize"]
+)
 def test_allocate_more_than_there_is(leaf, size):
-    """Asking for more memory than a machine has is a MemoryError, which who reserves for a read of that size expects."""
+    """Asking for more memory than a machine has is a MemoryError, which who reserves for a read of
+    that size expects."""
     with pytest.raises(MemoryError):
         leaf.allocate(size)
 
@@ -157,7 +172,8 @@ def test_seconds(leaf):
 
 @pytest.mark.parametrize("leaf", LEAVES)
 def test_bound_to(leaf):
-    """bound_to() tells the object of a C method, and None of whatever is no bound C function, even where it has a __self__."""
+    """bound_to() tells the object of a C method, and None of whatever is no bound C function, even
+    where it has a __self__."""
 
     class WithSelf:
         __self__ = "somebody"
@@ -173,7 +189,17 @@ def test_bound_to(leaf):
     for callback in (items.append, items.__len__, dict.fromkeys, len):
         expected = callback.__self__ if type(callback) is type(len) else None
         assert leaf.bound_to(callback) is expected
-    for callback in (WithSelf().method, WithSelf(), WithSelf, lambda: None, None, 1, items, str.upper, "text".__class__):
+    for callback in (
+        WithSelf().method,
+        WithSelf(),
+        WithSelf,
+        lambda: None,
+        None,
+        1,
+        items,
+        str.upper,
+        "text".__class__,
+    ):
         assert leaf.bound_to(callback) is None
 
 
@@ -193,7 +219,8 @@ def test_referent(leaf):
 
 @pytest.mark.parametrize("leaf", LEAVES)
 def test_set_attribute(leaf):
-    """set_attribute() sets what object.__setattr__() would, past a __setattr__ of the class, and raises what that raises."""
+    """set_attribute() sets what object.__setattr__() would, past a __setattr__ of the class, and
+    raises what that raises."""
 
     class Closed:
         __slots__ = ("__dict__", "slot")
@@ -232,7 +259,8 @@ def test_set_attribute(leaf):
 
 @pytest.mark.parametrize("leaf", LEAVES)
 def test_enter(leaf):
-    """enter() calls once, with the argument, in the context: what is set there stays there, and it can be entered again."""
+    """enter() calls once, with the argument, in the context: what is set there stays there, and it
+    can be entered again."""
     variable = contextvars.ContextVar("variable", default=0)
     context = contextvars.Context()
     seen = []
@@ -251,7 +279,8 @@ def test_enter(leaf):
 
 @pytest.mark.parametrize("leaf", LEAVES)
 def test_enter_what_is_entered(leaf):
-    """Of a context that is entered already enter() returns False: nothing was called, no exception is left, the context is whole."""
+    """Of a context that is entered already enter() returns False: nothing was called, no exception
+    is left, the context is whole."""
     variable = contextvars.ContextVar("variable", default=0)
     context = contextvars.Context()
     called = []
@@ -274,7 +303,8 @@ def test_enter_what_is_entered(leaf):
 @pytest.mark.parametrize("leaf", LEAVES)
 @pytest.mark.parametrize("error", [RuntimeError, ValueError, KeyboardInterrupt, SystemExit])
 def test_enter_and_fail(leaf, error):
-    """What the callback raises comes out of enter(), a RuntimeError too, and the context has been left."""
+    """What the callback raises comes out of enter(), a RuntimeError too, and the context has been
+    left."""
     variable = contextvars.ContextVar("variable", default=0)
     context = contextvars.Context()
     raised = error("why")
@@ -294,15 +324,19 @@ def test_enter_and_fail(leaf, error):
 
 
 def declared_in_c(text):
-    """Return what every cpdef function of the C leaf in *text* is called, and what its arguments are called."""
+    """Return what every cpdef function of the C leaf in *text* is called, and what its arguments
+    are called."""
     found = {}
-    for name, arguments in re.findall(r"^cpdef [\w ]*?(\w+)\((.*?)\)", text, re.MULTILINE):
-        found[name] = [argument.split()[-1] for argument in arguments.split(",") if argument.strip()]
+    for name, arguments in re.findall(r"^cpdef [\w ]*?(\w+)\(([^)]*)\)", text, re.MULTILINE):
+        found[name] = [
+            argument.split()[-1] for argument in arguments.split(",") if argument.strip()
+        ]
     return found
 
 
 def declared_in_python(text):
-    """Return what every public function of the twin in *text* is called, and what its arguments are called."""
+    """Return what every public function of the twin in *text* is called, and what its arguments are
+    called."""
     return {
         node.name: [argument.arg for argument in node.args.args]
         for node in ast.parse(text).body
@@ -311,26 +345,37 @@ def declared_in_python(text):
 
 
 def test_the_twins_have_the_same_functions():
-    """C leaf, its .pxd and the twin declare the same functions with the same arguments in the same order, and document them alike."""
+    """C leaf, its .pxd and the twin declare the same functions with the same arguments in the same
+    order, and document them alike."""
     twin = declared_in_python(Path(inspect.getsourcefile(cprims_py)).read_text())
     assert len(twin) > 8
     assert declared_in_c(SOURCE.read_text()) == twin
     assert declared_in_c(SOURCE.with_suffix(".pxd").read_text()) == twin
-    documented = dict(re.findall(r'^cpdef [\w ]*?(\w+)\(.*\n    """(.*?)"""', SOURCE.read_text(), re.MULTILINE))
+    described = r'^cpdef [\w ]*?(\w+)\([^)]*\)[^\n]*:\n    """(.*?)"""'
+    documented = dict(re.findall(described, SOURCE.read_text(), re.MULTILINE | re.DOTALL))
     for name in twin:
-        ours, theirs = documented[name], inspect.getdoc(getattr(cprims_py, name))
+        ours = inspect.cleandoc(documented[name])
+        theirs = inspect.getdoc(getattr(cprims_py, name))
         assert ours.partition(":")[0].rstrip(".") == theirs.partition(":")[0].rstrip("."), name
 
 
 @pytest.mark.skipif(cprims is None, reason="the pure build has no C leaf")
 def test_the_extension_has_the_same_functions():
     """The compiled leaf has every function of the twin, and no other."""
-    public = {name for name, each in vars(cprims).items() if callable(each) and not name.startswith("_")}
+    public = {
+        name for name, each in vars(cprims).items() if callable(each) and not name.startswith("_")
+    }
     assert public == set(declared_in_python(Path(inspect.getsourcefile(cprims_py)).read_text()))
 
 
 @pytest.mark.parametrize("leaf", LEAVES)
-@given(number=st.one_of(st.integers(), st.integers(-(2**70), 2**70), st.sampled_from([sys.maxsize, sys.maxsize + 1, -sys.maxsize - 2])))
+@given(
+    number=st.one_of(
+        st.integers(),
+        st.integers(-(2**70), 2**70),
+        st.sampled_from([sys.maxsize, sys.maxsize + 1, -sys.maxsize - 2]),
+    )
+)
 @examples(100)
 def test_clipped(leaf, number):
     """Of any integer the nearest one that a size can be; of anything else, TypeError."""

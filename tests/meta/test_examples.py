@@ -1,4 +1,5 @@
-"""Every example runs as its user would run it: in a process of its own, over loopback, on a port that the system chose."""
+"""Every example runs as its user would run it: in a process of its own, over loopback, on a port
+that the system chose."""
 
 from __future__ import annotations
 
@@ -26,19 +27,24 @@ def command(name: str, *arguments: object) -> list[str]:
 
 def run(name: str, *arguments: object) -> str:
     """Run an example to its end and return what it printed."""
-    done = subprocess.run(command(name, *arguments), capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    done = subprocess.run(
+        command(name, *arguments), capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Start an example that serves; return its process and where it listens. At the end it is stopped if the test has not done so."""
+    """Start an example that serves; return its process and where it listens. At the end it is
+    stopped if the test has not done so."""
     with ExitStack() as stack:
 
         def begin(name: str, *arguments: object) -> tuple[subprocess.Popen[str], str]:
             pipe = subprocess.PIPE
-            process = subprocess.Popen(command(name, *arguments), stdout=pipe, stderr=pipe, text=True)
+            process = subprocess.Popen(
+                command(name, *arguments), stdout=pipe, stderr=pipe, text=True
+            )
             stack.enter_context(process)
             stack.callback(process.kill)
             assert process.stdout is not None
@@ -66,17 +72,29 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Return the options for a server's certificate, then those for a client that trusts it."""
     directory = tmp_path_factory.mktemp("certificate")
     authority = trustme.CA()
-    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(directory / "server.pem")
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(
+        directory / "server.pem"
+    )
     authority.cert_pem.write_to_path(directory / "ca.pem")
-    return ["--certificate", str(directory / "server.pem"), "--authority", str(directory / "ca.pem")]
+    return [
+        "--certificate",
+        str(directory / "server.pem"),
+        "--authority",
+        str(directory / "ca.pem"),
+    ]
 
 
 @pytest.mark.parametrize("workers", [[], ["--workers", 1]], ids=["alone", "worker"])
 def test_service(start: Start, workers: list[object]) -> None:
-    """The service answers a client who is there when it is told to stop, says goodbye, and tells how it went."""
+    """The service answers a client who is there when it is told to stop, says goodbye, and tells
+    how it went."""
     server, port = start("service", "--port", 0, *workers)
     with connect(port) as client, client.makefile("rwb", buffering=0) as file:
-        for said, answer in ((b"add 2\n", b"ok\n"), (b"get\n", b"2\n"), (b"add x\n", b"what? add NUMBER, or get\n")):
+        for said, answer in (
+            (b"add 2\n", b"ok\n"),
+            (b"get\n", b"2\n"),
+            (b"add x\n", b"what? add NUMBER, or get\n"),
+        ):
             file.write(said)
             assert file.readline() == answer
         server.send_signal(signal.SIGTERM)
@@ -122,9 +140,15 @@ def test_wait_for_data() -> None:
 
 
 def test_chat(start: Start) -> None:
-    """What one guest says reaches the other; both hear that the house closes, then their connections end."""
+    """What one guest says reaches the other; both hear that the house closes, then their
+    connections end."""
     server, port = start("chat_server", "--port", 0)
-    with connect(port) as ann, connect(port) as bob, ann.makefile("rw") as ann_file, bob.makefile("rw") as bob_file:
+    with (
+        connect(port) as ann,
+        connect(port) as bob,
+        ann.makefile("rw") as ann_file,
+        bob.makefile("rw") as bob_file,
+    ):
         for file, name in ((ann_file, "Ann"), (bob_file, "Bob")):
             assert file.readline() == "your name?\n"
             file.write(f"{name}\n")
@@ -149,7 +173,10 @@ def stop_after_signal(process: subprocess.Popen[str]) -> str:
 def test_frames(start: Start) -> None:
     """Messages keep their borders and their order, an empty one too."""
     server, port = start("frames", "serve", "--port", 0)
-    assert run("frames", "send", "--port", port, "one", "", "three") == "one -> eno\n -> \nthree -> eerht\n"
+    assert (
+        run("frames", "send", "--port", port, "one", "", "three")
+        == "one -> eno\n -> \nthree -> eerht\n"
+    )
     stop(server)
 
 
@@ -185,7 +212,8 @@ def test_starttls(start: Start, certificate: list[str]) -> None:
 
 
 def test_unix_rpc(start: Start, tmp_path: Path) -> None:
-    """Ten calls at once each get their answer; an error comes back in words; the socket's file is gone afterwards."""
+    """Ten calls at once each get their answer; an error comes back in words; the socket's file is
+    gone afterwards."""
     path = tmp_path / "rpc.sock"
     server, _ = start("unix_rpc", "serve", "--path", path)
     assert run("unix_rpc", "call", "--path", path, "add", 2, 3) == "add(2, 3) = 5, ten times\n"

@@ -30,7 +30,8 @@ def floor(module):
 
 
 def imported(tree, package):
-    """Yield what a module in *package* (a list of names below headrace) imports of headrace: (line, dotted name below it)."""
+    """Yield what a module in *package* (a list of names below headrace) imports of headrace: (line,
+    dotted name below it)."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -49,11 +50,13 @@ def imported(tree, package):
 
 
 def upward(source, module):
-    """Return what *source*, the text of *module* (dotted, below headrace), imports from floors above its own."""
+    """Return what *source*, the text of *module* (dotted, below headrace), imports from floors
+    above its own."""
     package = module.split(".")[:-1]
     found = []
     for line, name in imported(ast.parse(source), package):
-        # ``from headrace import stream`` names a module, ``from headrace import StreamReader`` what the package exports.
+        # ``from headrace import stream`` names a module, ``from headrace import StreamReader`` what
+        # the package exports.
         head = name.split(".")[0]
         known = any(head in names for names in FLOORS)
         if floor(head if known else "") > floor(module):
@@ -61,19 +64,24 @@ def upward(source, module):
     return found
 
 
-MODULES = sorted(str(path.relative_to(SOURCE).with_suffix("")).replace("/", ".") for path in SOURCE.rglob("*.py"))
+MODULES = sorted(
+    str(path.relative_to(SOURCE).with_suffix("")).replace("/", ".") for path in SOURCE.rglob("*.py")
+)
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_no_import_goes_up(module):
-    """Every module imports only from its own floor and from those below; what Cython imports counts."""
+    """Every module imports only from its own floor and from those below; what Cython imports
+    counts."""
     path = SOURCE / (module.replace(".", "/") + ".py")
     assert upward(path.read_text(), module.removesuffix("__init__")) == []
 
 
 def test_all_modules_are_found():
     """The walk sees the modules of every floor that exists."""
-    assert {"errors", "_core.buffer", "_transport.stream_protocol", "_streams.reader"} <= set(MODULES)
+    assert {"errors", "_core.buffer", "_transport.stream_protocol", "_streams.reader"} <= set(
+        MODULES
+    )
 
 
 @pytest.mark.parametrize(
@@ -114,39 +122,75 @@ def test_an_import_that_goes_down_is_allowed(module, line):
 
 
 def test_it_can_be_imported_where_there_is_no_unix():
-    """What only a Unix has is imported where it is used: the package itself can be imported without (asyncio imports some of it here)."""
-    program = "import asyncio, sys; sys.modules.update(dict.fromkeys(('fcntl', 'termios', 'resource', 'pwd', 'grp'))); import headrace"
+    """What only a Unix has is imported where it is used: the package itself can be imported without
+    (asyncio imports some of it here)."""
+    program = (
+        "import asyncio, sys;"
+        "sys.modules.update(dict.fromkeys(('fcntl', 'termios', 'resource', 'pwd', 'grp')));"
+        "import headrace"
+    )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
-# What importing headrace loads beside asyncio, ssl and what these load: nothing that only some programs need.
-LOADED = {"headrace", "headrace.errors", "headrace.swap", "headrace._core", "headrace._transport", "headrace._streams"}
+# What importing headrace loads beside asyncio, ssl and what these load: nothing that only some
+# programs need.
+LOADED = {
+    "headrace",
+    "headrace.errors",
+    "headrace.swap",
+    "headrace._core",
+    "headrace._transport",
+    "headrace._streams",
+}
 
 
 def test_importing_it_loads_what_streams_need_only():
-    """`import headrace` costs what streams cost: no server, no race between addresses, no classes that are written at run time."""
+    """`import headrace` costs what streams cost: no server, no race between addresses, no classes
+    that are written at run time."""
     program = (
         "import sys, asyncio, ssl; before = set(sys.modules); import headrace;"
         "print(*sorted(set(sys.modules) - before - set(sys.stdlib_module_names)));"
         "print(*sorted((set(sys.modules) - before) & set(sys.stdlib_module_names)))"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
     others, standard = (set(line.split()) for line in done.stdout.split("\n")[:2])
     ours = {name for name in others if name.startswith("headrace")}
     assert {".".join(name.split(".")[:2]) for name in ours} == LOADED
-    assert {name for name in others - ours if not name.lower().lstrip("_").startswith("cython")} == set()
-    assert not standard & {"dataclasses", "ipaddress", "json", "shutil", "logging.handlers", "multiprocessing", "email", "http", "argparse"}
+    assert {
+        name for name in others - ours if not name.lower().lstrip("_").startswith("cython")
+    } == set()
+    assert not standard & {
+        "dataclasses",
+        "ipaddress",
+        "json",
+        "shutil",
+        "logging.handlers",
+        "multiprocessing",
+        "email",
+        "http",
+        "argparse",
+    }
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the pure build is what there is")
 @pytest.mark.parametrize(("meant", "told"), [("", 1), ("0", 1), ("1", 0)])
 def test_the_pure_build_warns_once(meant, told):
-    """On Linux the pure build says once that it is slow and what to do, unless the environment says that it is meant."""
+    """On Linux the pure build says once that it is slow and what to do, unless the environment says
+    that it is meant."""
     program = (
         "import sys; sys.modules['headrace._transport.native.transport'] = None;"
         "import headrace; from headrace import serve; import headrace.cli"
     )
     environment = {**os.environ, "HEADRACE_NO_EXTENSIONS": meant}
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        env=environment,
+    )
     assert done.stderr.count("RuntimeWarning: headrace runs as pure Python here") == told
     assert done.stderr == "" if not told else done.stderr.startswith("<string>:1: ")

@@ -1,4 +1,5 @@
-"""What the package exports: its names, their signatures as asyncio's documentation prints them, and its version."""
+"""What the package exports: its names, their signatures as asyncio's documentation prints them, and
+its version."""
 
 import ast
 import asyncio
@@ -17,18 +18,26 @@ import headrace
 
 ROOT = Path(__file__).parents[2]
 
-# The documentation of asyncio 3.13, word for word; all_errors is create_connection()'s and reaches it from open_connection().
+# The documentation of asyncio 3.13, word for word; all_errors is create_connection()'s and reaches
+# it from open_connection().
 SIGNATURES = {
-    "open_connection": "host=None, port=None, *, limit=None, ssl=None, family=0, proto=0, flags=0, sock=None, local_addr=None, "
-    "server_hostname=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None, happy_eyeballs_delay=None, interleave=None, "
+    "open_connection": "host=None, port=None, *, limit=None, ssl=None, family=0, proto=0, flags=0, "
+    "sock=None, local_addr=None, "
+    "server_hostname=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None, "
+    "happy_eyeballs_delay=None, interleave=None, "
     "all_errors=False",
-    "start_server": "client_connected_cb, host=None, port=None, *, limit=None, family=socket.AF_UNSPEC, flags=socket.AI_PASSIVE, "
-    "sock=None, backlog=100, ssl=None, reuse_address=None, reuse_port=None, keep_alive=None, ssl_handshake_timeout=None, "
+    "start_server": "client_connected_cb, host=None, port=None, *, limit=None, "
+    "family=socket.AF_UNSPEC, flags=socket.AI_PASSIVE, "
+    "sock=None, backlog=100, ssl=None, reuse_address=None, reuse_port=None, keep_alive=None, "
+    "ssl_handshake_timeout=None, "
     "ssl_shutdown_timeout=None, start_serving=True",
-    "open_unix_connection": "path=None, *, limit=None, ssl=None, sock=None, server_hostname=None, ssl_handshake_timeout=None, "
+    "open_unix_connection": "path=None, *, limit=None, ssl=None, sock=None, server_hostname=None, "
+    "ssl_handshake_timeout=None, "
     "ssl_shutdown_timeout=None",
-    "start_unix_server": "client_connected_cb, path=None, *, limit=None, sock=None, backlog=100, ssl=None, "
-    "ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True, cleanup_socket=None",
+    "start_unix_server": "client_connected_cb, path=None, *, limit=None, sock=None, backlog=100, "
+    "ssl=None, "
+    "ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True, "
+    "cleanup_socket=None",
 }
 # What we have besides, keywords all of them, and behind asyncio's.
 OURS = {
@@ -55,7 +64,8 @@ METHODS = {
         "write_eof": "",
         "get_extra_info": "name, default=None",
         "drain": "",
-        "start_tls": "sslcontext, *, server_hostname=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None",
+        "start_tls": "sslcontext, *, server_hostname=None, ssl_handshake_timeout=None, "
+        "ssl_shutdown_timeout=None",
         "is_closing": "",
         "wait_closed": "",
     },
@@ -72,7 +82,17 @@ METHODS = {
 }
 COROUTINES = {
     *SIGNATURES,
-    *("read", "readline", "readexactly", "readuntil", "drain", "start_tls", "wait_closed", "start_serving", "serve_forever"),
+    *(
+        "read",
+        "readline",
+        "readexactly",
+        "readuntil",
+        "drain",
+        "start_tls",
+        "wait_closed",
+        "start_serving",
+        "serve_forever",
+    ),
 }
 
 
@@ -89,44 +109,73 @@ def ours(name):
 
 
 def shape(function):
-    return [(each.name, each.kind, each.default) for each in inspect.signature(function).parameters.values()]
+    return [
+        (each.name, each.kind, each.default)
+        for each in inspect.signature(function).parameters.values()
+    ]
 
 
 def test_names():
-    """__all__ is a sorted tuple of names that exist, and the package defines no public name besides, but for its modules."""
+    """__all__ is a sorted tuple of names that exist, and the package defines no public name
+    besides, but for its modules."""
     assert isinstance(headrace.__all__, tuple)
     assert list(headrace.__all__) == sorted(set(headrace.__all__))
-    public = {name for name in dir(headrace) if not name.startswith("_") and not inspect.ismodule(getattr(headrace, name))}
+    public = {
+        name
+        for name in dir(headrace)
+        if not name.startswith("_") and not inspect.ismodule(getattr(headrace, name))
+    }
     assert public == set(headrace.__all__)
 
 
 def test_names_that_are_loaded_later():
-    """What `import headrace` leaves unloaded is there when it is asked for, in each way: by name, by `*`, by pickle, and in dir()."""
+    """What `import headrace` leaves unloaded is there when it is asked for, in each way: by name,
+    by `*`, by pickle, and in dir()."""
     programs = (
-        "import headrace; headrace.serve; headrace.serve; assert headrace.serve is headrace._server.api.serve",
+        "import headrace; headrace.serve; headrace.serve; assert headrace.serve is "
+        "headrace._server.api.serve",
         "import headrace; headrace.metrics.serve_metrics",
         "from headrace import *; serve, Certificates, StreamServer, open_connection",
         "from headrace import metrics, Statistics; metrics.serve_metrics",
-        "import headrace; assert set(headrace.__all__) | {'metrics', '__version__', 'install'} <= set(dir(headrace))",
-        "import pickle; assert pickle.loads(b'cheadrace\\nShutdownReport\\n.').__name__ == 'ShutdownReport'",
-        "import headrace, inspect; assert {'serve', 'Connection'} <= {name for name, _ in inspect.getmembers(headrace)}",
-        "import headrace\ntry: headrace.nonsense\nexcept AttributeError as error: assert 'nonsense' in str(error)\nelse: assert 0",
+        "import headrace; assert set(headrace.__all__) | {'metrics', '__version__', 'install'} <= "
+        "set(dir(headrace))",
+        "import pickle; assert pickle.loads(b'cheadrace\\nShutdownReport\\n.').__name__ == "
+        "'ShutdownReport'",
+        "import headrace, inspect; assert {'serve', 'Connection'} <= {name for name, _ in "
+        "inspect.getmembers(headrace)}",
+        "import headrace\ntry: headrace.nonsense\nexcept AttributeError as error: assert "
+        "'nonsense' in str(error)\nelse: assert 0",
     )
     for program in programs:
-        done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", program],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
         assert (program, done.returncode, done.stderr) == (program, 0, "")
 
 
 def test_later_names_are_where_they_say():
-    """The names that are loaded later are the ones that type checkers see imported, from the same modules."""
+    """The names that are loaded later are the ones that type checkers see imported, from the same
+    modules."""
     tree = ast.parse((ROOT / "src/headrace/__init__.py").read_text())
-    block = next(node for node in tree.body if isinstance(node, ast.If) and node.test.id == "TYPE_CHECKING")
-    seen = {alias.name: node.module for node in block.body for alias in node.names if node.module != "headrace"}
+    block = next(
+        node for node in tree.body if isinstance(node, ast.If) and node.test.id == "TYPE_CHECKING"
+    )
+    seen = {
+        alias.name: node.module
+        for node in block.body
+        for alias in node.names
+        if node.module != "headrace"
+    }
     assert seen == headrace._LATER
 
 
 def test_names_of_asyncio():
-    """Every name that asyncio.streams exports is here under the same name, and its errors are the very same classes."""
+    """Every name that asyncio.streams exports is here under the same name, and its errors are the
+    very same classes."""
     assert set(asyncio.streams.__all__) <= set(headrace.__all__)
     assert headrace.IncompleteReadError is asyncio.IncompleteReadError
     assert headrace.LimitOverrunError is asyncio.LimitOverrunError
@@ -134,16 +183,22 @@ def test_names_of_asyncio():
 
 @pytest.mark.parametrize("name", SIGNATURES)
 def test_functions(name):
-    """Each function has the documented parameters, in order and with the documented defaults, then ours, and is a coroutine function."""
+    """Each function has the documented parameters, in order and with the documented defaults, then
+    ours, and is a coroutine function."""
     function = getattr(headrace, name)
     assert shape(function) == documented(SIGNATURES[name]) + ours(name)
     assert inspect.iscoroutinefunction(function)
 
 
-@pytest.mark.filterwarnings("ignore:'asyncio.iscoroutinefunction' is deprecated")  # from Python 3.14 on
-@pytest.mark.parametrize(("owner", "name"), [(owner, name) for owner, methods in METHODS.items() for name in methods])
+@pytest.mark.filterwarnings(
+    "ignore:'asyncio.iscoroutinefunction' is deprecated"
+)  # from Python 3.14 on
+@pytest.mark.parametrize(
+    ("owner", "name"), [(owner, name) for owner, methods in METHODS.items() for name in methods]
+)
 def test_methods(owner, name):
-    """Each documented method has the documented parameters, and those that are awaited count as coroutine functions."""
+    """Each documented method has the documented parameters, and those that are awaited count as
+    coroutine functions."""
     method = getattr(getattr(headrace, owner), name)
     assert shape(method)[1:] == documented(METHODS[owner][name]) + ours(name)
     is_coroutine = (owner != "StreamReader" and name in COROUTINES) or name.startswith("read")
@@ -159,7 +214,11 @@ def test_version():
 def test_all_is_static():
     """__all__ is written out, for tools that read the source and do not run it."""
     tree = ast.parse((ROOT / "src/headrace/__init__.py").read_text())
-    values = [node.value for node in tree.body if isinstance(node, ast.Assign) and node.targets[0].id == "__all__"]
+    values = [
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and node.targets[0].id == "__all__"
+    ]
     assert [ast.literal_eval(value) for value in values] == [headrace.__all__]
 
 

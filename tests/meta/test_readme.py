@@ -22,15 +22,28 @@ def blocks(language: str, text: str = README) -> list[str]:
 
 @pytest.mark.parametrize("program", blocks("python"))
 def test_its_programs_run(program: str) -> None:
-    """Each Python block is a whole program, which ends without an error or a warning and prints what its comments say."""
-    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    """Each Python block is a whole program, which ends without an error or a warning and prints
+    what its comments say."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == re.findall(r"print\(.*\)  # (.*)", program)
 
 
 def test_its_commands_are_understood() -> None:
-    """Each `headrace …` line of its console blocks is a command line that the headrace command takes."""
-    lines = [line for block in blocks("console") for line in block.splitlines() if line.startswith("$ headrace ")]
+    """Each `headrace …` line of its console blocks is a command line that the headrace command
+    takes."""
+    lines = [
+        line
+        for block in blocks("console")
+        for line in block.splitlines()
+        if line.startswith("$ headrace ")
+    ]
     assert len(lines) >= 3
     for line in lines:
         ours, rest = cli._split(shlex.split(line)[2:])
@@ -39,7 +52,15 @@ def test_its_commands_are_understood() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "examples/README.md", "docs/production.md"]
+    "name",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "SECURITY.md",
+        "examples/README.md",
+        "docs/production.md",
+    ],
 )
 def test_links_lead_to_files(name: str) -> None:
     """What the documents link to in this project is there."""
@@ -55,6 +76,8 @@ def test_make_targets_exist() -> None:
     phony = set(re.search(r"^\.PHONY: (.*)", makefile, re.MULTILINE)[1].split())
     assert targets == phony
     named = {
-        word for name in ("README.md", "CONTRIBUTING.md") for word in re.findall(r"(?:`|\$ )make ([a-z-]+)", (ROOT / name).read_text())
+        word
+        for name in ("README.md", "CONTRIBUTING.md")
+        for word in re.findall(r"(?:`|\$ )make ([a-z-]+)", (ROOT / name).read_text())
     }
     assert named <= targets

@@ -1,4 +1,5 @@
-"""What the Makefile checks before it makes anything: one line names what is missing, and the command that gets it."""
+"""What the Makefile checks before it makes anything: one line names what is missing, and the
+command that gets it."""
 
 from __future__ import annotations
 
@@ -21,20 +22,37 @@ MAKE = shutil.which("make")
 
 
 def ready(program: str = "", **environment: str) -> tuple[int, str]:
-    """Run the check after *program*, which may take something away; return its status and what it printed."""
-    code = f"import runpy, sys, sysconfig, importlib.util; {program or 'pass'}\nrunpy.run_path({str(PROGRAM)!r}, run_name='__main__')"
+    """Run the check after *program*, which may take something away; return its status and what it
+    printed."""
+    code = (
+        f"import runpy, sys, sysconfig, importlib.util; {program or 'pass'}\n"
+        f"runpy.run_path({str(PROGRAM)!r}, run_name='__main__')"
+    )
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env={**os.environ, "CC": "true", **environment})
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, "CC": "true", **environment},
+    )
     assert done.stderr == ""
     return done.returncode, done.stdout
 
 
 def lacks(module: str) -> str:
-    return f"find = importlib.util.find_spec; importlib.util.find_spec = lambda name: None if name == {module!r} else find(name)"
+    return (
+        "find = importlib.util.find_spec;"
+        f"importlib.util.find_spec = lambda name: None if name == {module!r} else find(name)"
+    )
 
 
 def without_headers(directory: Path) -> str:
-    return f"path = sysconfig.get_path; sysconfig.get_path = lambda name: {str(directory)!r} if name == 'include' else path(name)"
+    return (
+        "path = sysconfig.get_path; sysconfig.get_path ="
+        f" lambda name: {str(directory)!r} if name == 'include' else path(name)"
+    )
 
 
 @pytest.fixture
@@ -54,21 +72,31 @@ def test_no_venv(here: str) -> None:
     for module in ("ensurepip", "venv"):
         status, said = ready(f"{here}; {lacks(module)}")
         assert status == 1
-        assert re.fullmatch(r"missing: ensurepip\. On Debian: apt-get install python3[.\d]*-venv\n", said)
+        assert re.fullmatch(
+            r"missing: ensurepip\. On Debian: apt-get install python3[.\d]*-venv\n", said
+        )
 
 
 def test_no_headers(tmp_path: Path) -> None:
     """Without python3-dev no extension module can be compiled."""
     status, said = ready(without_headers(tmp_path))
     assert status == 1
-    assert re.fullmatch(r"missing: Python\.h\. On Debian: apt-get install python3[.\d]*-dev\n", said)
+    assert re.fullmatch(
+        r"missing: Python\.h\. On Debian: apt-get install python3[.\d]*-dev\n", said
+    )
 
 
 @pytest.mark.parametrize(
     ("compiler", "line"),
     [
-        ("no-such-cc -pthread", "missing: the C compiler no-such-cc. On Debian: apt-get install gcc libc6-dev\n"),
-        ("false -pthread", "missing: what false needs to compile and link. On Debian: apt-get install libc6-dev\n"),
+        (
+            "no-such-cc -pthread",
+            "missing: the C compiler no-such-cc. On Debian: apt-get install gcc libc6-dev\n",
+        ),
+        (
+            "false -pthread",
+            "missing: what false needs to compile and link. On Debian: apt-get install libc6-dev\n",
+        ),
     ],
 )
 def test_no_compiler(here: str, compiler: str, line: str) -> None:
@@ -87,7 +115,10 @@ def test_all_at_once(tmp_path: Path) -> None:
 def test_an_old_python(here: str) -> None:
     """A Python that is too old is named, with the way to name another."""
     status, said = ready(f"{here}; sys.version_info = (3, 10, 2)")
-    assert (status, said) == (1, f"{sys.executable} is Python 3.10, and headrace needs 3.11 or newer: make PYTHON=…\n")
+    assert (status, said) == (
+        1,
+        f"{sys.executable} is Python 3.10, and headrace needs 3.11 or newer: make PYTHON=…\n",
+    )
 
 
 def test_the_compiler_of_this_python() -> None:
@@ -108,10 +139,14 @@ class TestMake:
         (tmp_path / "src").mkdir()
         return tmp_path
 
-    def make(self, tree: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    def make(
+        self, tree: Path, *arguments: str, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         command = [MAKE, "-C", str(tree), *arguments]
         environment = {**os.environ, **environment}
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=environment)
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=60, env=environment
+        )
 
     def test_no_python(self, tree: Path) -> None:
         """Without an interpreter, one line says how to get everything, and nothing is made."""
@@ -129,14 +164,18 @@ class TestMake:
 
     @pytest.mark.parametrize("state", ["unfinished", "interpreter gone"])
     def test_a_half_made_environment_is_made_anew(self, tree: Path, state: str) -> None:
-        """A .venv whose making was interrupted, or whose interpreter has gone, does not count as made."""
+        """A .venv whose making was interrupted, or whose interpreter has gone, does not count as
+        made."""
         program = tree / ".venv" / "bin" / "python"
         program.parent.mkdir(parents=True)
-        program.write_text("#!/bin/sh\nexit 0\n" if state == "unfinished" else "#!/no/such/interpreter\n")
+        program.write_text(
+            "#!/bin/sh\nexit 0\n" if state == "unfinished" else "#!/no/such/interpreter\n"
+        )
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
         if state == "interpreter gone":
             (tree / ".venv" / ".made").touch()
-        # An interpreter that passes the check, and makes an environment that can be told from the other.
+        # An interpreter that passes the check, and makes an environment that can be told from the
+        # other.
         fake = tree / "fake-python"
         fake.write_text('#!/bin/sh\n[ "$1" != -m ] || { mkdir -p "$3/bin" && touch "$3/anew"; }\n')
         fake.chmod(0o755)
@@ -147,6 +186,9 @@ class TestMake:
 
 
 def test_the_readme_names_the_packages() -> None:
-    """The line in the README has what the check asks for, and make and git; the tests on minimal systems install what it names."""
-    named = re.search(r"^\$ (?:sudo )?apt-get install (.*)$", (ROOT / "README.md").read_text(), re.MULTILINE)[1].split()
+    """The line in the README has what the check asks for, and make and git; the tests on minimal
+    systems install what it names."""
+    named = re.search(
+        r"^\$ (?:sudo )?apt-get install (.*)$", (ROOT / "README.md").read_text(), re.MULTILINE
+    )[1].split()
     assert set(named) == {*PACKAGES.split(), "make", "git"}

@@ -1,4 +1,5 @@
-"""Certificates: the chain of each name, new files while the server runs, and what is said about files that do not fit."""
+"""Certificates: the chain of each name, new files while the server runs, and what is said about
+files that do not fit."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ ASKED = {
 
 
 class Chain:
-    """A key and its certificate, in two files of a directory, and what a client sees of it: ``der``."""
+    """A key and its certificate, in two files of a directory, and what a client sees of it:
+    ``der``."""
 
     def __init__(self, authority, directory, *names, key_type=trustme.KeyType.ECDSA):
         leaf = authority.issue_cert(*names, key_type=key_type)
@@ -83,7 +85,8 @@ def renew(files, chain):
 
 
 def client_context(tls, version=None, certificate=None):
-    """Return the context of a client that trusts the authority, and takes a certificate of any name, which the test looks at."""
+    """Return the context of a client that trusts the authority, and takes a certificate of any
+    name, which the test looks at."""
     context = tls.contexts(version)[1]
     context.check_hostname = False
     if certificate is not None:
@@ -93,7 +96,8 @@ def client_context(tls, version=None, certificate=None):
 
 @contextlib.asynccontextmanager
 async def connected(ours, address, context, name=HOST):
-    """(reader, writer, what the client knows of TLS) of a connection that asks for *name*; "" asks for none."""
+    """(reader, writer, what the client knows of TLS) of a connection that asks for *name*; "" asks
+    for none."""
     reader, writer = await ours.open_connection(*address, ssl=context, server_hostname=name)
     try:
         yield reader, writer, writer.get_extra_info("ssl_object")
@@ -114,11 +118,18 @@ async def echoes(reader, writer, data):
 
 
 def shake(server, client, session=None):
-    """Return the client's end of a handshake in memory, in which it may resume *session*, after the first byte from the server."""
+    """Return the client's end of a handshake in memory, in which it may resume *session*, after the
+    first byte from the server."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     ours = client.wrap_bio(to_client, to_server, server_hostname=HOST, session=session)
     theirs = server.wrap_bio(to_server, to_client, server_side=True)
-    for call in (ours.do_handshake, theirs.do_handshake, ours.do_handshake, theirs.do_handshake, ours.do_handshake):
+    for call in (
+        ours.do_handshake,
+        theirs.do_handshake,
+        ours.do_handshake,
+        theirs.do_handshake,
+        ours.do_handshake,
+    ):
         with contextlib.suppress(ssl.SSLWantReadError):
             call()
     theirs.write(b".")
@@ -127,7 +138,8 @@ def shake(server, client, session=None):
 
 
 def test_the_chain_of_a_name(run, ours, tls, chains):
-    """A name gets its own chain, whatever its case, its dot or its alphabet; a star stands for one label; all else gets the default."""
+    """A name gets its own chain, whatever its case, its dot or its alphabet; a star stands for one
+    label; all else gets the default."""
 
     async def main():
         certificates = Certificates(*chains.default.files)
@@ -147,19 +159,28 @@ def test_a_name_for_a_server_that_runs(run, ours, tls, chains):
     async def main():
         certificates = Certificates(*chains.default.files)
         async with serving(ours, echo, ssl=certificates.context) as address:
-            assert await seen(ours, address, client_context(tls), "www.example.org") == chains.default.der
+            assert (
+                await seen(ours, address, client_context(tls), "www.example.org")
+                == chains.default.der
+            )
             certificates.add("www.example.org", *chains.exact.files)
-            assert await seen(ours, address, client_context(tls), "www.example.org") == chains.exact.der
+            assert (
+                await seen(ours, address, client_context(tls), "www.example.org")
+                == chains.exact.der
+            )
 
     run(main)
 
 
 @pytest.mark.parametrize("name", [None, HOST], ids=["default", "named"])
 def test_reload(run, ours, tls, chains, installed, name):
-    """After reload() a server that runs has the new chain for new connections, and the old ones go on."""
+    """After reload() a server that runs has the new chain for new connections, and the old ones go
+    on."""
 
     async def main():
-        certificates = Certificates(*installed) if name is None else Certificates(*chains.exact.files)
+        certificates = (
+            Certificates(*installed) if name is None else Certificates(*chains.exact.files)
+        )
         if name is not None:
             certificates.add(name, *installed)
         async with serving(ours, echo, ssl=certificates.context) as address:
@@ -193,7 +214,8 @@ def spoil(what, files, chains):
 
 @pytest.mark.parametrize("what", ["no certificate", "no key", "another key", "malformed"])
 def test_a_reload_that_fails(run, ours, tls, chains, installed, tmp_path, what):
-    """A reload() that fails says with which file, and changes nothing, also where others of the files are new and good."""
+    """A reload() that fails says with which file, and changes nothing, also where others of the
+    files are new and good."""
 
     async def main():
         named = tmp_path / "named.pem", tmp_path / "named.key"
@@ -210,13 +232,17 @@ def test_a_reload_that_fails(run, ours, tls, chains, installed, tmp_path, what):
             assert caught.value.filename == (str(path) if error is FileNotFoundError else None)
             assert certificates.context is before
             assert await seen(ours, address, client_context(tls)) == chains.default.der
-            assert await seen(ours, address, client_context(tls), "www.example.org") == chains.default.der
+            assert (
+                await seen(ours, address, client_context(tls), "www.example.org")
+                == chains.default.der
+            )
 
     run(main)
 
 
 def test_another_type_of_key(run, ours, tls, chains, installed):
-    """An ECDSA chain replaces an RSA chain: who can only do RSA is refused, and does not get the old one."""
+    """An ECDSA chain replaces an RSA chain: who can only do RSA is refused, and does not get the
+    old one."""
 
     async def main():
         run.errors_expected = True  # the loop in debug mode reports a handshake that failed
@@ -240,7 +266,8 @@ def test_another_type_of_key(run, ours, tls, chains, installed):
 
 @pytest.mark.parametrize("name", [HOST, "www.example.org"])
 def test_client_authority(run, ours, tls, chains, tmp_path, name):
-    """With client_authority a client needs a certificate that it has signed, whatever name the client asks for."""
+    """With client_authority a client needs a certificate that it has signed, whatever name the
+    client asks for."""
 
     async def main():
         run.errors_expected = True  # as above
@@ -248,12 +275,18 @@ def test_client_authority(run, ours, tls, chains, tmp_path, name):
         authority.cert_pem.write_to_path(tmp_path / "clients.pem")
         known = Chain(authority, tmp_path / "known", "somebody@example.org")
         stranger = Chain(tls.authority, tmp_path / "stranger", "somebody@example.org")
-        certificates = Certificates(*chains.default.files, client_authority=tmp_path / "clients.pem")
+        certificates = Certificates(
+            *chains.default.files, client_authority=tmp_path / "clients.pem"
+        )
         certificates.add("www.example.org", *chains.exact.files)
         async with serving(ours, echo, ssl=certificates.context) as address:
             # In TLS 1.3 a client would hear of it only when it reads.
             version = ssl.TLSVersion.TLSv1_2
-            async with connected(ours, address, client_context(tls, version, known), name) as (reader, writer, _):
+            async with connected(ours, address, client_context(tls, version, known), name) as (
+                reader,
+                writer,
+                _,
+            ):
                 assert await echoes(reader, writer, b"hello")
             for certificate in None, stranger:
                 with pytest.raises(REFUSED):
@@ -262,9 +295,12 @@ def test_client_authority(run, ours, tls, chains, tmp_path, name):
     run(main)
 
 
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
+@pytest.mark.parametrize(
+    "version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"]
+)
 def test_sessions_of_an_authority_that_is_gone(tls, chains, tmp_path, version):
-    """A session is resumed on the context that it began on, also after reload(), and not on the new one, where its client is refused."""
+    """A session is resumed on the context that it began on, also after reload(), and not on the new
+    one, where its client is refused."""
     first, second = trustme.CA(), trustme.CA()
     first.cert_pem.write_to_path(tmp_path / "clients.pem")
     certificates = Certificates(*chains.default.files, client_authority=tmp_path / "clients.pem")
@@ -318,13 +354,21 @@ def test_configure(run, ours, tls, chains):
 
 
 def test_a_hello_that_is_asked_for_again(run, ours, tls, chains):
-    """A client that must send its hello twice, for want of a curve in common (RFC 8446, 4.1.4), gets the chain of the name too."""
+    """A client that must send its hello twice, for want of a curve in common (RFC 8446, 4.1.4),
+    gets the chain of the name too."""
 
     async def main():
-        certificates = Certificates(*chains.default.files, configure=lambda context: context.set_ecdh_curve("secp521r1"))
+        certificates = Certificates(
+            *chains.default.files, configure=lambda context: context.set_ecdh_curve("secp521r1")
+        )
         certificates.add("www.example.org", *chains.exact.files)
         async with serving(ours, echo, ssl=certificates.context) as address:
-            assert await seen(ours, address, client_context(tls, ssl.TLSVersion.TLSv1_3), "www.example.org") == chains.exact.der
+            assert (
+                await seen(
+                    ours, address, client_context(tls, ssl.TLSVersion.TLSv1_3), "www.example.org"
+                )
+                == chains.exact.der
+            )
 
     run(main)
 
@@ -349,7 +393,22 @@ def test_a_configure_that_fails(chains):
     certificates.add("www.example.org", *chains.exact.files)
 
 
-NO_NAMES = ["", ".", "*", "*.", "f*.example.org", "*.*.org", "a.*.org", "a..org", ".org", "192.0.2.1", "::1", "a.org:443", "a b", "b" * 64]
+NO_NAMES = [
+    "",
+    ".",
+    "*",
+    "*.",
+    "f*.example.org",
+    "*.*.org",
+    "a.*.org",
+    "a..org",
+    ".org",
+    "192.0.2.1",
+    "::1",
+    "a.org:443",
+    "a b",
+    "b" * 64,
+]
 
 
 @pytest.mark.parametrize("name", NO_NAMES)
@@ -385,15 +444,22 @@ def test_a_client_authority_that_cannot_be_read(chains, tmp_path, what):
 
 
 def test_passwords(tls, chains, tmp_path):
-    """An encrypted key needs its password, or a function that returns it; without, nobody is asked on the terminal."""
+    """An encrypted key needs its password, or a function that returns it; without, nobody is asked
+    on the terminal."""
     plain = serialization.load_pem_private_key(chains.default.key.read_bytes(), None)
     path = tmp_path / "secret.pem"
     encryption = serialization.BestAvailableEncryption(b"open")
-    path.write_bytes(plain.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption))
+    path.write_bytes(
+        plain.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption
+        )
+    )
     for password in "open", b"open", lambda: "open":
         certificates = Certificates(chains.default.certificate, path, password=password)
         certificates.reload()
-        assert shake(certificates.context, client_context(tls)).getpeercert(True) == chains.default.der
+        assert (
+            shake(certificates.context, client_context(tls)).getpeercert(True) == chains.default.der
+        )
     for password, message in (None, "give its password"), ("shut", ""):
         with pytest.raises(ssl.SSLError, match=f"{message}.*secret.pem"):
             Certificates(chains.default.certificate, path, password=password)

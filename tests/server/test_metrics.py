@@ -1,4 +1,5 @@
-"""Metrics: the families that a collector yields, and the endpoint's answers to good, wrong, slow and endless requests."""
+"""Metrics: the families that a collector yields, and the endpoint's answers to good, wrong, slow
+and endless requests."""
 
 from __future__ import annotations
 
@@ -16,11 +17,13 @@ from headrace._server.statistics import Statistics
 
 prometheus_client = pytest.importorskip("prometheus_client")
 
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as parsed  # noqa: E402
-from prometheus_client.parser import text_string_to_metric_families as parsed_plain  # noqa: E402
+from prometheus_client import parser  # noqa: E402
+from prometheus_client.openmetrics import parser as openmetrics  # noqa: E402
 
 from headrace import metrics  # noqa: E402
 
+parsed = openmetrics.text_string_to_metric_families
+parsed_plain = parser.text_string_to_metric_families
 STATISTICS = Statistics(
     uptime=12.5,
     open=3,
@@ -92,7 +95,9 @@ async def ask(address, *parts: bytes) -> bytes:
     loop = asyncio.get_running_loop()
     with socket.socket() as sock:
         sock.setblocking(False)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # so that who sends much is still sending when the answer comes
+        sock.setsockopt(
+            socket.SOL_SOCKET, socket.SO_SNDBUF, 4096
+        )  # so that who sends much is still sending when the answer comes
         await loop.sock_connect(sock, address)
         for part in parts:
             await loop.sock_sendall(sock, part)
@@ -107,28 +112,45 @@ def split(response: bytes) -> tuple[str, dict[str, str], str]:
 
 
 def test_families():
-    """Every figure is a sample with the server's name, every family has a help text and a unit that ends its name."""
+    """Every figure is a sample with the server's name, every family has a help text and a unit that
+    ends its name."""
     families = list(metrics.StatisticsCollector(Server()).collect())
     assert values(families) == EXPECTED
-    assert all(family.documentation.endswith(".") and family.name.endswith(family.unit) for family in families)
-    units = {"uptime_seconds", "buffered_bytes", "last_drain_seconds", "received_bytes", "sent_bytes"}
+    assert all(
+        family.documentation.endswith(".") and family.name.endswith(family.unit)
+        for family in families
+    )
+    units = {
+        "uptime_seconds",
+        "buffered_bytes",
+        "last_drain_seconds",
+        "received_bytes",
+        "sent_bytes",
+    }
     assert {family.name.removeprefix("headrace_") for family in families if family.unit} == units
 
 
 def test_every_statistic_is_there():
     """Each attribute of Statistics has its family, so that a new one is not forgotten."""
-    collected = [row[2] for row in (*metrics.GAUGES, *metrics.COUNTERS, *metrics.COUNTERS_BY_REASON)]
+    collected = [
+        row[2] for row in (*metrics.GAUGES, *metrics.COUNTERS, *metrics.COUNTERS_BY_REASON)
+    ]
     assert sorted(collected) == sorted(Statistics.__dataclass_fields__)
 
 
 def test_drain_seconds_once_there_are_any():
     """The length of the last shutdown has a sample only after there was one."""
-    found = values(metrics.StatisticsCollector(Server(statistics=dataclasses.replace(STATISTICS, drain_seconds=0.0))).collect())
+    found = values(
+        metrics.StatisticsCollector(
+            Server(statistics=dataclasses.replace(STATISTICS, drain_seconds=0.0))
+        ).collect()
+    )
     assert found == {**EXPECTED, ("headrace_last_drain_seconds", ""): 0.0}
 
 
 def test_programs_own_registry():
-    """The collector can be registered where names are checked, and its figures are those of the moment."""
+    """The collector can be registered where names are checked, and its figures are those of the
+    moment."""
     server = Server()
     registry = prometheus_client.CollectorRegistry(auto_describe=True)
     registry.register(metrics.StatisticsCollector(server))
@@ -141,7 +163,9 @@ def test_servers_that_cannot_be_told_apart():
     """No server, and two of one name, are refused with what to do."""
     with pytest.raises(ValueError, match="pass at least one"):
         metrics.StatisticsCollector()
-    with pytest.raises(ValueError, match="two servers are called 'api': give each a name of its own"):
+    with pytest.raises(
+        ValueError, match="two servers are called 'api': give each a name of its own"
+    ):
         metrics.StatisticsCollector(Server(), Server())
 
 
@@ -153,11 +177,15 @@ def test_without_prometheus_client(monkeypatch):
 
 
 def test_get(run, ours):
-    """GET answers OpenMetrics to who asks for it and Prometheus' text to others; both parse, and say the same."""
+    """GET answers OpenMetrics to who asks for it and Prometheus' text to others; both parse, and
+    say the same."""
 
     async def main():
         async with endpoint() as address:
-            return [split(await ask(address, GET, accept, b"\r\n")) for accept in (OPENMETRICS, b"Accept: */*\r\n", b"")]
+            return [
+                split(await ask(address, GET, accept, b"\r\n"))
+                for accept in (OPENMETRICS, b"Accept: */*\r\n", b"")
+            ]
 
     new, *old = run(main)
     for status, fields, body in (new, *old):
@@ -172,15 +200,23 @@ def test_get(run, ours):
 
 
 def test_accept_that_nobody_understands(run):
-    """A version that is no number is answered all the same: choose_encoder() of prometheus_client raises there from 0.22 on."""
+    """A version that is no number is answered all the same: choose_encoder() of prometheus_client
+    raises there from 0.22 on."""
 
     async def main():
         async with endpoint() as address:
-            return split(await ask(address, GET, b"Accept: application/openmetrics-text; version=new\r\n\r\n"))
+            return split(
+                await ask(
+                    address, GET, b"Accept: application/openmetrics-text; version=new\r\n\r\n"
+                )
+            )
 
     status, fields, body = run(main)
     assert status == "HTTP/1.1 200 OK"
-    assert values((parsed if "openmetrics" in fields["Content-Type"] else parsed_plain)(body)) == EXPECTED
+    assert (
+        values((parsed if "openmetrics" in fields["Content-Type"] else parsed_plain)(body))
+        == EXPECTED
+    )
 
 
 def test_head(run):
@@ -188,7 +224,10 @@ def test_head(run):
 
     async def main():
         async with endpoint() as address:
-            return [split(await ask(address, method, OPENMETRICS, b"\r\n")) for method in (GET, GET.replace(b"GET", b"HEAD"))]
+            return [
+                split(await ask(address, method, OPENMETRICS, b"\r\n"))
+                for method in (GET, GET.replace(b"GET", b"HEAD"))
+            ]
 
     get, head = run(main)
     assert head[2] == ""
@@ -196,7 +235,8 @@ def test_head(run):
 
 
 def test_several_servers_and_other_metrics(run):
-    """Several servers share each family, and the metrics of a registry come with them; names need no escaping by the caller."""
+    """Several servers share each family, and the metrics of a registry come with them; names need
+    no escaping by the caller."""
     registry = prometheus_client.CollectorRegistry()
     prometheus_client.Counter("orders", "Orders.", registry=registry).inc()
 
@@ -205,7 +245,9 @@ def test_several_servers_and_other_metrics(run):
             return split(await ask(address, GET, OPENMETRICS, b"\r\n"))[2]
 
     families = {family.name: family for family in parsed(run(main))}
-    assert [sample.labels["server"] for sample in families["headrace_connections_open"].samples] == ['a "b"\\\n', "c"]
+    assert [
+        sample.labels["server"] for sample in families["headrace_connections_open"].samples
+    ] == ['a "b"\\\n', "c"]
     assert families["orders"].samples[0].value == 1
 
 
@@ -229,7 +271,8 @@ ANSWERS = [
 
 @pytest.mark.parametrize(("request_bytes", "status"), ANSWERS)
 def test_status(run, request_bytes, status):
-    """What is not there, not allowed or no HTTP gets the status that says so, in a whole response."""
+    """What is not there, not allowed or no HTTP gets the status that says so, in a whole
+    response."""
 
     async def main():
         async with endpoint() as address:
@@ -237,12 +280,17 @@ def test_status(run, request_bytes, status):
 
     line, fields, body = run(main)
     assert line == f"HTTP/1.1 {status}"
-    assert body == "" if request_bytes.startswith(b"HEAD") else len(body) == int(fields["Content-Length"])
+    assert (
+        body == ""
+        if request_bytes.startswith(b"HEAD")
+        else len(body) == int(fields["Content-Length"])
+    )
     assert fields.get("Allow") == ("GET, HEAD" if status.startswith("405") else None)
 
 
 def test_oversized_head(run, ours):
-    """A head above 8 KiB is answered 431, and the answer arrives though the client goes on sending; one of 8 KiB is served."""
+    """A head above 8 KiB is answered 431, and the answer arrives though the client goes on sending;
+    one of 8 KiB is served."""
 
     def padded(size):
         head = GET + b"X: " + b"x" * size
@@ -253,7 +301,9 @@ def test_oversized_head(run, ours):
             whole = [split(await ask(address, padded(size)))[0] for size in (8192, 8193)]
             return [*whole, split(await ask(address, *[GET + b"X: " + b"x" * 20000] * 50))[0]]
 
-    assert run(main) == [f"HTTP/1.1 {status}" for status in ("200 OK", *["431 Request Header Fields Too Large"] * 2)]
+    assert run(main) == [
+        f"HTTP/1.1 {status}" for status in ("200 OK", *["431 Request Header Fields Too Large"] * 2)
+    ]
 
 
 def test_slow_head(run, ours, monkeypatch):
@@ -270,7 +320,8 @@ def test_slow_head(run, ours, monkeypatch):
 
 
 def test_clients_that_leave(run, ours):
-    """A client that closes, half-closes or resets in the middle disturbs nobody; half a request that has ended is answered 400."""
+    """A client that closes, half-closes or resets in the middle disturbs nobody; half a request
+    that has ended is answered 400."""
 
     async def main():
         async with await metrics.serve_metrics(Server(), port=0) as server:
@@ -326,11 +377,14 @@ def test_collector_that_raises(run, caplog):
 
 
 def test_address_in_use(run):
-    """An address that is taken raises OSError where the endpoint is started, which says that it is the metrics' and has one errno."""
+    """An address that is taken raises OSError where the endpoint is started, which says that it is
+    the metrics' and has one errno."""
 
     async def main():
         async with endpoint() as (_, port):
-            words = rf"the metrics cannot be served on {LOOPBACK} port {port}: Address already in use$"
+            words = (
+                rf"the metrics cannot be served on {LOOPBACK} port {port}: Address already in use$"
+            )
             with pytest.raises(OSError, match=words) as caught:
                 await metrics.serve_metrics(Server(), host=LOOPBACK, port=port)
             assert caught.value.errno == errno.EADDRINUSE

@@ -1,4 +1,5 @@
-"""The PROXY protocol: what headers say, which are refused and how early, and that no bytes whatever do anything else."""
+"""The PROXY protocol: what headers say, which are refused and how early, and that no bytes whatever
+do anything else."""
 
 from __future__ import annotations
 
@@ -12,14 +13,23 @@ from hypothesis import strategies as st
 from support.properties import SHRINKING_S, examples
 
 from headrace._server import proxy
-from headrace._server.proxy import MAX_HEADER_BYTES, ProxyError, ProxyHeader, ProxySSL, SSLClient, parse
+from headrace._server.proxy import (
+    MAX_HEADER_BYTES,
+    ProxyError,
+    ProxyHeader,
+    ProxySSL,
+    SSLClient,
+    parse,
+)
 
 pytestmark = pytest.mark.timeout(SHRINKING_S)
 
 SIGNATURE = bytes.fromhex("0d0a0d0a000d0a515549540a")
 TCP4, TCP6, UNIX = 0x11, 0x21, 0x31
 BLOCK4 = bytes([192, 168, 0, 1, 192, 168, 0, 11]) + struct.pack("!HH", 56324, 443)
-BLOCK6 = bytes(15) + b"\x01" + b"\x20\x01\x0d\xb8" + bytes(11) + b"\x02" + struct.pack("!HH", 1, 65535)
+BLOCK6 = (
+    bytes(15) + b"\x01" + b"\x20\x01\x0d\xb8" + bytes(11) + b"\x02" + struct.pack("!HH", 1, 65535)
+)
 CLIENT, SERVER = ("192.168.0.1", 56324), ("192.168.0.11", 443)
 
 
@@ -57,7 +67,14 @@ def summed(*before: tuple[int, bytes], after: tuple[tuple[int, bytes], ...] = ()
     return fields(*before, (0x03, struct.pack("!I", crc32c(blank))), *after)
 
 
-SSL_VALUE = b"\x05" + struct.pack("!I", 7) + tlv(0x21, b"TLSv1.3") + tlv(0x22, "Zoë".encode()) + tlv(0x23, b"AES") + tlv(0x28, b"DER")
+SSL_VALUE = (
+    b"\x05"
+    + struct.pack("!I", 7)
+    + tlv(0x21, b"TLSv1.3")
+    + tlv(0x22, "Zoë".encode())
+    + tlv(0x23, b"AES")
+    + tlv(0x28, b"DER")
+)
 SSL_ALGORITHMS = b"\x81" + bytes(4) + tlv(0x25, b"RSA2048") + tlv(0x24, b"RSA-SHA256")
 
 VALID = {
@@ -67,7 +84,10 @@ VALID = {
         b"PROXY TCP4 255.255.255.255 0.0.0.0 65535 0\r\n",
         ProxyHeader(1, ("255.255.255.255", 65535), ("0.0.0.0", 0)),
     ),
-    "TCP6": (b"PROXY TCP6 ::1 2001:DB8::2 1 65535\r\n", ProxyHeader(1, ("::1", 1, 0, 0), ("2001:db8::2", 65535, 0, 0))),
+    "TCP6": (
+        b"PROXY TCP6 ::1 2001:DB8::2 1 65535\r\n",
+        ProxyHeader(1, ("::1", 1, 0, 0), ("2001:db8::2", 65535, 0, 0)),
+    ),
     "TCP6 longest": (
         b"PROXY TCP6 %b %b 65535 65535\r\n" % (b"ffff:" * 7 + b"ffff", b"ffff:" * 7 + b"ffff"),
         ProxyHeader(1, ("ffff:" * 7 + "ffff", 65535, 0, 0), ("ffff:" * 7 + "ffff", 65535, 0, 0)),
@@ -82,17 +102,38 @@ VALID = {
     "UNKNOWN longest": (b"PROXY UNKNOWN ".ljust(105, b"x") + b"\r\n", ProxyHeader(1, None, None)),
     "v2 TCP4": (v2(TCP4, BLOCK4), ProxyHeader(2, CLIENT, SERVER)),
     "v2 TCP6": (v2(TCP6, BLOCK6), ProxyHeader(2, ("::1", 1, 0, 0), ("2001:db8::2", 65535, 0, 0))),
-    "v2 UNIX": (v2(UNIX, unix_block(b"/run/\xff", b"s" * 108)), ProxyHeader(2, os.fsdecode(b"/run/\xff"), "s" * 108)),
-    "v2 UNIX abstract, unnamed": (v2(UNIX, unix_block(b"\0a\0b", b"")), ProxyHeader(2, b"\0a\0b", "")),
-    "v2 UNSPEC": (v2(0x00, tlv(0x05, b"id")), ProxyHeader(2, None, None, tlvs=((5, b"id"),), unique_id=b"id")),
+    "v2 UNIX": (
+        v2(UNIX, unix_block(b"/run/\xff", b"s" * 108)),
+        ProxyHeader(2, os.fsdecode(b"/run/\xff"), "s" * 108),
+    ),
+    "v2 UNIX abstract, unnamed": (
+        v2(UNIX, unix_block(b"\0a\0b", b"")),
+        ProxyHeader(2, b"\0a\0b", ""),
+    ),
+    "v2 UNSPEC": (
+        v2(0x00, tlv(0x05, b"id")),
+        ProxyHeader(2, None, None, tlvs=((5, b"id"),), unique_id=b"id"),
+    ),
     "v2 LOCAL": (v2(0x00, b"", 0x20), ProxyHeader(2, None, None, local=True)),
     "v2 LOCAL without addresses": (v2(TCP4, b"", 0x20), ProxyHeader(2, None, None, local=True)),
     "v2 LOCAL skips": (v2(0xEE, b"\x03\x00\xff", 0x20), ProxyHeader(2, None, None, local=True)),
     "ALPN": (fields((0x01, b"h2")), ProxyHeader(2, CLIENT, SERVER, tlvs=((1, b"h2"),), alpn=b"h2")),
-    "AUTHORITY": (fields((0x02, "é.org".encode())), ProxyHeader(2, CLIENT, SERVER, tlvs=((2, "é.org".encode()),), authority="é.org")),
-    "AUTHORITY empty": (fields((0x02, b"")), ProxyHeader(2, CLIENT, SERVER, tlvs=((2, b""),), authority="")),
-    "UNIQUE_ID": (fields((0x05, b"\xff" * 128)), ProxyHeader(2, CLIENT, SERVER, tlvs=((5, b"\xff" * 128),), unique_id=b"\xff" * 128)),
-    "NETNS": (fields((0x30, b"blue")), ProxyHeader(2, CLIENT, SERVER, tlvs=((0x30, b"blue"),), netns="blue")),
+    "AUTHORITY": (
+        fields((0x02, "é.org".encode())),
+        ProxyHeader(2, CLIENT, SERVER, tlvs=((2, "é.org".encode()),), authority="é.org"),
+    ),
+    "AUTHORITY empty": (
+        fields((0x02, b"")),
+        ProxyHeader(2, CLIENT, SERVER, tlvs=((2, b""),), authority=""),
+    ),
+    "UNIQUE_ID": (
+        fields((0x05, b"\xff" * 128)),
+        ProxyHeader(2, CLIENT, SERVER, tlvs=((5, b"\xff" * 128),), unique_id=b"\xff" * 128),
+    ),
+    "NETNS": (
+        fields((0x30, b"blue")),
+        ProxyHeader(2, CLIENT, SERVER, tlvs=((0x30, b"blue"),), netns="blue"),
+    ),
     "NOOP": (fields((0x04, b"\xff\xff"), (0x04, b"")), ProxyHeader(2, CLIENT, SERVER)),
     "unknown types": (
         fields((0xE0, b"1"), (0x00, b""), (0xE0, b"2")),
@@ -122,10 +163,19 @@ VALID = {
             CLIENT,
             SERVER,
             tlvs=((0x20, SSL_ALGORITHMS),),
-            ssl=ProxySSL(SSLClient(0x81), 0, sig_alg="RSA-SHA256", key_alg="RSA2048", tlvs=((0x25, b"RSA2048"), (0x24, b"RSA-SHA256"))),
+            ssl=ProxySSL(
+                SSLClient(0x81),
+                0,
+                sig_alg="RSA-SHA256",
+                key_alg="RSA2048",
+                tlvs=((0x25, b"RSA2048"), (0x24, b"RSA-SHA256")),
+            ),
         ),
     ),
-    "longest": (fields((0xE0, bytes(MAX_HEADER_BYTES - 31))), ProxyHeader(2, CLIENT, SERVER, tlvs=((0xE0, bytes(MAX_HEADER_BYTES - 31)),))),
+    "longest": (
+        fields((0xE0, bytes(MAX_HEADER_BYTES - 31))),
+        ProxyHeader(2, CLIENT, SERVER, tlvs=((0xE0, bytes(MAX_HEADER_BYTES - 31)),)),
+    ),
 }
 
 INVALID = {
@@ -223,7 +273,8 @@ def outcome(data: bytes) -> object:
 
 
 def check_each_prefix(data: bytes) -> None:
-    """Fail unless parse() waits, and then makes up its mind once, for a header exactly at its last byte."""
+    """Fail unless parse() waits, and then makes up its mind once, for a header exactly at its last
+    byte."""
     outcomes = [outcome(data[:size]) for size in range(len(data) + 1)]
     decided = next((size for size, each in enumerate(outcomes) if each is not None), len(outcomes))
     assert decided > 0
@@ -234,7 +285,8 @@ def check_each_prefix(data: bytes) -> None:
 
 @pytest.mark.parametrize("name", VALID)
 def test_valid(name: str) -> None:
-    """A valid header says what it says, whatever follows it; each shorter piece of it is not enough."""
+    """A valid header says what it says, whatever follows it; each shorter piece of it is not
+    enough."""
     data, header = VALID[name]
     assert parse(data) == (header, len(data))
     assert parse(data + b"GET / HTTP/1.1\r\n\r\n") == parse(data + data) == (header, len(data))
@@ -243,7 +295,8 @@ def test_valid(name: str) -> None:
 
 @pytest.mark.parametrize("data", INVALID)
 def test_invalid(data: bytes) -> None:
-    """What breaks a rule is refused at the byte that breaks it, with the rule, and whatever follows."""
+    """What breaks a rule is refused at the byte that breaks it, with the rule, and whatever
+    follows."""
     with pytest.raises(ProxyError, match=INVALID[data]):
         parse(data)
     with pytest.raises(ProxyError):
@@ -254,13 +307,22 @@ def test_invalid(data: bytes) -> None:
 
 def test_first_byte() -> None:
     """Only P and CR can begin a header: any other first byte is refused at once."""
-    assert [first for first in range(256) if outcome(bytes([first])) is None] == [ord("\r"), ord("P")]
+    assert [first for first in range(256) if outcome(bytes([first])) is None] == [
+        ord("\r"),
+        ord("P"),
+    ]
 
 
 def test_checksum() -> None:
-    """A right CRC32C is accepted wherever it stands; with one bit of addresses, values or the sum itself changed, it is wrong."""
+    """A right CRC32C is accepted wherever it stands; with one bit of addresses, values or the sum
+    itself changed, it is wrong."""
     assert crc32c(b"123456789") == 0xE3069283  # the check value of the catalogues
-    for data in (summed(), summed((0x01, b"h2")), summed(after=((0xE0, b"x"),)), summed((0x04, b""), after=((0x04, b"pad"),))):
+    for data in (
+        summed(),
+        summed((0x01, b"h2")),
+        summed(after=((0xE0, b"x"),)),
+        summed((0x04, b""), after=((0x04, b"pad"),)),
+    ):
         header, size = parse(data)
         assert size == len(data)
         position = data.index(b"\x03\x00\x04")
@@ -271,7 +333,8 @@ def test_checksum() -> None:
 
 
 def test_what_is_shown() -> None:
-    """A message shows 40 of the bytes that came, and says that there were more; it shows all where there were no more."""
+    """A message shows 40 of the bytes that came, and says that there were more; it shows all where
+    there were no more."""
     with pytest.raises(ProxyError) as caught:
         parse(b"x" * 50_000)
     assert str(caught.value).endswith(f"got {b'x' * 40!r}...")
@@ -282,7 +345,14 @@ def test_what_is_shown() -> None:
 
 def test_never_waits_for_more_than_the_limit() -> None:
     """None is never the answer to MAX_HEADER_BYTES."""
-    for beginning in (b"", b"PROXY UNKNOWN ", b"PROXY TCP4 ", SIGNATURE, SIGNATURE + b"\x21\x11\x0f\xf0", SIGNATURE + b"\x20\x00\x0f\xf0"):
+    for beginning in (
+        b"",
+        b"PROXY UNKNOWN ",
+        b"PROXY TCP4 ",
+        SIGNATURE,
+        SIGNATURE + b"\x21\x11\x0f\xf0",
+        SIGNATURE + b"\x20\x00\x0f\xf0",
+    ):
         assert outcome(beginning.ljust(MAX_HEADER_BYTES, b"1")) is not None
 
 
@@ -307,10 +377,15 @@ pieces = st.sampled_from(
     ]
 )
 tlvs = st.lists(
-    st.tuples(st.sampled_from([0x00, 0x06, 0x26, 0x31, 0xE0, 0xFF]) | st.just(0x04), st.binary(max_size=20)),
+    st.tuples(
+        st.sampled_from([0x00, 0x06, 0x26, 0x31, 0xE0, 0xFF]) | st.just(0x04),
+        st.binary(max_size=20),
+    ),
     max_size=6,
 )
-whole = st.sampled_from([data for data, _ in VALID.values() if len(data) < 400] + [summed((0x01, b"h2"))])
+whole = st.sampled_from(
+    [data for data, _ in VALID.values() if len(data) < 400] + [summed((0x01, b"h2"))]
+)
 
 
 @st.composite
@@ -327,23 +402,32 @@ def mutated(draw: st.DrawFn) -> bytes:
 anything = st.one_of(
     st.binary(max_size=200),
     st.lists(pieces | st.binary(max_size=3), max_size=30).map(b"".join),
-    st.builds(v2, st.sampled_from([0, TCP4, TCP6, UNIX]), st.binary(max_size=300), st.sampled_from([0x20, 0x21])),
+    st.builds(
+        v2,
+        st.sampled_from([0, TCP4, TCP6, UNIX]),
+        st.binary(max_size=300),
+        st.sampled_from([0x20, 0x21]),
+    ),
     st.builds(lambda rest: v2(TCP4, BLOCK4 + rest), st.binary(max_size=40)),
     mutated(),
 )
 
 
-@examples(settings.default.max_examples)  # a profile of more, --hypothesis-profile, makes this the fuzzer
+@examples(
+    settings.default.max_examples
+)  # a profile of more, --hypothesis-profile, makes this the fuzzer
 @given(anything)
 def test_fuzz(data: bytes) -> None:
-    """Whatever the bytes: a header, None or ProxyError; once a header, that header; once an error, an error."""
+    """Whatever the bytes: a header, None or ProxyError; once a header, that header; once an error,
+    an error."""
     check_each_prefix(data)
 
 
 @examples(200)
 @given(mutated())
 def test_mutations_keep_the_types(data: bytes) -> None:
-    """A valid header with a few bytes changed is refused, waits, or is a header of sound types that took no more than there is."""
+    """A valid header with a few bytes changed is refused, waits, or is a header of sound types that
+    took no more than there is."""
     found = outcome(data)
     if isinstance(found, tuple):
         header, size = found
@@ -351,7 +435,9 @@ def test_mutations_keep_the_types(data: bytes) -> None:
         assert header.version in (1, 2)
         for address in (header.source, header.destination):
             if isinstance(address, tuple):
-                socket.inet_pton(socket.AF_INET if len(address) == 2 else socket.AF_INET6, address[0])
+                socket.inet_pton(
+                    socket.AF_INET if len(address) == 2 else socket.AF_INET6, address[0]
+                )
                 assert 0 <= address[1] <= 65535
         assert hash(header) == hash(parse(data)[0])
 
@@ -361,7 +447,9 @@ def test_mutations_keep_the_types(data: bytes) -> None:
 def test_ipv4_there_and_back(source, destination, source_port, destination_port, tlvs) -> None:
     """Addresses, ports and fields of IPv4 come out of either version as they went in."""
     expected = ((str(source), source_port), (str(destination), destination_port))
-    header, _ = parse(f"PROXY TCP4 {source} {destination} {source_port} {destination_port}\r\n".encode())
+    header, _ = parse(
+        f"PROXY TCP4 {source} {destination} {source_port} {destination_port}\r\n".encode()
+    )
     assert (header.source, header.destination) == expected
     block = source.packed + destination.packed + struct.pack("!HH", source_port, destination_port)
     header, _ = parse(v2(TCP4, block + b"".join(tlv(*each) for each in tlvs)))
@@ -372,15 +460,24 @@ def test_ipv4_there_and_back(source, destination, source_port, destination_port,
 @examples(100)
 @given(st.ip_addresses(v=6), st.ip_addresses(v=6), ports, ports, st.booleans())
 def test_ipv6_there_and_back(source, destination, source_port, destination_port, full) -> None:
-    """Addresses and ports of IPv6 come out of either version as the system writes them, however they were written."""
+    """Addresses and ports of IPv6 come out of either version as the system writes them, however
+    they were written."""
     hosts = [socket.inet_ntop(socket.AF_INET6, each.packed) for each in (source, destination)]
     expected = ((hosts[0], source_port, 0, 0), (hosts[1], destination_port, 0, 0))
     written = [
-        each.packed.hex(":", 2) if full else socket.inet_ntop(socket.AF_INET6, each.packed).upper() for each in (source, destination)
+        each.packed.hex(":", 2) if full else socket.inet_ntop(socket.AF_INET6, each.packed).upper()
+        for each in (source, destination)
     ]
-    header, _ = parse(f"PROXY TCP6 {written[0]} {written[1]} {source_port} {destination_port}\r\n".encode())
+    header, _ = parse(
+        f"PROXY TCP6 {written[0]} {written[1]} {source_port} {destination_port}\r\n".encode()
+    )
     assert (header.source, header.destination) == expected
-    header, _ = parse(v2(TCP6, source.packed + destination.packed + struct.pack("!HH", source_port, destination_port)))
+    header, _ = parse(
+        v2(
+            TCP6,
+            source.packed + destination.packed + struct.pack("!HH", source_port, destination_port),
+        )
+    )
     assert (header.source, header.destination) == expected
 
 
@@ -393,12 +490,22 @@ def test_ipv6_there_and_back(source, destination, source_port, destination_port,
 )
 def test_unix_and_known_fields_there_and_back(path, authority, unique_id, verify) -> None:
     """Paths and the fields of known types come out as they went in."""
-    known = {0x02: authority.encode(), 0x05: unique_id, 0x20: b"\x01" + struct.pack("!I", verify) + tlv(0x22, authority.encode())}
-    header, _ = parse(v2(UNIX, unix_block(path, b"") + b"".join(tlv(*each) for each in known.items())))
+    known = {
+        0x02: authority.encode(),
+        0x05: unique_id,
+        0x20: b"\x01" + struct.pack("!I", verify) + tlv(0x22, authority.encode()),
+    }
+    header, _ = parse(
+        v2(UNIX, unix_block(path, b"") + b"".join(tlv(*each) for each in known.items()))
+    )
     assert (header.source, header.destination) == (os.fsdecode(path), "")
     assert dict(header.tlvs) == known
     assert (header.authority, header.unique_id) == (authority, unique_id)
-    assert (header.ssl.client, header.ssl.verify, header.ssl.cn) == (SSLClient.SSL, verify, authority)
+    assert (header.ssl.client, header.ssl.verify, header.ssl.cn) == (
+        SSLClient.SSL,
+        verify,
+        authority,
+    )
 
 
 @examples(100)

@@ -1,4 +1,5 @@
-"""serve(): the life of a connection: its handler and how that ends, what is logged and counted, whose context variables it sees."""
+"""serve(): the life of a connection: its handler and how that ends, what is logged and counted,
+whose context variables it sees."""
 
 import asyncio
 import contextlib
@@ -24,14 +25,19 @@ async def echo(reader, writer):
 
 def failures(caplog):
     """Return the records of errors that the server has logged."""
-    return [record for record in caplog.records if record.name == "headrace.server" and record.levelno >= logging.WARNING]
+    return [
+        record
+        for record in caplog.records
+        if record.name == "headrace.server" and record.levelno >= logging.WARNING
+    ]
 
 
 # ---- handlers
 
 
 def test_what_was_written_arrives_before_the_close(run, ours):
-    """A handler that returns at once has all that it wrote sent, however slow the peer is; then its writer is closed."""
+    """A handler that returns at once has all that it wrote sent, however slow the peer is; then its
+    writer is closed."""
     writers = []
 
     async def handler(reader, writer):
@@ -51,7 +57,8 @@ def test_what_was_written_arrives_before_the_close(run, ours):
 
 
 def test_handler_that_never_reads(run, ours):
-    """What a handler wrote arrives although it has read nothing of what the peer sent, and the connection ends."""
+    """What a handler wrote arrives although it has read nothing of what the peer sent, and the
+    connection ends."""
 
     async def handler(reader, writer):
         writer.write(b"no")
@@ -67,7 +74,8 @@ def test_handler_that_never_reads(run, ours):
 
 
 def test_handler_that_raises(run, ours, caplog):
-    """An exception of a handler is logged once, with the server, connection and peer, counted, and given to on_error; others go on."""
+    """An exception of a handler is logged once, with the server, connection and peer, counted, and
+    given to on_error; others go on."""
     caplog.set_level(logging.INFO, "headrace.server")
     told = []
 
@@ -78,7 +86,9 @@ def test_handler_that_raises(run, ours, caplog):
             raise LookupError("nothing there")
 
     async def main():
-        async with headrace.serve(handler, LOOPBACK, 0, name="shop", on_error=lambda *both: told.append(both)) as server:
+        async with headrace.serve(
+            handler, LOOPBACK, 0, name="shop", on_error=lambda *both: told.append(both)
+        ) as server:
             assert await ask(server, b"good") == b"good"
             with await connected(server) as sock:
                 sock.send(b"fail")
@@ -88,7 +98,12 @@ def test_handler_that_raises(run, ours, caplog):
             await until(lambda: server.statistics().handled == 3)
             assert server.statistics().handler_errors == 1
         [record] = failures(caplog)
-        assert (record.levelno, record.server, record.connection, record.peer) == (logging.ERROR, "shop", 2, peer)
+        assert (record.levelno, record.server, record.connection, record.peer) == (
+            logging.ERROR,
+            "shop",
+            2,
+            peer,
+        )
         assert record.exc_info[0] is LookupError
         assert "shop" in record.getMessage()
         [(connection, error)] = told
@@ -99,7 +114,8 @@ def test_handler_that_raises(run, ours, caplog):
 
 @pytest.mark.parametrize("grouped", [False, True])
 def test_what_the_peer_breaks_is_no_failure(run, ours, caplog, grouped):
-    """A reset or an early end that a handler lets through, itself or from a group of tasks, is logged at INFO, and no error."""
+    """A reset or an early end that a handler lets through, itself or from a group of tasks, is
+    logged at INFO, and no error."""
     caplog.set_level(logging.INFO, "headrace.server")
 
     async def handler(reader, writer):
@@ -117,14 +133,20 @@ def test_what_the_peer_breaks_is_no_failure(run, ours, caplog, grouped):
             await until(lambda: server.statistics().handled == 2)
             assert (server.statistics().handler_errors, server.statistics().errors) == (0, {})
         assert failures(caplog) == []
-        broken = [record for record in caplog.records if "broke the connection" in record.getMessage()]
-        assert [(record.connection, record.peer[0]) for record in broken] == [(1, LOOPBACK), (2, LOOPBACK)]
+        broken = [
+            record for record in caplog.records if "broke the connection" in record.getMessage()
+        ]
+        assert [(record.connection, record.peer[0]) for record in broken] == [
+            (1, LOOPBACK),
+            (2, LOOPBACK),
+        ]
 
     run(main)
 
 
 def test_what_a_backend_breaks_is_a_failure(run, ours, caplog):
-    """A ConnectionError that is not of the peer's connection, such as a database's that refuses, is logged as an error."""
+    """A ConnectionError that is not of the peer's connection, such as a database's that refuses, is
+    logged as an error."""
 
     async def handler(reader, writer):
         await reader.read(1)
@@ -141,7 +163,8 @@ def test_what_a_backend_breaks_is_a_failure(run, ours, caplog):
 
 
 def test_on_error_that_raises(run, ours, caplog):
-    """What on_error raises is logged beside what it was called for; the connection is closed, and others go on."""
+    """What on_error raises is logged beside what it was called for; the connection is closed, and
+    others go on."""
 
     async def handler(reader, writer):
         raise LookupError
@@ -155,13 +178,17 @@ def test_on_error_that_raises(run, ours, caplog):
             assert await ask(server) == b""
             await until(lambda: not server.connections)
             assert server.statistics().handler_errors == 2
-        assert [record.exc_info[0] for record in failures(caplog)] == [LookupError, ArithmeticError] * 2
+        assert [record.exc_info[0] for record in failures(caplog)] == [
+            LookupError,
+            ArithmeticError,
+        ] * 2
 
     run(main)
 
 
 def test_handler_that_is_cancelled(run, ours, caplog):
-    """A handler whose task is cancelled, by itself or otherwise, ends its connection and is no error."""
+    """A handler whose task is cancelled, by itself or otherwise, ends its connection and is no
+    error."""
     told = []
 
     async def handler(reader, writer):
@@ -170,7 +197,9 @@ def test_handler_that_is_cancelled(run, ours, caplog):
         await reader.read()
 
     async def main():
-        async with headrace.serve(handler, LOOPBACK, 0, on_error=lambda *both: told.append(both)) as server:
+        async with headrace.serve(
+            handler, LOOPBACK, 0, on_error=lambda *both: told.append(both)
+        ) as server:
             with await connected(server) as sock:
                 assert await receive(sock) == b"bye"
             await until(lambda: not server.connections)
@@ -182,7 +211,8 @@ def test_handler_that_is_cancelled(run, ours, caplog):
 
 @pytest.mark.parametrize("kind", ["raises", "nothing", "number"])
 def test_handler_that_is_no_coroutine_function(run, ours, caplog, kind):
-    """A function that raises, or returns nothing to await, is an error like any other: logged, counted, and its connection closed."""
+    """A function that raises, or returns nothing to await, is an error like any other: logged,
+    counted, and its connection closed."""
 
     def handler(reader, writer) -> object:
         if kind == "raises":
@@ -201,7 +231,8 @@ def test_handler_that_is_no_coroutine_function(run, ours, caplog, kind):
 
 
 def test_handler_that_returns_a_future(run, ours):
-    """Any awaitable is waited for: a connection stays until the future is done that its handler has returned."""
+    """Any awaitable is waited for: a connection stays until the future is done that its handler has
+    returned."""
 
     async def main():
         future = asyncio.get_running_loop().create_future()
@@ -229,7 +260,10 @@ def test_current_connection(run, ours):
     async def handler(reader, writer):
         seen.append(headrace.current_connection())
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(inner()), group.create_task(asyncio.to_thread(headrace.current_connection))]
+            tasks = [
+                group.create_task(inner()),
+                group.create_task(asyncio.to_thread(headrace.current_connection)),
+            ]
         seen.extend(task.result() for task in tasks)
 
     async def main():
@@ -249,7 +283,8 @@ def test_current_connection(run, ours):
 
 @pytest.mark.parametrize("most", [None, 1])
 def test_context_variables_are_a_connections_own(run, ours, most):
-    """What a handler sets is not seen by a later one, also where accepting had to wait until what the first wrote was sent."""
+    """What a handler sets is not seen by a later one, also where accepting had to wait until what
+    the first wrote was sent."""
     seen = []
 
     async def handler(reader, writer):
@@ -268,7 +303,8 @@ def test_context_variables_are_a_connections_own(run, ours, most):
 
 
 def test_context_of_a_shutdown_is_not_that_of_connections(run, ours):
-    """Connections that wait until a shutdown accepts them do not see the variables of the task that asked for it."""
+    """Connections that wait until a shutdown accepts them do not see the variables of the task that
+    asked for it."""
     seen = []
 
     async def handler(reader, writer):
@@ -277,7 +313,8 @@ def test_context_of_a_shutdown_is_not_that_of_connections(run, ours):
 
     async def stop(server):
         colour.set("the task's")
-        # Connected by the system, and not accepted before the shutdown: the loop has no turn in between.
+        # Connected by the system, and not accepted before the shutdown: the loop has no turn in
+        # between.
         with socket.create_connection(server.sockets[0].getsockname()) as sock:
             sock.shutdown(socket.SHUT_WR)
             await server.shutdown()
@@ -295,7 +332,8 @@ def test_context_of_a_shutdown_is_not_that_of_connections(run, ours):
 
 
 def test_statistics_are_exact(run, ours):
-    """Bytes are counted both ways, each once, while connections are there and after; connections is those that are open."""
+    """Bytes are counted both ways, each once, while connections are there and after; connections is
+    those that are open."""
 
     async def main():
         async with headrace.serve(echo, LOOPBACK, 0) as server:
@@ -307,12 +345,26 @@ def test_statistics_are_exact(run, ours):
                     await sending
                 assert sorted(each.id for each in server.connections) == [1, 2]
                 figures = server.statistics()
-                assert (figures.accepted, figures.open, figures.handled, figures.buffered_bytes) == (2, 2, 0, 0)
+                assert (
+                    figures.accepted,
+                    figures.open,
+                    figures.handled,
+                    figures.buffered_bytes,
+                ) == (2, 2, 0, 0)
                 assert (figures.received_bytes, figures.sent_bytes) == (300_007, 300_007)
-                assert (figures.draining, figures.drain_seconds, figures.negotiating) == (False, None, 0)
+                assert (figures.draining, figures.drain_seconds, figures.negotiating) == (
+                    False,
+                    None,
+                    0,
+                )
             await until(lambda: not server.connections)
         figures = server.statistics()
-        assert (figures.accepted, figures.open, figures.handled, figures.handler_errors) == (2, 0, 2, 0)
+        assert (figures.accepted, figures.open, figures.handled, figures.handler_errors) == (
+            2,
+            0,
+            2,
+            0,
+        )
         assert (figures.received_bytes, figures.sent_bytes) == (300_007, 300_007)
         assert (figures.refused, figures.ended, figures.failed) == ({}, {}, {})
         assert figures.draining
@@ -322,7 +374,8 @@ def test_statistics_are_exact(run, ours):
 
 
 def test_bytes_of_a_lost_connection_count_once(run, ours):
-    """While a handler outlives its connection, what that has carried is counted once, and nothing of it is buffered."""
+    """While a handler outlives its connection, what that has carried is counted once, and nothing
+    of it is buffered."""
 
     async def handler(reader, writer):
         writer.write(await reader.readexactly(5))

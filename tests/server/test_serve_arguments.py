@@ -1,4 +1,5 @@
-"""serve() and its siblings: wrong arguments are refused at the call, by an error that names the argument."""
+"""serve() and its siblings: wrong arguments are refused at the call, by an error that names the
+argument."""
 
 from __future__ import annotations
 
@@ -81,7 +82,9 @@ def test_a_context_without_a_certificate(tls, caplog):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.maximum_version = version
         headrace.serve(nothing, LOOPBACK, 0, ssl=context)
-    assert [(record.levelno, "has no certificate" in record.getMessage()) for record in caplog.records] == [(logging.WARNING, True)] * 2
+    assert [
+        (record.levelno, "has no certificate" in record.getMessage()) for record in caplog.records
+    ] == [(logging.WARNING, True)] * 2
 
 
 @pytest.mark.parametrize("wrong", [["localhost"], ["10.0.0.1/8"], ["unix", ""]])
@@ -94,7 +97,8 @@ def test_networks_that_are_none(wrong):
 
 
 def test_no_context_elsewhere(run, ours, tmp_path):
-    """open_connection(), start_server(), their Unix variants and start_tls() name what is wrong, too."""
+    """open_connection(), start_server(), their Unix variants and start_tls() name what is wrong,
+    too."""
 
     async def main():
         for start in (

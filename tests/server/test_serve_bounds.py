@@ -41,11 +41,15 @@ def test_connections_above_the_most_wait(run, ours):
 
 @pytest.mark.parametrize("refusal", [b"", b"busy\n"])
 def test_connections_above_the_most_are_refused(run, ours, refusal):
-    """With a refusal each connection above max_connections gets that and its end, and no handler; below it they are served again."""
+    """With a refusal each connection above max_connections gets that and its end, and no handler;
+    below it they are served again."""
 
     async def main():
         handler = Handler(echo_lines)
-        async with serve(handler, max_connections=2, refusal=refusal) as server, Clients(server) as clients:
+        async with (
+            serve(handler, max_connections=2, refusal=refusal) as server,
+            Clients(server) as clients,
+        ):
             served = [clients.dial() for _ in range(2)]
             for sock in served:
                 assert await answers(sock)
@@ -62,10 +66,14 @@ def test_connections_above_the_most_are_refused(run, ours, refusal):
 
 @pytest.mark.parametrize("bound", ["max_connections", "max_connections_per_peer"])
 def test_no_refusal_before_tls(run, ours, tls, bound):
-    """Who is to be talked to in TLS is refused without a word: plain text would be an error to him."""
+    """Who is to be talked to in TLS is refused without a word: plain text would be an error to
+    him."""
 
     async def main():
-        async with serve(echo_lines, ssl=tls.server, refusal=b"busy\n", **{bound: 1}) as server, Clients(server) as clients:
+        async with (
+            serve(echo_lines, ssl=tls.server, refusal=b"busy\n", **{bound: 1}) as server,
+            Clients(server) as clients,
+        ):
             peer = TlsPeer(clients.dial(), tls.client)
             await peer.handshake()
             assert await receive(clients.dial()) == b""
@@ -77,10 +85,14 @@ def test_no_refusal_before_tls(run, ours, tls, bound):
 
 
 def test_connections_of_one_peer(run, ours):
-    """The connection above max_connections_per_peer is refused; other addresses come in, and the same one when another of its is gone."""
+    """The connection above max_connections_per_peer is refused; other addresses come in, and the
+    same one when another of its is gone."""
 
     async def main():
-        async with serve(echo_lines, max_connections_per_peer=2, refusal=b"enough\n") as server, Clients(server) as clients:
+        async with (
+            serve(echo_lines, max_connections_per_peer=2, refusal=b"enough\n") as server,
+            Clients(server) as clients,
+        ):
             first, second, other = clients.dial(), clients.dial(), clients.dial("127.0.0.2")
             for sock in (first, second, other):
                 assert await answers(sock)
@@ -99,7 +111,12 @@ def test_peers_at_a_unix_socket(run, ours, tmp_path):
     """Clients of a Unix socket have no address, and no bound for one."""
 
     async def main():
-        async with headrace.serve(echo_lines, path=tmp_path / "socket", max_connections_per_peer=1) as server, Clients(server) as clients:
+        async with (
+            headrace.serve(
+                echo_lines, path=tmp_path / "socket", max_connections_per_peer=1
+            ) as server,
+            Clients(server) as clients,
+        ):
             for sock in [clients.dial() for _ in range(3)]:
                 assert await answers(sock)
 
@@ -121,12 +138,14 @@ def test_peers_at_a_unix_socket(run, ours, tmp_path):
     ],
 )
 def test_whom_a_peer_counts_for(peername, key):
-    """A peer is its IPv4 address, however written, or the /64 of its IPv6 address; who has no address is nobody."""
+    """A peer is its IPv4 address, however written, or the /64 of its IPv6 address; who has no
+    address is nobody."""
     assert peer_key(peername) == key
 
 
 def test_accept_rate(run, ours):
-    """Of a burst, a second's worth of connections is accepted at once, the others as the rate has it, and none is lost."""
+    """Of a burst, a second's worth of connections is accepted at once, the others as the rate has
+    it, and none is lost."""
 
     async def main():
         loop = asyncio.get_running_loop()

@@ -1,4 +1,5 @@
-"""What a server of serve() says when it is full, and of peers that are no clients: a proxy's checks, and who speaks something else."""
+"""What a server of serve() says when it is full, and of peers that are no clients: a proxy's
+checks, and who speaks something else."""
 
 from __future__ import annotations
 
@@ -27,18 +28,27 @@ async def greet(reader, writer):
 
 
 def told(caplog, level):
-    return [record.getMessage() for record in caplog.records if record.levelno == level and record.name == "headrace.server"]
+    return [
+        record.getMessage()
+        for record in caplog.records
+        if record.levelno == level and record.name == "headrace.server"
+    ]
 
 
 @pytest.mark.parametrize("refusal", [None, b"enough\n"])
 def test_a_full_server_says_so(run, ours, caplog, refusal):
-    """One warning when max_connections is reached, and no more for a while; the figures say what the bound is, and whether it holds."""
+    """One warning when max_connections is reached, and no more for a while; the figures say what
+    the bound is, and whether it holds."""
 
     async def main():
         async with headrace.serve(greet, LOOPBACK, 0, max_connections=2, refusal=refusal) as server:
             assert (server.statistics().max_connections, server.statistics().accepting) == (2, True)
             for _ in range(3):
-                with await connected(server) as first, await connected(server) as second, await connected(server) as third:
+                with (
+                    await connected(server) as first,
+                    await connected(server) as second,
+                    await connected(server) as third,
+                ):
                     for sock in (first, second):
                         assert await receive(sock, 6, exact=True) == b"hello\n"
                     if refusal is None:
@@ -57,7 +67,8 @@ def test_a_full_server_says_so(run, ours, caplog, refusal):
 @pytest.mark.parametrize("secure", ["plain", "tls", "handshake"])
 @pytest.mark.parametrize("end", ["close", "reset"])
 def test_a_proxys_check_counts_as_nothing(run, ours, tls, caplog, secure, end):
-    """A LOCAL header and an end, with or without a handshake before it, reach no handler, and are no failure."""
+    """A LOCAL header and an end, with or without a handshake before it, reach no handler, and are
+    no failure."""
     caplog.set_level(logging.INFO, "headrace.server")
 
     async def main():
@@ -73,7 +84,12 @@ def test_a_proxys_check_counts_as_nothing(run, ours, tls, caplog, secure, end):
                 reset(sock)
             await until(lambda: server.statistics().accepted == 1 and not server.connections)
             figures = server.statistics()
-            assert (figures.handled, figures.failed, figures.ended, figures.handler_errors) == (0, {}, {}, 0)
+            assert (figures.handled, figures.failed, figures.ended, figures.handler_errors) == (
+                0,
+                {},
+                {},
+                0,
+            )
         assert [each for each in told(caplog, logging.INFO) if "connection 1" in each] == []
 
     run(main)
@@ -92,14 +108,29 @@ def test_a_proxy_that_wants_an_answer(run, ours, caplog):
 
 
 STRANGERS = {
-    "proxy": (b"\r\n\r\n\0\r\nQUIT\n" + bytes(20), {"ssl"}, "not TLS", "begins with a PROXY header: is proxies= missing?"),
+    "proxy": (
+        b"\r\n\r\n\0\r\nQUIT\n" + bytes(20),
+        {"ssl"},
+        "not TLS",
+        "begins with a PROXY header: is proxies= missing?",
+    ),
     "proxy v1": (V1, {"ssl"}, "not TLS", "begins with a PROXY header: is proxies= missing?"),
     "plain": (b"hi", {"ssl"}, "not TLS", "that is plain text: b'hi'"),
     "http": (b"GET / HTTP/1.1\r\n\r\n", {"ssl"}, "not TLS", "that is plain text: b'GET / HTTP/1.1"),
     "bytes": (bytes(range(128, 148)), {"ssl"}, "not TLS", "that is not TLS: b'"),
-    "plain behind a header": (V1 + b"hi", {"ssl", "proxies"}, "not TLS", "that is plain text: b'hi'"),
+    "plain behind a header": (
+        V1 + b"hi",
+        {"ssl", "proxies"},
+        "not TLS",
+        "that is plain text: b'hi'",
+    ),
     "two headers": (V1 + V1, {"ssl", "proxies"}, "not TLS", "there are two PROXY headers"),
-    "tls": (b"\x16\x03\x01\x00\xf8\x01", {"proxies"}, "proxy", "that is TLS, and a connection must begin with a PROXY header"),
+    "tls": (
+        b"\x16\x03\x01\x00\xf8\x01",
+        {"proxies"},
+        "proxy",
+        "that is TLS, and a connection must begin with a PROXY header",
+    ),
 }
 
 
@@ -111,7 +142,9 @@ def test_what_speaks_something_else(run, ours, tls, caplog, stranger):
     options = {"ssl": tls.server, "proxies": TRUSTED}
 
     async def main():
-        async with headrace.serve(greet, LOOPBACK, 0, **{name: options[name] for name in given}) as server:
+        async with headrace.serve(
+            greet, LOOPBACK, 0, **{name: options[name] for name in given}
+        ) as server:
             with await connected(server) as sock:
                 sock.send(data)
                 await asyncio.sleep(0.02)
@@ -125,7 +158,8 @@ def test_what_speaks_something_else(run, ours, tls, caplog, stranger):
 
 
 def test_guests_are_sent_home(run, ours):
-    """A task that waits for draining says goodbye to a guest who is idle: the shutdown does not wait for the grace."""
+    """A task that waits for draining says goodbye to a guest who is idle: the shutdown does not
+    wait for the grace."""
 
     async def chat(reader, writer):
         server = headrace.current_connection().server

@@ -1,4 +1,5 @@
-"""How connections of serve() end: nothing that was written is lost, who does not go is made to, and errors reach whom they concern."""
+"""How connections of serve() end: nothing that was written is lost, who does not go is made to, and
+errors reach whom they concern."""
 
 from __future__ import annotations
 
@@ -16,12 +17,15 @@ from headrace._transport import backend
 
 BIG = bytes(3_000_000)
 
-only_native = pytest.mark.skipif(backend.native is None, reason="the pure-Python build has the portable way only")
+only_native = pytest.mark.skipif(
+    backend.native is None, reason="the pure-Python build has the portable way only"
+)
 
 
 @only_native
 def test_an_answer_to_a_peer_that_sends_on(run, native):
-    """A handler that returns before it has read everything loses nothing of its answer: the peer would get a reset in the middle of it."""
+    """A handler that returns before it has read everything loses nothing of its answer: the peer
+    would get a reset in the middle of it."""
 
     async def handler(reader, writer):
         await reader.readline()
@@ -31,7 +35,9 @@ def test_an_answer_to_a_peer_that_sends_on(run, native):
         async with headrace.serve(handler, LOOPBACK, 0) as server:
             for _ in range(5):
                 with await connected(server) as sock:
-                    await asyncio.get_running_loop().sock_sendall(sock, b"a line\n" + bytes(200_000))
+                    await asyncio.get_running_loop().sock_sendall(
+                        sock, b"a line\n" + bytes(200_000)
+                    )
                     assert len(await receive(sock)) == len(BIG)
             await until(lambda: not server.connections)
 
@@ -51,7 +57,9 @@ def test_abort_while_a_close_waits(run, native, tls, secure):
         server = headrace.serve(handler, LOOPBACK, 0, ssl=tls.server if secure else None)
         async with server:
             options = {"ssl": tls.client, "server_hostname": "localhost"} if secure else {}
-            reader, writer = await headrace.open_connection(*server.sockets[0].getsockname(), limit=1, **options)
+            reader, writer = await headrace.open_connection(
+                *server.sockets[0].getsockname(), limit=1, **options
+            )
             writer.write(b"a line\n")
             await writer.drain()
             await until(lambda: server.statistics().handled)
@@ -67,7 +75,8 @@ def test_abort_while_a_close_waits(run, native, tls, secure):
 
 @pytest.mark.parametrize("before", [0, 2])
 def test_a_full_server_that_is_shut_down(run, ours, before):
-    """A shutdown accepts nobody beyond max_connections of those who wait in the queue, whether it was full *before* or not."""
+    """A shutdown accepts nobody beyond max_connections of those who wait in the queue, whether it
+    was full *before* or not."""
     begun = []
 
     async def handler(reader, writer):
@@ -90,10 +99,13 @@ def test_a_full_server_that_is_shut_down(run, ours, before):
 
 @pytest.mark.parametrize("place", ["tcp", "tls", "unix"])
 @pytest.mark.parametrize(
-    "bound", [{"max_connections": 1}, {"accept_rate": 20.0}, {"max_buffered_bytes": 100_000}], ids=lambda bound: next(iter(bound))
+    "bound",
+    [{"max_connections": 1}, {"accept_rate": 20.0}, {"max_buffered_bytes": 100_000}],
+    ids=lambda bound: next(iter(bound)),
 )
 def test_the_queue_of_a_server_that_accepts_nothing(run, ours, tls, tmp_path, place, bound):
-    """Who waits in the queue when a server shuts down that accepts nothing for now comes in when there is room, within the grace."""
+    """Who waits in the queue when a server shuts down that accepts nothing for now comes in when
+    there is room, within the grace."""
     most, queued, release = [], [], asyncio.Event()
 
     async def handler(reader, writer):
@@ -120,16 +132,22 @@ def test_the_queue_of_a_server_that_accepts_nothing(run, ours, tls, tmp_path, pl
 
     async def main():
         where = {"path": tmp_path / "socket"} if place == "unix" else {"host": LOOPBACK, "port": 0}
-        server = headrace.serve(handler, **where, ssl=tls.server if place == "tls" else None, grace=15, **bound)
+        server = headrace.serve(
+            handler, **where, ssl=tls.server if place == "tls" else None, grace=15, **bound
+        )
         await server.start()
         address = server.sockets[0].getsockname()
         clients = [asyncio.create_task(client(address, 0))]
         await until(lambda: most)
         server._gate.hold("a test")
         clients += [asyncio.create_task(client(address, number)) for number in range(1, 30)]
-        # They are connected as far as the system is concerned: a listening socket that closes would refuse them.
+        # They are connected as far as the system is concerned: a listening socket that closes would
+        # refuse them.
         await until(lambda: len(queued) == 30)
-        with await connected(address), socket.socket(socket.AF_UNIX if place == "unix" else socket.AF_INET) as late:
+        with (
+            await connected(address),
+            socket.socket(socket.AF_UNIX if place == "unix" else socket.AF_INET) as late,
+        ):
             shutdown = asyncio.create_task(server.shutdown())
             await until(lambda: len(server._gate.waiting) >= 30)
             assert len(most) == 1
@@ -147,7 +165,8 @@ def test_the_queue_of_a_server_that_accepts_nothing(run, ours, tls, tmp_path, pl
 
 
 def test_who_was_refused_and_does_not_go(run, ours, monkeypatch):
-    """A connection that was turned away and takes nothing of what it is told is cut off, and its place is free."""
+    """A connection that was turned away and takes nothing of what it is told is cut off, and its
+    place is free."""
     monkeypatch.setattr(monitor, "REFUSED_SECONDS", 0.1)
 
     async def handler(reader, writer):
@@ -155,7 +174,13 @@ def test_who_was_refused_and_does_not_go(run, ours, monkeypatch):
 
     async def main():
         server = headrace.serve(
-            handler, LOOPBACK, 0, max_connections=1, refusal=bytes(20_000_000), first_byte_timeout=None, stall_timeout=0.3
+            handler,
+            LOOPBACK,
+            0,
+            max_connections=1,
+            refusal=bytes(20_000_000),
+            first_byte_timeout=None,
+            stall_timeout=0.3,
         )
         async with server:
             with await connected(server), await connected(server, 4096):
@@ -166,7 +191,8 @@ def test_who_was_refused_and_does_not_go(run, ours, monkeypatch):
 
 
 def test_a_handler_that_fails_after_it_was_told(run, ours, caplog):
-    """A fault of a handler whose connection the server has ended is logged as one; that it was told so is not."""
+    """A fault of a handler whose connection the server has ended is logged as one; that it was told
+    so is not."""
 
     async def handler(reader, writer):
         try:
@@ -188,7 +214,8 @@ def test_a_handler_that_fails_after_it_was_told(run, ours, caplog):
 
 
 def test_on_error_knows_the_connection(run, ours, caplog):
-    """on_error() is called where current_connection() is the one it is about, and what it sets is not seen by the next call."""
+    """on_error() is called where current_connection() is the one it is about, and what it sets is
+    not seen by the next call."""
     known = []
 
     def on_error(connection, error):
@@ -213,7 +240,11 @@ def test_on_error_knows_the_connection(run, ours, caplog):
         ({"refusal": "no"}, TypeError, "refusal must be bytes, not 'str'"),
         ({"grace": float("nan")}, ValueError, "grace must be 0 or more"),
         ({"keep_alive": 0}, ValueError, "keep_alive must be a number of seconds above 0"),
-        ({"keep_alive": float("inf")}, ValueError, "keep_alive must be a number of seconds above 0"),
+        (
+            {"keep_alive": float("inf")},
+            ValueError,
+            "keep_alive must be a number of seconds above 0",
+        ),
         ({"max_connections": 1.5}, ValueError, "max_connections must be a whole number above 0"),
         ({"proxies": "127.0.0.1"}, TypeError, "proxies must be a list of networks"),
     ],

@@ -1,4 +1,5 @@
-"""serve(): serve_forever(): signals, service managers, cancellation; and programs that serve, as processes of their own."""
+"""serve(): serve_forever(): signals, service managers, cancellation; and programs that serve, as
+processes of their own."""
 
 import asyncio
 import contextlib
@@ -30,8 +31,14 @@ def no_systemd(monkeypatch):
 @contextlib.contextmanager
 def program_of(text):
     """A process that runs *text*, and is killed in the end."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(headrace.__file__).parent.parent), "PYTHONWARNINGS": "error"}
-    process = subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, text=True, env=environment)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(headrace.__file__).parent.parent),
+        "PYTHONWARNINGS": "error",
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-c", text], stdout=subprocess.PIPE, text=True, env=environment
+    )
     with process:
         try:
             yield process
@@ -41,7 +48,8 @@ def program_of(text):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_ends_serve_forever(run, ours, number):
-    """A signal lets connections finish; serve_forever() returns the report, and leaves signals as they were."""
+    """A signal lets connections finish; serve_forever() returns the report, and leaves signals as
+    they were."""
 
     async def main():
         def own(*_):
@@ -83,7 +91,8 @@ def test_signals_are_for_every_server(run, ours):
 
 
 def test_shutdown_ends_serve_forever(run, ours):
-    """serve_forever() returns the report of a shutdown() that somebody else asked for, also of one that is over."""
+    """serve_forever() returns the report of a shutdown() that somebody else asked for, also of one
+    that is over."""
 
     async def main():
         async with started(Greeter()) as server:
@@ -97,7 +106,8 @@ def test_shutdown_ends_serve_forever(run, ours):
 
 
 def test_cancelled_serve_forever(run, ours):
-    """Who cancels serve_forever() has the server shut down without a grace, and signals as they were."""
+    """Who cancels serve_forever() has the server shut down without a grace, and signals as they
+    were."""
     handler = Greeter()
 
     async def main():
@@ -137,8 +147,12 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_three_signals(number):
-    """The first lets connections finish, the second cancels their handlers, the third cuts them off; the process ends well."""
-    with program_of(STUBBORN) as process, socket.create_connection((LOOPBACK, int(process.stdout.readline()))) as sock:
+    """The first lets connections finish, the second cancels their handlers, the third cuts them
+    off; the process ends well."""
+    with (
+        program_of(STUBBORN) as process,
+        socket.create_connection((LOOPBACK, int(process.stdout.readline()))) as sock,
+    ):
         sock.settimeout(10)
         assert sock.recv(2) == b"hi"
         process.send_signal(number)
@@ -157,7 +171,8 @@ def test_three_signals(number):
 
 
 def test_three_signals_at_once(run, ours, monkeypatch):
-    """Each signal counts, also where they come in one turn of the loop: three of them cut connections off without a wait."""
+    """Each signal counts, also where they come in one turn of the loop: three of them cut
+    connections off without a wait."""
     monkeypatch.setattr(shutdown, "CANCEL_SECONDS", 10)
 
     async def main():
@@ -174,7 +189,8 @@ def test_three_signals_at_once(run, ours, monkeypatch):
 
 @pytest.mark.parametrize("way", ["signal", "shutdown", "cancel"])
 def test_service_manager_is_told(run, ours, monkeypatch, tmp_path, way):
-    """A service manager hears that the server is ready, is pinged by it, and hears that it stops, whoever stops it."""
+    """A service manager hears that the server is ready, is pinged by it, and hears that it stops,
+    whoever stops it."""
 
     async def main():
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
@@ -206,7 +222,8 @@ def test_service_manager_is_told(run, ours, monkeypatch, tmp_path, way):
 
 
 def test_malformed_watchdog(run, ours, monkeypatch):
-    """serve_forever() raises where the service manager's variables are malformed, and leaves signals as they were."""
+    """serve_forever() raises where the service manager's variables are malformed, and leaves
+    signals as they were."""
     monkeypatch.setenv("WATCHDOG_USEC", "soon")
 
     async def main():
@@ -220,7 +237,8 @@ def test_malformed_watchdog(run, ours, monkeypatch):
 
 
 def test_shutdown_of_a_socket_that_another_process_has_shut(ours):
-    """A listening socket that somebody else has shut down (shutdown(2)), whose accept() fails for ever, does not hang a shutdown."""
+    """A listening socket that somebody else has shut down (shutdown(2)), whose accept() fails for
+    ever, does not hang a shutdown."""
     program = f"""
 import asyncio, headrace, socket
 async def main():
@@ -244,7 +262,8 @@ def no_hangup_handler():
 
 @pytest.mark.usefixtures("no_hangup_handler")
 def test_sighup_before_serve_forever(run, ours):
-    """From its start on a server is renewed by SIGHUP, which would end the program; once it is shut down SIGHUP is as it was."""
+    """From its start on a server is renewed by SIGHUP, which would end the program; once it is shut
+    down SIGHUP is as it was."""
     renewed = []
 
     async def renew():
@@ -283,7 +302,8 @@ def test_a_program_that_has_taken_sighup(run, ours):
 
 
 def test_a_second_sighup_during_a_renewal(run):
-    """SIGHUP while the server renews what it has: it renews that once more, for what has changed since."""
+    """SIGHUP while the server renews what it has: it renews that once more, for what has changed
+    since."""
     begun, go_on = [], asyncio.Event()
 
     async def renew():

@@ -1,4 +1,5 @@
-"""What comes before a handler of serve(): the PROXY header, TLS, both; how each fails, and what the server says of it."""
+"""What comes before a handler of serve(): the PROXY header, TLS, both; how each fails, and what the
+server says of it."""
 
 from __future__ import annotations
 
@@ -33,11 +34,25 @@ def v1_of(host):
 
 
 V1 = b"PROXY TCP4 192.0.2.1 198.51.100.7 56324 443\r\n"
-V2 = v2(0x11, socket.inet_aton(CLIENT[0]) + socket.inet_aton(SERVER[0]) + struct.pack("!HH", CLIENT[1], SERVER[1]))
+V2 = v2(
+    0x11,
+    socket.inet_aton(CLIENT[0])
+    + socket.inet_aton(SERVER[0])
+    + struct.pack("!HH", CLIENT[1], SERVER[1]),
+)
 V1_6 = b"PROXY TCP6 2001:db8::1 2001:db8::2 1 2\r\n"
-HEADERS = {"v1": (V1, CLIENT, SERVER), "v2": (V2, CLIENT, SERVER), "v1-ipv6": (V1_6, CLIENT6, SERVER6)}
+HEADERS = {
+    "v1": (V1, CLIENT, SERVER),
+    "v2": (V2, CLIENT, SERVER),
+    "v1-ipv6": (V1_6, CLIENT6, SERVER6),
+}
 # The proxy speaks for itself, or does not say for whom.
-NOBODY = {"unknown": b"PROXY UNKNOWN\r\n", "local": v2(0, b"", 0x20), "local-skipped": v2(0x11, bytes(30), 0x20), "unspec": v2(0, b"")}
+NOBODY = {
+    "unknown": b"PROXY UNKNOWN\r\n",
+    "local": v2(0, b"", 0x20),
+    "local-skipped": v2(0x11, bytes(30), 0x20),
+    "unspec": v2(0, b""),
+}
 
 
 async def tell(reader, writer):
@@ -45,7 +60,9 @@ async def tell(reader, writer):
     connection = headrace.current_connection()
     assert connection.peername == writer.get_extra_info("peername")
     assert connection.proxy is writer.get_extra_info("proxy")
-    writer.write(f"{writer.get_extra_info('peername')} {writer.get_extra_info('sockname')}\n".encode())
+    writer.write(
+        f"{writer.get_extra_info('peername')} {writer.get_extra_info('sockname')}\n".encode()
+    )
     while line := await reader.readline():
         writer.write(line)
 
@@ -75,7 +92,8 @@ async def line_of(read, size):
 
 
 async def failed(server):
-    """Wait until a negotiation has failed and its connection is gone; return how many did for which cause."""
+    """Wait until a negotiation has failed and its connection is gone; return how many did for which
+    cause."""
     await until(lambda: server.statistics().failed and not server.connections)
     assert (server.statistics().negotiating, server.statistics().handled) == (0, 0)
     return server.statistics().failed
@@ -86,7 +104,8 @@ async def failed(server):
 
 @pytest.mark.parametrize("header", HEADERS)
 def test_header(run, ours, header):
-    """The header says who the client is, in every place that tells; what is right behind it is the handler's, and alone is counted."""
+    """The header says who the client is, in every place that tells; what is right behind it is the
+    handler's, and alone is counted."""
     data, client, server_name = HEADERS[header]
 
     async def main():
@@ -96,8 +115,14 @@ def test_header(run, ours, header):
                 expected = named(client, server_name) + b"line\n"
                 assert await receive(sock, len(expected)) == expected
                 (connection,) = server.connections
-                assert (connection.proxy.source, connection.proxy.destination) == (client, server_name)
-                assert (server.statistics().received_bytes, server.statistics().negotiating) == (5, 0)
+                assert (connection.proxy.source, connection.proxy.destination) == (
+                    client,
+                    server_name,
+                )
+                assert (server.statistics().received_bytes, server.statistics().negotiating) == (
+                    5,
+                    0,
+                )
             await until(lambda: not server.connections)
             assert (server.statistics().received_bytes, server.statistics().failed) == (5, {})
 
@@ -106,7 +131,8 @@ def test_header(run, ours, header):
 
 @pytest.mark.parametrize("header", HEADERS)
 def test_header_before_tls(run, ours, tls, header):
-    """The header and the ClientHello may come in one segment, or in many; the handler sees the client, in TLS."""
+    """The header and the ClientHello may come in one segment, or in many; the handler sees the
+    client, in TLS."""
     data, client, server_name = HEADERS[header]
 
     async def main():
@@ -139,7 +165,11 @@ def test_header_byte_by_byte(run, ours, header):
                 sock.send(bytes([byte]))
                 await until(lambda number=number: number == len(data) or server.connections)
                 await asyncio.sleep(0)
-            expected = named(sock.getsockname(), sock.getpeername()) if header in NOBODY else named(*HEADERS[header][1:])
+            expected = (
+                named(sock.getsockname(), sock.getpeername())
+                if header in NOBODY
+                else named(*HEADERS[header][1:])
+            )
             assert await receive(sock, len(expected)) == expected
 
     run(main)
@@ -155,7 +185,10 @@ def test_header_of_nobody(run, ours, header):
             expected = named(sock.getsockname(), sock.getpeername()) + b"line\n"
             assert await receive(sock, len(expected)) == expected
             (connection,) = server.connections
-            assert (connection.proxy.source, connection.proxy.local) == (None, header.startswith("local"))
+            assert (connection.proxy.source, connection.proxy.local) == (
+                None,
+                header.startswith("local"),
+            )
 
     run(main)
 
@@ -165,7 +198,10 @@ def test_header_from_elsewhere(run, ours, header):
     """A header from outside the trusted networks is data like any other, and changes nothing."""
 
     async def main():
-        async with serve(proxies=["192.0.2.0/24", "::/0", "unix"]) as server, dialled(server) as sock:
+        async with (
+            serve(proxies=["192.0.2.0/24", "::/0", "unix"]) as server,
+            dialled(server) as sock,
+        ):
             sock.send(HEADERS[header][0] + b"\n")
             expected = named(sock.getsockname(), sock.getpeername()) + HEADERS[header][0] + b"\n"
             assert await receive(sock, len(expected)) == expected
@@ -204,10 +240,14 @@ NO_HEADERS = {
 
 @pytest.mark.parametrize("data", NO_HEADERS)
 def test_no_header(run, ours, data):
-    """What is no header ends its connection as soon as that is clear, without a wait for more; it is counted, and no handler starts."""
+    """What is no header ends its connection as soon as that is clear, without a wait for more; it
+    is counted, and no handler starts."""
 
     async def main():
-        async with serve(proxies=TRUSTED, refusal=b"refused", handshake_timeout=5) as server, dialled(server) as sock:
+        async with (
+            serve(proxies=TRUSTED, refusal=b"refused", handshake_timeout=5) as server,
+            dialled(server) as sock,
+        ):
             sock.send(NO_HEADERS[data])
             async with asyncio.timeout(1):
                 with contextlib.suppress(ConnectionError):
@@ -217,13 +257,19 @@ def test_no_header(run, ours, data):
     run(main)
 
 
-@pytest.mark.parametrize("data", [b"", V1[:-1], V2[:5], V2[:-1]], ids=["nothing", "v1", "signature", "v2"])
+@pytest.mark.parametrize(
+    "data", [b"", V1[:-1], V2[:5], V2[:-1]], ids=["nothing", "v1", "signature", "v2"]
+)
 @pytest.mark.parametrize("cause", ["timeout", "closed"])
 def test_half_a_header(run, ours, data, cause):
-    """A header that does not come to its end is waited for as long as the handshake, or until the proxy leaves."""
+    """A header that does not come to its end is waited for as long as the handshake, or until the
+    proxy leaves."""
 
     async def main():
-        async with serve(proxies=TRUSTED, handshake_timeout=HANDSHAKE_S) as server, dialled(server) as sock:
+        async with (
+            serve(proxies=TRUSTED, handshake_timeout=HANDSHAKE_S) as server,
+            dialled(server) as sock,
+        ):
             sock.send(data)
             await until(lambda: server.statistics().negotiating == 1)
             if cause == "closed":
@@ -236,12 +282,15 @@ def test_half_a_header(run, ours, data, cause):
 
 
 def test_header_is_not_counted(run, ours):
-    """The bytes of a header are at no time among those received: not while it comes, not when it fails."""
+    """The bytes of a header are at no time among those received: not while it comes, not when it
+    fails."""
 
     async def main():
         async with serve(proxies=TRUSTED) as server, dialled(server) as sock:
             sock.send(V1[:20])
-            await until(lambda: server.statistics().buffered_bytes or server.statistics().negotiating)
+            await until(
+                lambda: server.statistics().buffered_bytes or server.statistics().negotiating
+            )
             await asyncio.sleep(0.02)
             assert server.statistics().received_bytes == 0
             sock.send(b"x" + V1[20:])
@@ -252,10 +301,14 @@ def test_header_is_not_counted(run, ours):
 
 
 def test_peers_behind_a_proxy(run, ours):
-    """max_connections_per_peer counts the client that the proxy names, by its /64; the proxy itself is not bounded by its checks."""
+    """max_connections_per_peer counts the client that the proxy names, by its /64; the proxy itself
+    is not bounded by its checks."""
 
     async def main():
-        async with serve(proxies=TRUSTED, max_connections_per_peer=1, refusal=b"enough\n") as server, contextlib.AsyncExitStack() as stack:
+        async with (
+            serve(proxies=TRUSTED, max_connections_per_peer=1, refusal=b"enough\n") as server,
+            contextlib.AsyncExitStack() as stack,
+        ):
 
             async def first_byte(header):
                 sock = await stack.enter_async_context(dialled(server))
@@ -277,7 +330,8 @@ def test_peers_behind_a_proxy(run, ours):
 
 
 def test_handler_in_tls(run, ours, tls):
-    """The handler of a server with a context talks in TLS; the handshake's bytes are not counted as its own."""
+    """The handler of a server with a context talks in TLS; the handshake's bytes are not counted as
+    its own."""
 
     async def main():
         async with serve(ssl=tls.server) as server, dialled(server) as sock:
@@ -286,13 +340,17 @@ def test_handler_in_tls(run, ours, tls):
             await peer.write(b"line\n")
             expected = named(sock.getsockname(), sock.getpeername()) + b"line\n"
             assert await line_of(peer.read, len(expected)) == expected
-            assert (server.statistics().received_bytes, server.statistics().sent_bytes) == (5, len(expected))
+            assert (server.statistics().received_bytes, server.statistics().sent_bytes) == (
+                5,
+                len(expected),
+            )
 
     run(main)
 
 
 def test_data_and_end_with_the_handshake(run, ours, tls, caplog):
-    """A client may send all it has, and its goodbye, in one segment with the end of the handshake: its handler gets it."""
+    """A client may send all it has, and its goodbye, in one segment with the end of the handshake:
+    its handler gets it."""
     got = []
 
     async def keep(reader, writer):
@@ -311,7 +369,11 @@ def test_data_and_end_with_the_handshake(run, ours, tls, caplog):
 
     run(main)
     assert got == [b"all"]
-    assert [each.getMessage() for each in caplog.records if each.name == "asyncio" and each.levelname == "WARNING"] == []
+    assert [
+        each.getMessage()
+        for each in caplog.records
+        if each.name == "asyncio" and each.levelname == "WARNING"
+    ] == []
 
 
 def write(issued, directory, name):
@@ -323,15 +385,20 @@ def write(issued, directory, name):
 
 async def name_served(server, tls, name):
     """Return a connection in TLS that asked for *name*, and the certificate that it was shown."""
-    reader, writer = await headrace.open_connection(*server.sockets[0].getsockname(), ssl=tls.client, server_hostname=name)
+    reader, writer = await headrace.open_connection(
+        *server.sockets[0].getsockname(), ssl=tls.client, server_hostname=name
+    )
     return reader, writer, writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
 
 
 def test_certificates(run, ours, tls, tmp_path):
-    """Clients get the chain of the name they ask for; renew() serves new files to new connections, and leaves those that are there."""
+    """Clients get the chain of the name they ask for; renew() serves new files to new connections,
+    and leaves those that are there."""
     path = write(tls.authority.issue_cert("localhost"), tmp_path, "default")
     certificates = Certificates(path)
-    certificates.add("other.example", write(tls.authority.issue_cert("other.example"), tmp_path, "other"))
+    certificates.add(
+        "other.example", write(tls.authority.issue_cert("other.example"), tmp_path, "other")
+    )
 
     async def main():
         async with serve(ssl=certificates) as server, contextlib.AsyncExitStack() as stack:
@@ -368,7 +435,10 @@ def tls12(ciphers):
 
 FAILURES = {
     "cipher": (tls12("ECDHE-ECDSA-AES256-GCM-SHA384"), tls12("ECDHE-ECDSA-AES128-GCM-SHA256")),
-    "version": (lambda context: setattr(context, "minimum_version", ssl.TLSVersion.TLSv1_3), tls12("DEFAULT")),
+    "version": (
+        lambda context: setattr(context, "minimum_version", ssl.TLSVersion.TLSv1_3),
+        tls12("DEFAULT"),
+    ),
 }
 
 
@@ -390,7 +460,8 @@ def test_no_common_ground(run, ours, tls, cause):
 
 @pytest.mark.parametrize("whose", ["none", "wrong", "server's"])
 def test_certificates_that_do_not_do(run, ours, tls, whose):
-    """A client without a certificate, or with one of a stranger, where one is wanted; and a client that does not trust the server's."""
+    """A client without a certificate, or with one of a stranger, where one is wanted; and a client
+    that does not trust the server's."""
     server_context, client = tls.contexts()
     if whose == "server's":
         client = tls.stranger
@@ -413,9 +484,19 @@ def test_certificates_that_do_not_do(run, ours, tls, whose):
     run(main)
 
 
-@pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n\r\n", b"SSH-2.0-client\r\n", V1, bytes(64), b"CONNECT a:1 HTTP/1.1\r\n\r\n"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"SSH-2.0-client\r\n",
+        V1,
+        bytes(64),
+        b"CONNECT a:1 HTTP/1.1\r\n\r\n",
+    ],
+)
 def test_not_tls(run, ours, tls, data):
-    """A client that speaks something else than TLS is closed at once, whatever it speaks; no refusal is sent to it in plain text."""
+    """A client that speaks something else than TLS is closed at once, whatever it speaks; no
+    refusal is sent to it in plain text."""
 
     async def main():
         async with serve(ssl=tls.server, refusal=b"refused") as server, dialled(server) as sock:
@@ -430,10 +511,14 @@ def test_not_tls(run, ours, tls, data):
 @pytest.mark.parametrize("share", [0, 40, 9999], ids=["nothing", "half", "hello"])
 @pytest.mark.parametrize("cause", ["timeout", "closed", "reset"])
 def test_handshake_that_stops(run, ours, tls, share, cause):
-    """A client that stops in its handshake is waited for until the timeout, or until it leaves, in whichever way."""
+    """A client that stops in its handshake is waited for until the timeout, or until it leaves, in
+    whichever way."""
 
     async def main():
-        async with serve(ssl=tls.server, handshake_timeout=HANDSHAKE_S) as server, dialled(server) as sock:
+        async with (
+            serve(ssl=tls.server, handshake_timeout=HANDSHAKE_S) as server,
+            dialled(server) as sock,
+        ):
             sock.send(TlsPeer(sock, tls.client).hello()[:share])
             await until(lambda: server.statistics().negotiating == 1)
             if share > 40:
@@ -452,7 +537,10 @@ def test_header_and_handshake_share_their_time(run, ours, tls):
 
     async def main():
         loop = asyncio.get_running_loop()
-        async with serve(proxies=TRUSTED, ssl=tls.server, handshake_timeout=2 * HANDSHAKE_S) as server, dialled(server) as sock:
+        async with (
+            serve(proxies=TRUSTED, ssl=tls.server, handshake_timeout=2 * HANDSHAKE_S) as server,
+            dialled(server) as sock,
+        ):
             began = loop.time()
             await asyncio.sleep(1.5 * HANDSHAKE_S)
             sock.send(V1)
@@ -464,7 +552,8 @@ def test_header_and_handshake_share_their_time(run, ours, tls):
 
 @pytest.mark.parametrize("proxied", [False, True])
 def test_negotiation_at_shutdown(run, ours, tls, proxied):
-    """A shutdown gives up who is still in the handshake when its grace is over; no handler starts, and it is no failure."""
+    """A shutdown gives up who is still in the handshake when its grace is over; no handler starts,
+    and it is no failure."""
 
     async def main():
         server = serve(ssl=tls.server, proxies=TRUSTED if proxied else ())
@@ -475,7 +564,12 @@ def test_negotiation_at_shutdown(run, ours, tls, proxied):
             with contextlib.suppress(ConnectionError):
                 assert await receive(sock) == b""
             statistics = server.statistics()
-            assert (statistics.failed, statistics.handled, statistics.negotiating, statistics.open) == ({}, 0, 0, 0)
+            assert (
+                statistics.failed,
+                statistics.handled,
+                statistics.negotiating,
+                statistics.open,
+            ) == ({}, 0, 0, 0)
 
     run(main)
 

@@ -1,4 +1,5 @@
-"""serve(): where a server listens, and its states: addresses, Unix sockets, sockets that were given; starts that fail."""
+"""serve(): where a server listens, and its states: addresses, Unix sockets, sockets that were
+given; starts that fail."""
 
 import asyncio
 import contextlib
@@ -27,7 +28,8 @@ async def echo(reader, writer):
 
 
 def test_unix_path(run, ours, tmp_path):
-    """The file of a Unix socket has the mode and the owners that were asked for, tells who connects, and is gone in the end."""
+    """The file of a Unix socket has the mode and the owners that were asked for, tells who
+    connects, and is gone in the end."""
     path = tmp_path / "socket"
     seen = []
 
@@ -38,7 +40,9 @@ def test_unix_path(run, ours, tmp_path):
         # Only root can give something away.
         owner = os.getuid() or 1
         group = grp.getgrgid(os.getgid() or 1)
-        async with headrace.serve(handler, path=path, mode=0o640, owner=owner, group=group.gr_name) as server:
+        async with headrace.serve(
+            handler, path=path, mode=0o640, owner=owner, group=group.gr_name
+        ) as server:
             assert server.name == f"unix:{path}"
             assert stat.S_IMODE(path.stat().st_mode) == 0o640
             assert (path.stat().st_uid, path.stat().st_gid) == (owner, group.gr_gid)
@@ -62,10 +66,12 @@ class Own(socket.socket):
 
 @pytest.mark.parametrize("kinds", [(socket.socket, Own), (Own, socket.socket)])
 def test_sockets_that_go_different_ways(run, ours, kinds):
-    """Each of several sockets is served as it is alone, whichever comes last: the loop has those of a class that it may not be without."""
+    """Each of several sockets is served as it is alone, whichever comes last: the loop has those of
+    a class that it may not be without."""
 
     async def served(kinds):
-        """Return which transport and which form of the protocol connections get at a socket of each of *kinds*."""
+        """Return which transport and which form of the protocol connections get at a socket of each
+        of *kinds*."""
         found = []
 
         async def handler(reader, writer):
@@ -73,7 +79,9 @@ def test_sockets_that_go_different_ways(run, ours, kinds):
             await echo(reader, writer)
 
         with contextlib.ExitStack() as stack:
-            given = [stack.enter_context(kind(socket.AF_INET, socket.SOCK_STREAM)) for kind in kinds]
+            given = [
+                stack.enter_context(kind(socket.AF_INET, socket.SOCK_STREAM)) for kind in kinds
+            ]
             for sock in given:
                 sock.bind((LOOPBACK, 0))
             async with headrace.serve(handler, sockets=given) as server:
@@ -88,15 +96,21 @@ def test_sockets_that_go_different_ways(run, ours, kinds):
 
 
 def test_several_places(run, ours, tmp_path):
-    """One server serves addresses, a Unix socket, and a socket that listens already, with a client who waits; it owns them all."""
+    """One server serves addresses, a Unix socket, and a socket that listens already, with a client
+    who waits; it owns them all."""
 
     async def main():
         given = socket.create_server((LOOPBACK, 0))
         waiting = socket.create_connection(given.getsockname())
         waiting.setblocking(False)
-        async with headrace.serve(echo, [LOOPBACK, "127.0.0.2"], 0, path=tmp_path / "socket", sockets=[given]) as server:
+        async with headrace.serve(
+            echo, [LOOPBACK, "127.0.0.2"], 0, path=tmp_path / "socket", sockets=[given]
+        ) as server:
             addresses = [sock.getsockname() for sock in server.sockets]
-            assert {address[0] for address in addresses if isinstance(address, tuple)} == {LOOPBACK, "127.0.0.2"}
+            assert {address[0] for address in addresses if isinstance(address, tuple)} == {
+                LOOPBACK,
+                "127.0.0.2",
+            }
             assert len(addresses) == 4
             for address in addresses:
                 assert await ask(address, b"hello") == b"hello"
@@ -111,7 +125,8 @@ def test_several_places(run, ours, tmp_path):
 
 
 def test_activated_sockets(run, ours, monkeypatch):
-    """Sockets of a service manager are served; those who connect after the server's end wait in the manager's socket."""
+    """Sockets of a service manager are served; those who connect after the server's end wait in the
+    manager's socket."""
 
     async def main():
         with socket.create_server((LOOPBACK, 0)) as managers:
@@ -128,11 +143,14 @@ def test_activated_sockets(run, ours, monkeypatch):
 
 
 def test_a_place_that_is_taken(run, ours, closed_port, tmp_path):
-    """Where one address cannot be had the start raises, and the other places are free again: sockets that were given are closed."""
+    """Where one address cannot be had the start raises, and the other places are free again:
+    sockets that were given are closed."""
 
     async def main():
         given = socket.create_server((LOOPBACK, 0))
-        server = headrace.serve(echo, LOOPBACK, closed_port, path=tmp_path / "socket", sockets=[given])
+        server = headrace.serve(
+            echo, LOOPBACK, closed_port, path=tmp_path / "socket", sockets=[given]
+        )
         with pytest.raises(OSError, match="in use"):
             await server.start()
         assert server.sockets == ()
@@ -146,7 +164,8 @@ def test_a_place_that_is_taken(run, ours, closed_port, tmp_path):
 
 
 def test_a_start_that_fails_serves_nobody(run, ours):
-    """Where a later place cannot listen, clients who wait at an earlier one get no handler, and nothing is left open."""
+    """Where a later place cannot listen, clients who wait at an earlier one get no handler, and
+    nothing is left open."""
     handled = []
 
     async def handler(reader, writer):
@@ -154,7 +173,10 @@ def test_a_start_that_fails_serves_nobody(run, ours):
 
     async def main():
         first, second = socket.create_server((LOOPBACK, 0)), socket.socket()
-        with socket.create_connection(first.getsockname()), socket.create_server((LOOPBACK, 0)) as other:
+        with (
+            socket.create_connection(first.getsockname()),
+            socket.create_server((LOOPBACK, 0)) as other,
+        ):
             second.connect(other.getsockname())
             server = headrace.serve(handler, sockets=[first, second])
             with pytest.raises(OSError, match="Invalid argument"):
@@ -183,7 +205,8 @@ def test_a_way_that_cannot_be(run, monkeypatch):
 
 
 def test_arguments_that_contradict_each_other():
-    """serve() says at once what cannot be: no place, a mode without a path, a grace below 0, a bound of 0."""
+    """serve() says at once what cannot be: no place, a mode without a path, a grace below 0, a
+    bound of 0."""
     for arguments in (
         {},
         {"port": 0, "mode": 0o600},
@@ -196,7 +219,8 @@ def test_arguments_that_contradict_each_other():
 
 
 def test_states(run, ours):
-    """A server runs once: before the start it has no loop and no sockets, a second start is refused; repr() counts connections."""
+    """A server runs once: before the start it has no loop and no sockets, a second start is
+    refused; repr() counts connections."""
 
     async def main():
         server = headrace.serve(echo, LOOPBACK, 0)
@@ -220,7 +244,8 @@ def test_states(run, ours):
 
 
 def test_leaving_by_an_error(run, ours):
-    """Who leaves the block by an error does not wait for connections to finish: handlers are cancelled at once."""
+    """Who leaves the block by an error does not wait for connections to finish: handlers are
+    cancelled at once."""
     ends = []
 
     async def handler(reader, writer):
@@ -245,7 +270,8 @@ def test_leaving_by_an_error(run, ours):
 
 
 def test_default_of_max_connections(ours):
-    """Without a bound, nine tenths of the descriptors that the process may have are for connections."""
+    """Without a bound, nine tenths of the descriptors that the process may have are for
+    connections."""
     allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     most = headrace.serve(echo, LOOPBACK, 0)._options.limits.max_connections
     assert allowed * 0.85 - 50 <= most <= allowed * 0.9
@@ -253,13 +279,16 @@ def test_default_of_max_connections(ours):
 
 @pytest.mark.parametrize("workers", [None, 2])
 def test_one_of_several_hosts_is_not_here(run_on, workers):
-    """A host that the server was told to listen at, and cannot, is named by the error, also where there are others; nothing stays bound."""
+    """A host that the server was told to listen at, and cannot, is named by the error, also where
+    there are others; nothing stays bound."""
 
     async def main():
         with socket.create_server((LOOPBACK, 0)) as found:
             port = found.getsockname()[1]
         # 192.0.2.0/24 is for documentation, and nobody's (RFC 5737).
-        with pytest.raises(OSError, match="could not listen at '192.0.2.1'.*cannot assign requested address") as told:
+        with pytest.raises(
+            OSError, match="could not listen at '192.0.2.1'.*cannot assign requested address"
+        ) as told:
             await headrace.serve(who, [LOOPBACK, "192.0.2.1"], port, workers=workers).start()
         assert told.value.errno == errno.EADDRNOTAVAIL
         async with headrace.serve(who, [LOOPBACK, "localhost"], port):
@@ -288,10 +317,14 @@ def test_one_of_several_hosts_has_no_address(run, ours, monkeypatch):
 
 @pytest.mark.parametrize("workers", [None, 1])
 def test_names_of_servers(run_on, workers, tmp_path):
-    """A server is called what it was told, or where it listens: of port 0 that is what was bound, so that two have names that differ."""
+    """A server is called what it was told, or where it listens: of port 0 that is what was bound,
+    so that two have names that differ."""
 
     async def main():
-        async with headrace.serve(who, LOOPBACK, 0, workers=workers) as one, headrace.serve(who, LOOPBACK, 0, workers=workers) as two:
+        async with (
+            headrace.serve(who, LOOPBACK, 0, workers=workers) as one,
+            headrace.serve(who, LOOPBACK, 0, workers=workers) as two,
+        ):
             for server in (one, two):
                 assert server.name == f"{LOOPBACK}:{server.sockets[0].getsockname()[1]}"
             assert one.name != two.name

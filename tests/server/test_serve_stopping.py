@@ -1,4 +1,5 @@
-"""serve(): its end: shutdown() in all its stages, who waits then and what he still gets, and that nothing is left."""
+"""serve(): its end: shutdown() in all its stages, who waits then and what he still gets, and that
+nothing is left."""
 
 import asyncio
 import contextlib
@@ -25,7 +26,8 @@ def brief(monkeypatch):
 
 
 def test_connections_finish_within_the_grace(run, ours):
-    """Handlers that look at the event draining finish; shutdown() ends with the last, and says how many; nobody new is let in."""
+    """Handlers that look at the event draining finish; shutdown() ends with the last, and says how
+    many; nobody new is let in."""
 
     async def handler(reader, writer):
         await server.draining.wait()
@@ -52,7 +54,8 @@ def test_connections_finish_within_the_grace(run, ours):
 
 
 def test_connections_are_cancelled_after_the_grace(run, ours):
-    """Handlers that do not end within the grace are cancelled, and what they write then still arrives."""
+    """Handlers that do not end within the grace are cancelled, and what they write then still
+    arrives."""
     handler = Greeter()
 
     async def main():
@@ -68,7 +71,8 @@ def test_connections_are_cancelled_after_the_grace(run, ours):
 
 
 def test_connections_are_cut_off_in_the_end(run, ours, brief):
-    """A handler that goes on when cancelled is told that the server ended its connection; so is a peer who does not take what is his."""
+    """A handler that goes on when cancelled is told that the server ended its connection; so is a
+    peer who does not take what is his."""
 
     async def handler(reader, writer):
         writer.write(b"hi")
@@ -95,7 +99,8 @@ def test_connections_are_cut_off_in_the_end(run, ours, brief):
 
 
 def test_handler_that_does_not_end(run, ours, brief):
-    """shutdown() does not wait for ever for a handler that nothing ends, and says so; when it ends later, its connection goes."""
+    """shutdown() does not wait for ever for a handler that nothing ends, and says so; when it ends
+    later, its connection goes."""
     released = []
 
     async def handler(reader, writer):
@@ -118,7 +123,8 @@ def test_handler_that_does_not_end(run, ours, brief):
 
 
 def test_second_call_hurries_the_first(run, ours):
-    """A second call with a smaller grace shortens that of the first, one with a larger does not lengthen it; all get one report."""
+    """A second call with a smaller grace shortens that of the first, one with a larger does not
+    lengthen it; all get one report."""
     handler = Greeter()
 
     async def main():
@@ -139,7 +145,8 @@ def test_second_call_hurries_the_first(run, ours):
 
 
 def test_cancelled_shutdown_goes_on(run, ours):
-    """A task that waits in shutdown() can be cancelled: the server is shut down all the same, and another call gets the report."""
+    """A task that waits in shutdown() can be cancelled: the server is shut down all the same, and
+    another call gets the report."""
     handler = Greeter()
 
     async def main():
@@ -172,7 +179,8 @@ def test_shutdown_before_the_start(run, ours):
 
 
 def test_shutdown_without_connections(run, ours):
-    """A server without connections is shut down at once, whatever the grace, also by a handler that was the last."""
+    """A server without connections is shut down at once, whatever the grace, also by a handler that
+    was the last."""
     reports = []
 
     async def handler(reader, writer):
@@ -193,7 +201,8 @@ def test_shutdown_without_connections(run, ours):
 
 
 def test_connections_that_wait_are_served(run, ours):
-    """Clients whose connections the system has accepted, and the server not yet, when it is shut down, get their answers."""
+    """Clients whose connections the system has accepted, and the server not yet, when it is shut
+    down, get their answers."""
 
     async def handler(reader, writer):
         writer.write((await reader.readline()).upper())
@@ -205,7 +214,9 @@ def test_connections_that_wait_are_served(run, ours):
             for number, sock in enumerate(socks):
                 sock.send(b"client %d\n" % number)
             report = await server.shutdown(5)
-            assert [sock.recv(100) for sock in socks] == [b"CLIENT %d\n" % number for number in range(50)]
+            assert [sock.recv(100) for sock in socks] == [
+                b"CLIENT %d\n" % number for number in range(50)
+            ]
             for sock in socks:
                 sock.close()
             assert figures(report) == (50, 0, 0, 0)
@@ -232,7 +243,8 @@ def test_connections_that_wait_and_end_at_once_are_counted(run, ours):
 
 
 def test_shutdown_asked_for_by_one_that_waited(run, ours):
-    """A handler that asks for a shutdown while one begins to accept it joins that one: it ends with the last connection."""
+    """A handler that asks for a shutdown while one begins to accept it joins that one: it ends with
+    the last connection."""
     asked = []
 
     async def handler(reader, writer):
@@ -251,7 +263,8 @@ def test_shutdown_asked_for_by_one_that_waited(run, ours):
 
 
 def test_under_load(run, ours):
-    """Whoever was answered when the server was shut down got whole answers, and every answer that a handler wrote."""
+    """Whoever was answered when the server was shut down got whole answers, and every answer that a
+    handler wrote."""
     written = []
 
     async def handler(reader, writer):

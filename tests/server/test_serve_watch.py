@@ -1,4 +1,5 @@
-"""The bounds of serve() on what a connection does: who breaks one is ended, told and counted; who keeps just inside it goes on."""
+"""The bounds of serve() on what a connection does: who breaks one is ended, told and counted; who
+keeps just inside it goes on."""
 
 from __future__ import annotations
 
@@ -8,7 +9,19 @@ import contextlib
 import pytest
 from support.certificates import TlsPeer
 from support.connections import receive, until
-from support.serving import LARGE, SHORT, Clients, Handler, answers, echo_lines, ended, repeated, send_much, serve, take
+from support.serving import (
+    LARGE,
+    SHORT,
+    Clients,
+    Handler,
+    answers,
+    echo_lines,
+    ended,
+    repeated,
+    send_much,
+    serve,
+    take,
+)
 
 from headrace._server import monitor
 
@@ -16,7 +29,8 @@ from headrace._server import monitor
 
 
 def test_first_byte(run, ours):
-    """Where neither side says anything the connection is ended; a greeting of the server, or one byte of the client, is something."""
+    """Where neither side says anything the connection is ended; a greeting of the server, or one
+    byte of the client, is something."""
 
     async def work(reader, writer):
         if handler.started == 1:
@@ -37,7 +51,9 @@ def test_first_byte(run, ours):
             assert await answers(greeted) and await receive(spoke, 0) == b""
             spoke.send(b"\n")
             assert await receive(spoke, 2) == b"s\n"
-        assert handler.told == [f"the server has ended the connection: the peer has sent nothing for {SHORT} s"]
+        assert handler.told == [
+            f"the server has ended the connection: the peer has sent nothing for {SHORT} s"
+        ]
 
     run(main)
 
@@ -47,7 +63,10 @@ def test_first_byte_after_a_handshake(run, ours, tls):
 
     async def main():
         handler = Handler()
-        async with serve(handler, ssl=tls.server, first_byte_timeout=SHORT) as server, Clients(server) as clients:
+        async with (
+            serve(handler, ssl=tls.server, first_byte_timeout=SHORT) as server,
+            Clients(server) as clients,
+        ):
             peer = TlsPeer(clients.dial(), tls.client)
             await peer.handshake()
             await receive(peer.sock)
@@ -57,7 +76,8 @@ def test_first_byte_after_a_handshake(run, ours, tls):
 
 
 def test_idle(run, ours):
-    """A handler that waits for a silent peer is idle; one that works, or whose peer says a little now and then, is not."""
+    """A handler that waits for a silent peer is idle; one that works, or whose peer says a little
+    now and then, is not."""
 
     async def work(reader, writer):
         works = handler.started == 1
@@ -70,7 +90,10 @@ def test_idle(run, ours):
     worked = asyncio.Event()
 
     async def main():
-        async with serve(handler, first_byte_timeout=None, idle_timeout=SHORT) as server, Clients(server) as clients:
+        async with (
+            serve(handler, first_byte_timeout=None, idle_timeout=SHORT) as server,
+            Clients(server) as clients,
+        ):
             working, talking, silent = (clients.dial() for _ in range(3))
             for sock in (working, talking, silent):
                 sock.send(b"begin\n")
@@ -80,16 +103,23 @@ def test_idle(run, ours):
                 assert await ended(server) == {"idle": 1}
                 worked.set()
                 assert await answers(working)
-        assert handler.told[0] == f"the server has ended the connection: nothing was sent or received for {SHORT} s"
+        assert (
+            handler.told[0]
+            == f"the server has ended the connection: nothing was sent or received for {SHORT} s"
+        )
 
     run(main)
 
 
 def test_slow_download_is_not_idle(run, ours):
-    """A peer that takes its time with what was sent to it is not idle, whether or not the handler has come to its end."""
+    """A peer that takes its time with what was sent to it is not idle, whether or not the handler
+    has come to its end."""
 
     async def main():
-        async with serve(Handler(send_much), idle_timeout=SHORT, stall_timeout=None) as server, Clients(server) as clients:
+        async with (
+            serve(Handler(send_much), idle_timeout=SHORT, stall_timeout=None) as server,
+            Clients(server) as clients,
+        ):
             slow = clients.dial(receive_buffer=65536)
             await until(lambda: server.statistics().buffered_bytes)
             await asyncio.sleep(2 * SHORT)
@@ -101,7 +131,8 @@ def test_slow_download_is_not_idle(run, ours):
 
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
 def test_stall(run, ours, tls, secure):
-    """A peer that takes nothing is ended, whatever its handler waits for; one that takes a little now and then is not."""
+    """A peer that takes nothing is ended, whatever its handler waits for; one that takes a little
+    now and then is not."""
 
     async def work(reader, writer):
         await send_much(reader, writer)
@@ -110,7 +141,9 @@ def test_stall(run, ours, tls, secure):
     handler = Handler(work)
 
     async def main():
-        async with serve(handler, ssl=tls.server if secure else None, stall_timeout=2 * SHORT) as server:
+        async with serve(
+            handler, ssl=tls.server if secure else None, stall_timeout=2 * SHORT
+        ) as server:
             async with Clients(server) as clients:
                 slow, stuck = clients.dial(receive_buffer=65536), clients.dial(receive_buffer=65536)
                 if secure:
@@ -129,7 +162,8 @@ def test_stall(run, ours, tls, secure):
 
 
 def test_minimum_rate_of_what_comes(run, ours, monkeypatch):
-    """A message that comes too slowly ends its connection; one that comes fast enough does not, nor does the silence before one."""
+    """A message that comes too slowly ends its connection; one that comes fast enough does not, nor
+    does the silence before one."""
     monkeypatch.setattr(monitor, "RATE_SECONDS", 2 * SHORT)
     handler = Handler(echo_lines)
 
@@ -148,7 +182,9 @@ def test_minimum_rate_of_what_comes(run, ours, monkeypatch):
                 good.send(b"\n")
                 assert (await receive(good, 200))[:200] == b"." * 200
             assert await answers(silent)
-        assert handler.told == ["the server has ended the connection: a message comes at less than 1000 bytes/s"]
+        assert handler.told == [
+            "the server has ended the connection: a message comes at less than 1000 bytes/s"
+        ]
 
     run(main)
 
@@ -159,13 +195,20 @@ def test_minimum_rate_of_what_goes(run, ours, monkeypatch):
     handler = Handler(send_much)
 
     async def main():
-        async with serve(handler, minimum_rate=1000, stall_timeout=None) as server, Clients(server) as clients:
+        async with (
+            serve(handler, minimum_rate=1000, stall_timeout=None) as server,
+            Clients(server) as clients,
+        ):
             good, _ = clients.dial(receive_buffer=65536), clients.dial(receive_buffer=65536)
 
             async with repeated(take(good)):
                 assert await ended(server) == {"rate": 1}
                 await until(lambda: len(server.connections) == 1)
-        assert handler.told[0] == "the server has ended the connection: the peer takes what is sent at less than 1000 bytes/s"
+        assert (
+            handler.told[0]
+            == "the server has ended the connection: the peer takes what is sent at less than 1000 "
+            "bytes/s"
+        )
 
     run(main)
 
@@ -174,7 +217,8 @@ def test_minimum_rate_of_what_goes(run, ours, monkeypatch):
 
 
 def test_buffered_bytes(run, ours, monkeypatch):
-    """Above max_buffered_bytes the connection with the most is ended, and no other; then connections are accepted as before."""
+    """Above max_buffered_bytes the connection with the most is ended, and no other; then
+    connections are accepted as before."""
     monkeypatch.setattr(monitor, "MEMORY_PERIOD", 0.02)
     enough = asyncio.Event()
 
@@ -183,7 +227,10 @@ def test_buffered_bytes(run, ours, monkeypatch):
         await echo_lines(reader, writer)
 
     async def main():
-        async with serve(work, max_buffered_bytes=100_000, limit=100_000) as server, Clients(server) as clients:
+        async with (
+            serve(work, max_buffered_bytes=100_000, limit=100_000) as server,
+            Clients(server) as clients,
+        ):
             small, large = clients.dial(), clients.dial()
             small.send(b"." * 40_000)
             large.send(b"." * 50_000)
@@ -201,7 +248,8 @@ def test_buffered_bytes(run, ours, monkeypatch):
 
 
 def test_buffers_that_stay_full(run, ours, monkeypatch):
-    """Buffers just below their bound, which nobody empties, do not keep new connections out for ever."""
+    """Buffers just below their bound, which nobody empties, do not keep new connections out for
+    ever."""
     monkeypatch.setattr(monitor, "MEMORY_PERIOD", 0.02)
 
     async def work(reader, writer):
@@ -252,17 +300,24 @@ def test_handler_that_goes_on(run, ours):
                 assert await receive(clients.dial()) == b""
                 await until(lambda: not server.connections)
             assert cancelled == ["cleaned up"]
-            assert (server.statistics().ended, server.statistics().handler_errors) == ({"idle": 1}, 0)
+            assert (server.statistics().ended, server.statistics().handler_errors) == (
+                {"idle": 1},
+                0,
+            )
 
     run(main)
 
 
 def test_slices(run, ours):
-    """Of 300 connections, which the watch looks at in slices, each silent one is ended, once, and none of those that talk."""
+    """Of 300 connections, which the watch looks at in slices, each silent one is ended, once, and
+    none of those that talk."""
 
     async def main():
         handler = Handler()
-        async with serve(handler, first_byte_timeout=2 * SHORT) as server, Clients(server) as clients:
+        async with (
+            serve(handler, first_byte_timeout=2 * SHORT) as server,
+            Clients(server) as clients,
+        ):
             socks = [clients.dial() for _ in range(300)]
             for sock in socks[::10]:
                 sock.send(b"x")
@@ -277,12 +332,16 @@ def test_slices(run, ours):
 
 
 def test_sum_of_slices(run, ours, monkeypatch):
-    """max_buffered_bytes is about all connections together, however many slices they are looked at in."""
+    """max_buffered_bytes is about all connections together, however many slices they are looked at
+    in."""
     monkeypatch.setattr(monitor, "MEMORY_PERIOD", 0.02)
 
     async def main():
         handler = Handler(lambda reader, writer: asyncio.Event().wait())
-        async with serve(handler, max_buffered_bytes=29_000, grace=0) as server, Clients(server) as clients:
+        async with (
+            serve(handler, max_buffered_bytes=29_000, grace=0) as server,
+            Clients(server) as clients,
+        ):
             for sock in [clients.dial() for _ in range(300)]:
                 sock.send(bytes(100))
             assert (await ended(server))["memory"] >= 10
@@ -293,7 +352,8 @@ def test_sum_of_slices(run, ours, monkeypatch):
 
 
 def test_transport_that_is_closed_twice(run, ours, tls):
-    """A handler that closes its transport after its writer spoils nothing: its connection ends, and the bounds of others are kept."""
+    """A handler that closes its transport after its writer spoils nothing: its connection ends, and
+    the bounds of others are kept."""
 
     async def work(reader, writer):
         if handler.started == 1:
@@ -307,7 +367,9 @@ def test_transport_that_is_closed_twice(run, ours, tls):
     closed = asyncio.Event()
 
     async def main():
-        async with serve(handler, ssl=tls.server, idle_timeout=SHORT, first_byte_timeout=None, grace=0) as server:
+        async with serve(
+            handler, ssl=tls.server, idle_timeout=SHORT, first_byte_timeout=None, grace=0
+        ) as server:
             async with Clients(server) as clients:
                 for started in (1, 2):
                     await TlsPeer(clients.dial(), tls.client).handshake()

@@ -23,7 +23,8 @@ pytestmark = pytest.mark.timeout(120)
 
 
 def is_gone(process):
-    """Tell whether no process has this number, or one that has ended and that nobody waits for, as in a container."""
+    """Tell whether no process has this number, or one that has ended and that nobody waits for, as
+    in a container."""
     try:
         state, parent = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[:2]
     except (FileNotFoundError, ProcessLookupError):
@@ -32,7 +33,8 @@ def is_gone(process):
 
 
 def test_two_processes_serve(run_on):
-    """Both workers answer at one port, the figures of both are added up, and a shutdown ends both."""
+    """Both workers answer at one port, the figures of both are added up, and a shutdown ends
+    both."""
 
     async def main():
         server = headrace.serve(who, LOOPBACK, 0, workers=2, grace=5)
@@ -72,7 +74,8 @@ def test_workers_have_the_same_kind_of_loop(run_on):
 
 
 def test_one_that_dies_is_started_again(run_on, caplog):
-    """A worker that was killed is replaced, its socket's queue is served by the new one, and it is logged with the status."""
+    """A worker that was killed is replaced, its socket's queue is served by the new one, and it is
+    logged with the status."""
 
     async def main():
         async with headrace.serve(who, LOOPBACK, 0, workers=2) as server:
@@ -94,7 +97,8 @@ def test_one_that_dies_is_started_again(run_on, caplog):
 
 
 def test_renewal(run_on):
-    """renew() replaces all workers; connections of the old ones finish, and what they did stays in the figures."""
+    """renew() replaces all workers; connections of the old ones finish, and what they did stays in
+    the figures."""
 
     async def main():
         async with headrace.serve(who, LOOPBACK, 0, workers=2, grace=10) as server:
@@ -138,7 +142,8 @@ def test_a_renewal_that_fails(run_on, monkeypatch):
 
 
 def test_workers_that_do_not_start(run_on):
-    """A handler that cannot be loaded in the new process makes the start fail, and nothing is left listening."""
+    """A handler that cannot be loaded in the new process makes the start fail, and nothing is left
+    listening."""
 
     async def main():
         server = headrace.serve(Unloadable(), LOOPBACK, 0, workers=2)
@@ -151,11 +156,14 @@ def test_workers_that_do_not_start(run_on):
 
 @pytest.mark.parametrize("what", ["handler", "ssl"])
 def test_what_cannot_be_sent(run_on, tls, what):
-    """A handler that is no function of a module, or a context instead of Certificates, is refused with what to do."""
+    """A handler that is no function of a module, or a context instead of Certificates, is refused
+    with what to do."""
 
     async def main():
         handler = (lambda reader, writer: None) if what == "handler" else who
-        server = headrace.serve(handler, LOOPBACK, 0, workers=1, ssl=tls.server if what == "ssl" else None)
+        server = headrace.serve(
+            handler, LOOPBACK, 0, workers=1, ssl=tls.server if what == "ssl" else None
+        )
         with pytest.raises(TypeError, match="cannot be sent to them"):
             await server.start()
 
@@ -163,7 +171,8 @@ def test_what_cannot_be_sent(run_on, tls, what):
 
 
 def test_the_log_of_workers(run_on, caplog):
-    """What a worker logs of its connections is in the supervisor's log: the process, the connection, the peer, the traceback."""
+    """What a worker logs of its connections is in the supervisor's log: the process, the
+    connection, the peer, the traceback."""
 
     async def main():
         async with headrace.serve(fault, LOOPBACK, 0, workers=1) as server:
@@ -225,7 +234,9 @@ def program(tmp_path):
     path = tmp_path / "program.py"
     path.write_text(PROGRAM)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([SOURCE, str(ROOT / "tests")])}
-    with subprocess.Popen([sys.executable, str(path)], stdout=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(
+        [sys.executable, str(path)], stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
         try:
             port, *workers = map(int, process.stdout.readline().split())
             yield process, port, workers
@@ -247,7 +258,8 @@ def test_a_supervisor_that_is_killed(tmp_path):
 
 
 def test_signals(tmp_path):
-    """SIGHUP replaces the workers, and SIGTERM shuts all of them down: the report is that of all."""
+    """SIGHUP replaces the workers, and SIGTERM shuts all of them down: the report is that of
+    all."""
 
     async def main():
         with program(tmp_path) as (process, port, workers):
@@ -267,7 +279,9 @@ def test_signals(tmp_path):
             assert await reader.read() == b""
             writer.close()
             # (The one who asked before may not be over for the server.)
-            assert " finished, 0 cancelled, 0 aborted" in await asyncio.to_thread(process.stdout.read)
+            assert " finished, 0 cancelled, 0 aborted" in await asyncio.to_thread(
+                process.stdout.read
+            )
             assert process.wait(20) == 0
 
     asyncio.run(main())

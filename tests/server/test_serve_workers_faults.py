@@ -1,4 +1,5 @@
-"""serve(workers=…) when something goes wrong: a worker that dies, hangs or does not start, signals and shutdowns that come together."""
+"""serve(workers=…) when something goes wrong: a worker that dies, hangs or does not start, signals
+and shutdowns that come together."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ async def say(where, text):
 
 
 def test_a_worker_that_dies_and_leaves_a_process(run_on):
-    """The death of a worker is seen although a process that it has forked has its pipes, and a shutdown does not wait for that one."""
+    """The death of a worker is seen although a process that it has forked has its pipes, and a
+    shutdown does not wait for that one."""
 
     async def main():
         async with headrace.serve(forks, LOOPBACK, 0, workers=1) as server:
@@ -48,7 +50,8 @@ def test_a_worker_that_dies_and_leaves_a_process(run_on):
 
 
 def test_a_long_message_in_the_log(run_on, caplog):
-    """A worker whose log has a line of any length, which a peer may choose, is heard, also afterwards."""
+    """A worker whose log has a line of any length, which a peer may choose, is heard, also
+    afterwards."""
 
     async def main():
         async with headrace.serve(long_fault, LOOPBACK, 0, workers=1) as server:
@@ -62,7 +65,8 @@ def test_a_long_message_in_the_log(run_on, caplog):
 
 
 def test_one_of_the_first_workers_does_not_start(run_on, monkeypatch, tmp_path):
-    """Where one of several workers does not start, it is not tried again: the start fails, and says why."""
+    """Where one of several workers does not start, it is not tried again: the start fails, and says
+    why."""
     monkeypatch.setenv("HEADRACE_TEST_SUPERVISOR", str(os.getpid()))
     monkeypatch.setattr(supervisor, "FIRST_BACKOFF_SECONDS", 5.0)
 
@@ -76,7 +80,8 @@ def test_one_of_the_first_workers_does_not_start(run_on, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("when", ["start", "again"])
 def test_no_process_can_be_made(run_on, monkeypatch, caplog, when):
-    """Where the system makes no process, a start fails and leaves none behind; a worker that died is tried again later."""
+    """Where the system makes no process, a start fails and leaves none behind; a worker that died
+    is tried again later."""
     monkeypatch.setattr(supervisor, "LAST_BACKOFF_SECONDS", 0.2)
 
     async def main():
@@ -106,7 +111,8 @@ def test_no_process_can_be_made(run_on, monkeypatch, caplog, when):
 
 
 def test_figures_never_go_back(run_on):
-    """What a worker has done counts in every turn of the loop, also in the one in which its process ends."""
+    """What a worker has done counts in every turn of the loop, also in the one in which its process
+    ends."""
 
     async def main():
         async with headrace.serve(who, LOOPBACK, 0, workers=1, grace=1) as server:
@@ -127,7 +133,8 @@ def test_figures_never_go_back(run_on):
 
 
 def test_a_shutdown_in_a_renewal(run_on, monkeypatch):
-    """A worker that is about to start when the server shuts down serves who has reached it, and then ends: before shutdown() does."""
+    """A worker that is about to start when the server shuts down serves who has reached it, and
+    then ends: before shutdown() does."""
 
     async def main():
         server = headrace.serve(who, LOOPBACK, 0, workers=1, grace=5)
@@ -159,7 +166,8 @@ def test_a_shutdown_in_a_renewal(run_on, monkeypatch):
 
 
 def test_a_worker_that_hangs_in_its_start(run_on, monkeypatch, caplog):
-    """A worker that was started again and does not get as far as to accept is killed, and another is started."""
+    """A worker that was started again and does not get as far as to accept is killed, and another
+    is started."""
 
     async def main():
         async with headrace.serve(who, LOOPBACK, 0, workers=1) as server:
@@ -184,7 +192,8 @@ def test_a_worker_that_hangs_in_its_start(run_on, monkeypatch, caplog):
 
 
 def test_a_worker_that_is_silent(run_on, monkeypatch, caplog):
-    """A worker whose event loop hangs says nothing any more: it is killed, and another is started."""
+    """A worker whose event loop hangs says nothing any more: it is killed, and another is
+    started."""
     monkeypatch.setattr(supervisor, "LOOK_SECONDS", 0.2)
     monkeypatch.setattr(supervisor, "SILENCE_SECONDS", 2.5)
 
@@ -200,14 +209,16 @@ def test_a_worker_that_is_silent(run_on, monkeypatch, caplog):
 
 
 async def answers(where, count=30):
-    """Return who answers on so many new connections: enough for the system to have chosen each of the places."""
+    """Return who answers on so many new connections: enough for the system to have chosen each of
+    the places."""
     async with asyncio.timeout(10):
         return {await ask(where) for _ in range(count)}
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
 def test_others_serve_in_the_place_of_one_that_is_gone(run_on, monkeypatch, end):
-    """While there is no worker in a place, another serves what comes there; where that one goes as well, the next does."""
+    """While there is no worker in a place, another serves what comes there; where that one goes as
+    well, the next does."""
 
     async def main():
         async with headrace.serve(who, LOOPBACK, 0, workers=3) as server:
@@ -234,7 +245,8 @@ def test_others_serve_in_the_place_of_one_that_is_gone(run_on, monkeypatch, end)
 
 
 def test_a_renewal_while_another_covers(run_on, monkeypatch):
-    """Where a worker that is replaced covers a place, its successor goes on with that; where all are gone, the next one covers all."""
+    """Where a worker that is replaced covers a place, its successor goes on with that; where all
+    are gone, the next one covers all."""
 
     async def main():
         async with headrace.serve(who, LOOPBACK, 0, workers=2) as server:
@@ -269,7 +281,8 @@ def test_a_renewal_while_another_covers(run_on, monkeypatch):
 
 
 def test_a_first_death_is_followed_by_a_start_at_once(run_on, monkeypatch, caplog):
-    """The first time a worker dies there is no pause before the next is started; only what happens again and again has one."""
+    """The first time a worker dies there is no pause before the next is started; only what happens
+    again and again has one."""
     monkeypatch.setattr(supervisor, "FIRST_BACKOFF_SECONDS", 20.0)
 
     async def main():
@@ -285,7 +298,8 @@ def test_a_first_death_is_followed_by_a_start_at_once(run_on, monkeypatch, caplo
 
 
 def test_a_worker_that_is_told_to_stop(run_on):
-    """A worker that somebody else sends SIGTERM has a successor at once, not when its last connection is over."""
+    """A worker that somebody else sends SIGTERM has a successor at once, not when its last
+    connection is over."""
 
     async def main():
         async with headrace.serve(who, LOOPBACK, 0, workers=1, grace=20) as server:
@@ -316,7 +330,8 @@ def test_sighup_for_all(run_on):
 
 
 def test_sighup_before_serve_forever(run_on):
-    """SIGHUP to the supervisor, while it starts or before it serves for ever, does not end it: all workers are replaced."""
+    """SIGHUP to the supervisor, while it starts or before it serves for ever, does not end it: all
+    workers are replaced."""
 
     async def main():
         server = headrace.serve(who, LOOPBACK, 0, workers=2)
@@ -335,7 +350,8 @@ def test_sighup_before_serve_forever(run_on):
 
 
 def test_the_bound_of_a_server_whose_workers_are_replaced(run_on):
-    """The bound that the figures tell is the one of the workers that are there, not of those before them too."""
+    """The bound that the figures tell is the one of the workers that are there, not of those before
+    them too."""
 
     async def main():
         async with headrace.serve(who, LOOPBACK, 0, workers=2, max_connections=5) as server:
@@ -344,17 +360,23 @@ def test_the_bound_of_a_server_whose_workers_are_replaced(run_on):
             await server.renew()
             await until(lambda: all(each.gone.done() for each in old))
             await until(lambda: all(each.statistics for each in server._workers))
-            assert (server.statistics().max_connections, server.statistics().accepting) == (10, True)
+            assert (server.statistics().max_connections, server.statistics().accepting) == (
+                10,
+                True,
+            )
 
     run_on(main)
 
 
 @pytest.mark.parametrize("end", ["shutdown", "renew"])
 def test_who_waits_for_a_worker_that_is_full(run_on, end):
-    """Who waits in the queue of a worker that has no room is served when it shuts down, or by the one that replaces it."""
+    """Who waits in the queue of a worker that has no room is served when it shuts down, or by the
+    one that replaces it."""
 
     async def main():
-        async with headrace.serve(who, LOOPBACK, 0, workers=1, max_connections=1, grace=30) as server:
+        async with headrace.serve(
+            who, LOOPBACK, 0, workers=1, max_connections=1, grace=30
+        ) as server:
             where, (first,) = address(server), server.processes
             answer, writer = await say(where, b"?\n")
             waiting = [asyncio.create_task(ask(where)) for _ in range(5)]
@@ -375,7 +397,8 @@ def test_who_waits_for_a_worker_that_is_full(run_on, end):
 
 
 def test_a_hung_worker_and_haste(run_on, monkeypatch):
-    """A worker that hears nothing is killed as soon as a shutdown that was hurried would be over."""
+    """A worker that hears nothing is killed as soon as a shutdown that was hurried would be
+    over."""
     monkeypatch.setattr(handle, "PATIENCE_SECONDS", -2.5)
 
     async def main():
@@ -395,7 +418,8 @@ def test_a_hung_worker_and_haste(run_on, monkeypatch):
 
 
 def test_two_programs_at_one_port(run_on):
-    """Workers share their port with each other and not with another program; with reuse_port they do."""
+    """Workers share their port with each other and not with another program; with reuse_port they
+    do."""
 
     async def main():
         async with headrace.serve(who, LOOPBACK, 0, workers=2) as server:
@@ -424,5 +448,13 @@ def test_a_program_that_ends_without_a_shutdown(tmp_path):
     """A program that forgets its server ends, and does not wait for its workers for ever."""
     path = tmp_path / "program.py"
     path.write_text(ENDS)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([SOURCE, str(Path(__file__).parents[1])])}
-    assert subprocess.run([sys.executable, str(path)], env=environment, timeout=20, check=False).returncode == 0
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([SOURCE, str(Path(__file__).parents[1])]),
+    }
+    assert (
+        subprocess.run(
+            [sys.executable, str(path)], env=environment, timeout=20, check=False
+        ).returncode
+        == 0
+    )

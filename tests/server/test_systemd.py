@@ -1,4 +1,5 @@
-"""What a service does with systemd: the sockets it is handed, by a program that hands over like systemd; notifications; the watchdog."""
+"""What a service does with systemd: the sockets it is handed, by a program that hands over like
+systemd; notifications; the watchdog."""
 
 from __future__ import annotations
 
@@ -22,10 +23,18 @@ import headrace
 from headrace._server.process import systemd
 
 TIMEOUT_S = 20
-VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
+VARIABLES = (
+    "LISTEN_PID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+)
 OWN, OTHER = str(os.getpid()), str(os.getppid())
 
-# Puts the descriptors of its arguments in the places that systemd puts them, and becomes the service: exec keeps the process id.
+# Puts the descriptors of its arguments in the places that systemd puts them, and becomes the
+# service: exec keeps the process id.
 LAUNCHER = """\
 import fcntl, os, sys
 python, program, *descriptors = sys.argv[1:]
@@ -65,15 +74,39 @@ def no_systemd(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(variable, raising=False)
 
 
-def activated(program: str, *handed: Any, names: str | None = None, count: int | None = None) -> Any:
-    """Return what *program* reports when it is started with *handed* as its descriptors 3, 4 …, as *count* many."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(headrace.__file__).parent.parent), "PYTHONWARNINGS": "error"}
+def activated(
+    program: str, *handed: Any, names: str | None = None, count: int | None = None
+) -> Any:
+    """Return what *program* reports when it is started with *handed* as its descriptors 3, 4 …, as
+    *count* many."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(headrace.__file__).parent.parent),
+        "PYTHONWARNINGS": "error",
+    }
     environment["LISTEN_FDS"] = str(len(handed) if count is None else count)
     if names is not None:
         environment["LISTEN_FDNAMES"] = names
     descriptors = [one if isinstance(one, int) else one.fileno() for one in handed]
-    command = [sys.executable, "-S", "-E", "-c", LAUNCHER, sys.executable, PREAMBLE + program, *map(str, descriptors)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, env=environment, pass_fds=descriptors)
+    command = [
+        sys.executable,
+        "-S",
+        "-E",
+        "-c",
+        LAUNCHER,
+        sys.executable,
+        PREAMBLE + program,
+        *map(str, descriptors),
+    ]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+        env=environment,
+        pass_fds=descriptors,
+    )
     assert (done.returncode, done.stderr) == (0, ""), done
     return json.loads(done.stdout)
 
@@ -86,7 +119,11 @@ def sockets(tmp_path: Path) -> Iterator[Sockets]:
         unix.bind(str(tmp_path / "socket"))
         unix.listen()
         v4 = stack.enter_context(socket.create_server((LOOPBACK, 0)))
-        yield {"v4": v4, "v6": stack.enter_context(socket.create_server(("::1", 0), family=socket.AF_INET6)), "unix": unix}
+        yield {
+            "v4": v4,
+            "v6": stack.enter_context(socket.create_server(("::1", 0), family=socket.AF_INET6)),
+            "unix": unix,
+        }
 
 
 def test_sockets_are_found(sockets: Sockets) -> None:
@@ -105,27 +142,43 @@ for name in ("unix", "v4", "v6"):
 report(None)
 """
     with contextlib.ExitStack() as stack:
-        clients = {name: stack.enter_context(socket.socket(sock.family)) for name, sock in sockets.items()}
+        clients = {
+            name: stack.enter_context(socket.socket(sock.family)) for name, sock in sockets.items()
+        }
         for name, client in clients.items():
             client.connect(sockets[name].getsockname())
         activated(program, *sockets.values(), names="v4:v6:unix")
-        assert {name: client.recv(9).decode() for name, client in clients.items()} == {name: name for name in clients}
+        assert {name: client.recv(9).decode() for name, client in clients.items()} == {
+            name: name for name in clients
+        }
 
 
 def test_several_calls(sockets: Sockets) -> None:
-    """Names share a process: several sockets may have one, a later call finds what an earlier one's caller closed, none is of no name."""
-    program = "report([[one[0] for one in found(*names)] for names in (['b'], ['a'], ['b'], ['c'], [])])"
+    """Names share a process: several sockets may have one, a later call finds what an earlier one's
+    caller closed, none is of no name."""
+    program = (
+        "report([[one[0] for one in found(*names)] for names in (['b'], ['a'], ['b'], ['c'], [])])"
+    )
     v4, v6, unix = (sock.family for sock in sockets.values())
-    assert activated(program, *sockets.values(), names="a:b:a") == [[v6], [v4, unix], [v6], [], [v4, v6, unix]]
+    assert activated(program, *sockets.values(), names="a:b:a") == [
+        [v6],
+        [v4, unix],
+        [v6],
+        [],
+        [v4, v6, unix],
+    ]
 
 
 def test_unnamed(sockets: Sockets) -> None:
     """Without LISTEN_FDNAMES every socket is called "unknown"."""
-    assert activated("report([len(found(name)) for name in ('unknown', '')])", *sockets.values()) == [3, 0]
+    assert activated(
+        "report([len(found(name)) for name in ('unknown', '')])", *sockets.values()
+    ) == [3, 0]
 
 
 def test_nothing_is_inherited(sockets: Sockets) -> None:
-    """No descriptor of systemd's survives an exec, those that nobody asked for included, and no duplicate of ours does."""
+    """No descriptor of systemd's survives an exec, those that nobody asked for included, and no
+    duplicate of ours does."""
     program = """
 with activated_sockets("b")[0] as sock:
     report([os.get_inheritable(number) for number in (3, 4, sock.fileno())])
@@ -134,11 +187,13 @@ with activated_sockets("b")[0] as sock:
 
 
 def test_wrong_kinds_are_refused(sockets: Sockets) -> None:
-    """What is not a listening stream socket is refused, by number and name and with what to do, and leaves nothing open."""
+    """What is not a listening stream socket is refused, by number and name and with what to do, and
+    leaves nothing open."""
     program = """
 open_descriptors = lambda: len(os.listdir("/proc/self/fd"))
 before = open_descriptors()
-messages = [message(name) for name in ("good", "datagram", "connection", "bound", "pipe")] + [message()]
+names = ("good", "datagram", "connection", "bound", "pipe")
+messages = [message(name) for name in names] + [message()]
 report([*messages, open_descriptors() - before])
 """
     with contextlib.ExitStack() as stack:
@@ -150,10 +205,17 @@ report([*messages, open_descriptors() - before])
         stack.callback(os.close, pipe)
         stack.callback(os.close, other_end)
         handed = (sockets["v4"], datagram, connection, bound, pipe)
-        good, *refused, grown = activated(program, *handed, names="good:datagram:connection:bound:pipe")
+        good, *refused, grown = activated(
+            program, *handed, names="good:datagram:connection:bound:pipe"
+        )
     assert (good, grown) == (None, 0)
-    assert "descriptor 4 ('datagram'), which is not a stream socket: use ListenStream=" in refused[0]
-    assert "descriptor 5 ('connection'), which is not listening" in refused[1] and "use Accept=no" in refused[1]
+    assert (
+        "descriptor 4 ('datagram'), which is not a stream socket: use ListenStream=" in refused[0]
+    )
+    assert (
+        "descriptor 5 ('connection'), which is not listening" in refused[1]
+        and "use Accept=no" in refused[1]
+    )
     assert "descriptor 6 ('bound'), which is not listening" in refused[2]
     assert "descriptor 7 ('pipe'), which is not a socket" in refused[3]
     assert refused[4] == refused[0]
@@ -161,7 +223,9 @@ report([*messages, open_descriptors() - before])
 
 def test_closed_descriptor_is_refused(sockets: Sockets) -> None:
     """A descriptor that systemd would have passed and that is not open is named."""
-    assert "LISTEN_FDS=2, but descriptor 4 is not open" in activated("report(message())", sockets["v4"], count=2)
+    assert "LISTEN_FDS=2, but descriptor 4 is not open" in activated(
+        "report(message())", sockets["v4"], count=2
+    )
 
 
 @pytest.mark.parametrize(
@@ -176,7 +240,8 @@ def test_closed_descriptor_is_refused(sockets: Sockets) -> None:
     ],
 )
 def test_no_sockets(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
-    """There are no sockets where systemd has handed over none, or to another process, whose variables are not looked at."""
+    """There are no sockets where systemd has handed over none, or to another process, whose
+    variables are not looked at."""
     for variable, value in variables.items():
         monkeypatch.setenv(variable, value)
     assert systemd.activated_sockets() == []
@@ -189,7 +254,9 @@ def test_malformed_numbers(monkeypatch: pytest.MonkeyPatch, variable: str, value
     monkeypatch.setenv("LISTEN_PID", OWN)
     monkeypatch.setenv(variable, value)
     with pytest.raises(ValueError, match=f"^{variable}='{value}' is not a number"):
-        systemd.watchdog_interval() if variable.startswith("WATCHDOG") else systemd.activated_sockets()
+        systemd.watchdog_interval() if variable.startswith(
+            "WATCHDOG"
+        ) else systemd.activated_sockets()
 
 
 @pytest.mark.parametrize(("names", "said"), [("a:b", 2), ("", 1)])
@@ -202,7 +269,9 @@ def test_number_of_names(monkeypatch: pytest.MonkeyPatch, names: str, said: int)
 
 
 @pytest.fixture(params=["path", "abstract"])
-def manager(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+def manager(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[socket.socket]:
     """The socket that systemd would read; NOTIFY_SOCKET names it."""
     name = str(tmp_path / "notify") if request.param == "path" else f"@headrace-test-{os.getpid()}"
     monkeypatch.setenv("NOTIFY_SOCKET", name)
@@ -213,7 +282,8 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
 
 
 def fill(manager: socket.socket) -> None:
-    """Send until there is no room. Each message has a socket of its own, as with notify(): no sender's buffer is the limit."""
+    """Send until there is no room. Each message has a socket of its own, as with notify(): no
+    sender's buffer is the limit."""
     with contextlib.suppress(BlockingIOError):
         while True:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
@@ -229,7 +299,8 @@ def drain(manager: socket.socket) -> None:
 
 
 def test_notification(manager: socket.socket) -> None:
-    """All assignments of one call come as the lines of one message, at a path as at an abstract name."""
+    """All assignments of one call come as the lines of one message, at a path as at an abstract
+    name."""
     assert systemd.notify("READY=1", "STATUS=zwölf = 12") is True
     assert manager.recv(8192) == "READY=1\nSTATUS=zwölf = 12".encode()
 
@@ -242,7 +313,18 @@ def test_longest_notification(manager: socket.socket) -> None:
         systemd.notify("A=" + 2045 * "ü", "B=12")
 
 
-@pytest.mark.parametrize("assignments", [[], [""], ["READY"], ["=1"], ["STATUS=one\nREADY=1"], ["STATUS=\0"], ["READY=1", "STATUS=\udc80"]])
+@pytest.mark.parametrize(
+    "assignments",
+    [
+        [],
+        [""],
+        ["READY"],
+        ["=1"],
+        ["STATUS=one\nREADY=1"],
+        ["STATUS=\0"],
+        ["READY=1", "STATUS=\udc80"],
+    ],
+)
 def test_malformed_notification(assignments: list[str]) -> None:
     """What is not NAME=value in one line is refused, also where nobody would hear it."""
     with pytest.raises(ValueError):
@@ -256,8 +338,13 @@ def test_nobody_to_notify(monkeypatch: pytest.MonkeyPatch) -> None:
     assert systemd.notify("READY=1") is False
 
 
-@pytest.mark.parametrize(("address", "reason"), [("vsock:2:1234", "vsock is not supported"), ("run/notify", "must begin with / or @")])
-def test_other_addresses(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, address: str, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [("vsock:2:1234", "vsock is not supported"), ("run/notify", "must begin with / or @")],
+)
+def test_other_addresses(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, address: str, reason: str
+) -> None:
     """An address that is no Unix socket's is not sent to, which a warning says."""
     monkeypatch.setenv("NOTIFY_SOCKET", address)
     assert systemd.notify("READY=1") is False
@@ -267,8 +354,11 @@ def test_other_addresses(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCapt
 
 
 @pytest.mark.parametrize("name", ["missing", "x" * 200])
-def test_failing_socket(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path, name: str) -> None:
-    """A socket that is gone, or whose path is none, does not raise: the message is lost, and logged for who looks."""
+def test_failing_socket(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path, name: str
+) -> None:
+    """A socket that is gone, or whose path is none, does not raise: the message is lost, and logged
+    for who looks."""
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / name))
     with caplog.at_level(logging.DEBUG, "headrace.server"):
         assert systemd.notify("READY=1") is False
@@ -278,7 +368,8 @@ def test_failing_socket(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptu
 
 
 def test_full_socket(manager: socket.socket) -> None:
-    """A socket that stays full is given up after NOTIFY_TIMEOUT, and waited for without turning in circles."""
+    """A socket that stays full is given up after NOTIFY_TIMEOUT, and waited for without turning in
+    circles."""
     fill(manager)
     began, worked = time.monotonic(), time.thread_time()
     assert systemd.notify("READY=1") is False
@@ -286,7 +377,9 @@ def test_full_socket(manager: socket.socket) -> None:
     assert time.thread_time() - worked < systemd.NOTIFY_TIMEOUT / 10
 
 
-def test_socket_that_is_full_for_a_moment(monkeypatch: pytest.MonkeyPatch, manager: socket.socket) -> None:
+def test_socket_that_is_full_for_a_moment(
+    monkeypatch: pytest.MonkeyPatch, manager: socket.socket
+) -> None:
     """A message waits for room that comes in time."""
     monkeypatch.setattr(systemd, "NOTIFY_TIMEOUT", TIMEOUT_S)
     fill(manager)
@@ -320,7 +413,9 @@ def test_reload(manager: socket.socket) -> None:
         ({"WATCHDOG_PID": OWN}, None),
     ],
 )
-def test_watchdog(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], interval: float | None) -> None:
+def test_watchdog(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], interval: float | None
+) -> None:
     """A ping is due every half of WATCHDOG_USEC, unless no process or another one is watched."""
     for variable, value in variables.items():
         monkeypatch.setenv(variable, value)

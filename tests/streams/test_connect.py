@@ -17,7 +17,8 @@ NAME = "name.invalid"
 
 
 def lacks(streams, loop_kind, since=(3, 11), race=False):
-    """Skip asyncio's own functions where the loop or the version does not have what the test is about."""
+    """Skip asyncio's own functions where the loop or the version does not have what the test is
+    about."""
     if streams.name == "stock" and (loop_kind == "uvloop" or sys.version_info < since):
         pytest.skip("not in asyncio's streams here")
     if streams.name == "stock" and loop_kind == "eager" and race:
@@ -79,13 +80,37 @@ async def greeted(connection):
 
 SOME = object()
 CONTRADICTIONS = [
-    (dict(host=LOOPBACK, port=1, sock=SOME), ValueError, "host/port and sock can not be specified at the same time"),
+    (
+        dict(host=LOOPBACK, port=1, sock=SOME),
+        ValueError,
+        "host/port and sock can not be specified at the same time",
+    ),
     (dict(), ValueError, "host and port was not specified and no sock specified"),
-    (dict(host=LOOPBACK, port=1, server_hostname="x"), ValueError, "server_hostname is only meaningful with ssl"),
-    (dict(port=1, ssl=True), ValueError, "You must set server_hostname when using ssl without a host"),
-    (dict(sock=SOME, ssl=True), ValueError, "You must set server_hostname when using ssl without a host"),
-    (dict(host=LOOPBACK, port=1, ssl_handshake_timeout=1), ValueError, "ssl_handshake_timeout is only meaningful with ssl"),
-    (dict(host=LOOPBACK, port=1, ssl_shutdown_timeout=1), ValueError, "ssl_shutdown_timeout is only meaningful with ssl"),
+    (
+        dict(host=LOOPBACK, port=1, server_hostname="x"),
+        ValueError,
+        "server_hostname is only meaningful with ssl",
+    ),
+    (
+        dict(port=1, ssl=True),
+        ValueError,
+        "You must set server_hostname when using ssl without a host",
+    ),
+    (
+        dict(sock=SOME, ssl=True),
+        ValueError,
+        "You must set server_hostname when using ssl without a host",
+    ),
+    (
+        dict(host=LOOPBACK, port=1, ssl_handshake_timeout=1),
+        ValueError,
+        "ssl_handshake_timeout is only meaningful with ssl",
+    ),
+    (
+        dict(host=LOOPBACK, port=1, ssl_shutdown_timeout=1),
+        ValueError,
+        "ssl_shutdown_timeout is only meaningful with ssl",
+    ),
     (dict(host=LOOPBACK, port=1, limit=0), ValueError, "Limit cannot be <= 0"),
     (dict(host=LOOPBACK, port=1, colour="red"), TypeError, "colour"),
 ]
@@ -93,12 +118,15 @@ CONTRADICTIONS = [
 
 @pytest.mark.parametrize(("options", "error", "message"), CONTRADICTIONS)
 def test_contradictions_are_refused(run, streams, options, error, message):
-    """Arguments that contradict each other raise asyncio's errors, and a socket that was passed stays open."""
+    """Arguments that contradict each other raise asyncio's errors, and a socket that was passed
+    stays open."""
 
     async def main():
         with socket.socket() as sock:
             with pytest.raises(error, match=message):
-                await streams.open_connection(**{name: sock if value is SOME else value for name, value in options.items()})
+                await streams.open_connection(
+                    **{name: sock if value is SOME else value for name, value in options.items()}
+                )
             assert sock.fileno() >= 0
 
     run(main)
@@ -108,7 +136,10 @@ def test_wrong_kind_of_socket_is_refused(run, streams):
     """A datagram socket cannot become a stream."""
 
     async def main():
-        with socket.socket(type=socket.SOCK_DGRAM) as sock, pytest.raises(ValueError, match="A Stream Socket was expected"):
+        with (
+            socket.socket(type=socket.SOCK_DGRAM) as sock,
+            pytest.raises(ValueError, match="A Stream Socket was expected"),
+        ):
             await streams.open_connection(sock=sock)
 
     run(main)
@@ -120,7 +151,9 @@ def test_socket_of_the_ssl_module_is_refused(run, streams, loop_kind, tls):
 
     async def main():
         with (
-            tls.client.wrap_socket(socket.socket(), server_hostname="x", do_handshake_on_connect=False) as sock,
+            tls.client.wrap_socket(
+                socket.socket(), server_hostname="x", do_handshake_on_connect=False
+            ) as sock,
             pytest.raises(TypeError, match="SSLSocket"),
         ):
             await streams.open_connection(sock=sock)
@@ -174,7 +207,8 @@ def test_nobody_listens(run, streams, closed_port):
 
 
 def test_unknown_name(run, streams):
-    """A name that nobody knows raises socket.gaierror, which is an OSError, with and without a race."""
+    """A name that nobody knows raises socket.gaierror, which is an OSError, with and without a
+    race."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -192,7 +226,8 @@ def test_unknown_name(run, streams):
 
 @pytest.mark.parametrize("options", [{}, {"happy_eyeballs_delay": 10}, {"interleave": 1}], ids=str)
 def test_second_address_is_tried(run, streams, loop_kind, options, closed_port):
-    """Where the first address refuses, the next is tried at once, however the addresses are raced."""
+    """Where the first address refuses, the next is tried at once, however the addresses are
+    raced."""
     lacks(streams, loop_kind, race="happy_eyeballs_delay" in options)
 
     async def main():
@@ -207,20 +242,24 @@ def test_second_address_is_tried(run, streams, loop_kind, options, closed_port):
 
 
 def test_silent_address_is_overtaken(run, streams, loop_kind):
-    """happy_eyeballs_delay: the next address is tried while the first one has not answered, whose socket is then closed."""
+    """happy_eyeballs_delay: the next address is tried while the first one has not answered, whose
+    socket is then closed."""
     lacks(streams, loop_kind, race=True)
 
     async def main():
         with silent_port() as silent:
             async with greeting(streams) as port, asyncio.timeout(5):
                 resolve_to((LOOPBACK, silent), (LOOPBACK, port))
-                return await greeted(await streams.open_connection(NAME, port, happy_eyeballs_delay=0.01))
+                return await greeted(
+                    await streams.open_connection(NAME, port, happy_eyeballs_delay=0.01)
+                )
 
     assert LOOPBACK.encode() in run(main)
 
 
 def test_families_alternate(run, streams, loop_kind, closed_port):
-    """interleave=1 tries the families in turn; all_errors=True raises what every attempt said, in that order."""
+    """interleave=1 tries the families in turn; all_errors=True raises what every attempt said, in
+    that order."""
     lacks(streams, loop_kind, (3, 12))
 
     async def main():
@@ -237,7 +276,8 @@ def test_families_alternate(run, streams, loop_kind, closed_port):
 
 @pytest.mark.parametrize("options", [{"interleave": 1}, {"happy_eyeballs_delay": 0.01}], ids=str)
 def test_different_errors_come_as_one(run, streams, loop_kind, options, closed_port):
-    """Addresses that fail differently raise one OSError with every message; one that fails alone raises its own error."""
+    """Addresses that fail differently raise one OSError with every message; one that fails alone
+    raises its own error."""
     lacks(streams, loop_kind, race="happy_eyeballs_delay" in options)
 
     async def main():
@@ -253,7 +293,8 @@ def test_different_errors_come_as_one(run, streams, loop_kind, options, closed_p
 
 @pytest.mark.defect("gh-135836")
 def test_race_tells_what_was_wrong(run, streams, loop_kind):
-    """An argument that no address can be right with raises its own error from a race, not IndexError."""
+    """An argument that no address can be right with raises its own error from a race, not
+    IndexError."""
     if loop_kind == "uvloop":
         pytest.skip("uvloop resolves the address once more, and finds one")
 
@@ -273,7 +314,11 @@ def test_local_address(run, streams, loop_kind, options):
 
     async def main():
         async with greeting(streams) as port:
-            return await greeted(await streams.open_connection(LOOPBACK, port, local_addr=("127.0.0.9", 0), **options))
+            return await greeted(
+                await streams.open_connection(
+                    LOOPBACK, port, local_addr=("127.0.0.9", 0), **options
+                )
+            )
 
     assert b"127.0.0.9" in run(main)
 
@@ -286,7 +331,9 @@ def test_local_address_that_is_taken(run, streams, loop_kind, options):
     async def main():
         async with greeting(streams) as port:
             with pytest.raises(OSError, match="error while attempting to bind on address"):
-                await streams.open_connection(LOOPBACK, port, local_addr=(LOOPBACK, port), **options)
+                await streams.open_connection(
+                    LOOPBACK, port, local_addr=(LOOPBACK, port), **options
+                )
 
     run(main)
 
@@ -302,7 +349,9 @@ def test_local_address_of_another_family(run, ours, closed_port):
     run(main)
 
 
-@pytest.mark.parametrize("options", [{}, {"happy_eyeballs_delay": 0.001}, {"interleave": 1}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"happy_eyeballs_delay": 0.001}, {"interleave": 1}], ids=str
+)
 def test_cancelled_while_connecting(run, streams, loop_kind, options):
     """A connect that is cancelled, or times out, leaves no socket behind."""
     if options:
@@ -330,7 +379,11 @@ def test_cancelled_while_shaking_hands(run, streams, loop_kind, tls, options):
         with socket.create_server((LOOPBACK, 0)) as listener:
             listener.setblocking(False)
             port = listener.getsockname()[1]
-            task = asyncio.create_task(streams.open_connection(LOOPBACK, port, ssl=tls.client, server_hostname="localhost", **options))
+            task = asyncio.create_task(
+                streams.open_connection(
+                    LOOPBACK, port, ssl=tls.client, server_hostname="localhost", **options
+                )
+            )
             accepted, _ = await loop.sock_accept(listener)
             with accepted:
                 assert await loop.sock_recv(accepted, 1)
@@ -346,7 +399,8 @@ def test_cancelled_while_shaking_hands(run, streams, loop_kind, tls, options):
 
 @pytest.mark.parametrize("options", [{}, {"happy_eyeballs_delay": 0.1}], ids=str)
 def test_handshake_that_fails(run, streams, loop_kind, tls, options):
-    """A certificate that nobody vouches for raises ssl.SSLCertVerificationError and leaves nothing behind."""
+    """A certificate that nobody vouches for raises ssl.SSLCertVerificationError and leaves nothing
+    behind."""
     if options:
         lacks(streams, loop_kind, race="happy_eyeballs_delay" in options)
     # In debug mode the loop of the server tells of the handshake that the client broke off.
@@ -356,7 +410,12 @@ def test_handshake_that_fails(run, streams, loop_kind, tls, options):
         async with greeting(streams, ssl=tls.server) as port:
             with pytest.raises(ssl.SSLCertVerificationError):
                 await streams.open_connection(
-                    LOOPBACK, port, ssl=tls.stranger, server_hostname="localhost", ssl_shutdown_timeout=1, **options
+                    LOOPBACK,
+                    port,
+                    ssl=tls.stranger,
+                    server_hostname="localhost",
+                    ssl_shutdown_timeout=1,
+                    **options,
                 )
         gc.collect()
 
@@ -365,7 +424,8 @@ def test_handshake_that_fails(run, streams, loop_kind, tls, options):
 
 @pytest.mark.parametrize("options", [{}, {"happy_eyeballs_delay": 0.1}], ids=str)
 def test_tls_verifies_the_hosts_name(run, streams, loop_kind, tls, options):
-    """With ssl the name to verify is the host's, raced or not, unless server_hostname says otherwise."""
+    """With ssl the name to verify is the host's, raced or not, unless server_hostname says
+    otherwise."""
     if options:
         lacks(streams, loop_kind, race="happy_eyeballs_delay" in options)
     run.expect_errors()
@@ -373,7 +433,9 @@ def test_tls_verifies_the_hosts_name(run, streams, loop_kind, tls, options):
     async def main():
         async with greeting(streams, ssl=tls.server) as port:
             options["family"] = socket.AF_INET
-            assert await greeted(await streams.open_connection("localhost", port, ssl=tls.client, **options))
+            assert await greeted(
+                await streams.open_connection("localhost", port, ssl=tls.client, **options)
+            )
             with pytest.raises(ssl.SSLCertVerificationError):
                 await streams.open_connection(LOOPBACK, port, ssl=tls.client, **options)
 
@@ -381,7 +443,8 @@ def test_tls_verifies_the_hosts_name(run, streams, loop_kind, tls, options):
 
 
 def test_loop_gets_only_what_was_asked(run, ours):
-    """A loop that lacks an argument is not asked for it: nothing but what the caller passed reaches it."""
+    """A loop that lacks an argument is not asked for it: nothing but what the caller passed reaches
+    it."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -405,7 +468,8 @@ def test_loop_gets_only_what_was_asked(run, ours):
 
 @pytest.mark.parametrize("limit", [1024, 65536])
 def test_form_of_the_protocol(run, ours, loop_kind, limit):
-    """On the portable way asyncio's selector loop gets a protocol that brings its buffer, uvloop one only where the limit is small."""
+    """On the portable way asyncio's selector loop gets a protocol that brings its buffer, uvloop
+    one only where the limit is small."""
 
     async def main():
         async with greeting(ours) as port:
@@ -425,7 +489,8 @@ def test_form_of_the_protocol(run, ours, loop_kind, limit):
 
 
 def test_unknown_loop_gets_bytes():
-    """A loop that is neither asyncio's selector loop nor uvloop may fill a buffer while others run: it gets none of ours."""
+    """A loop that is neither asyncio's selector loop nor uvloop may fill a buffer while others run:
+    it gets none of ours."""
     with pytest.raises(StopIteration) as choice:
         choose(asyncio.AbstractEventLoop(), 1024, way="portable").send(None)
     assert choice.value.value.form == "data_received"

@@ -17,7 +17,8 @@ async def quiet(reader, writer):
 
 
 def lacks(streams, loop_kind, since=(3, 11)):
-    """Skip asyncio's own functions where the loop or the version does not have what the test is about."""
+    """Skip asyncio's own functions where the loop or the version does not have what the test is
+    about."""
     if streams.name == "stock" and (loop_kind == "uvloop" or sys.version_info < since):
         pytest.skip("not in asyncio's streams here")
 
@@ -32,7 +33,9 @@ def test_several_hosts(run, streams):
     """host may be several addresses: each gets a socket, of its own family."""
 
     async def main():
-        async with await streams.start_server(quiet, [LOOPBACK, "::1"], 0, start_serving=False) as server:
+        async with await streams.start_server(
+            quiet, [LOOPBACK, "::1"], 0, start_serving=False
+        ) as server:
             return sorted(sock.getsockname()[0] for sock in server.sockets)
 
     assert run(main) == [LOOPBACK, "::1"]
@@ -44,7 +47,9 @@ def test_each_address_is_bound_once(run, streams, loop_kind):
 
     async def main():
         hosts = (LOOPBACK, "localhost", LOOPBACK)
-        async with await streams.start_server(quiet, hosts, 0, family=socket.AF_INET, start_serving=False) as server:
+        async with await streams.start_server(
+            quiet, hosts, 0, family=socket.AF_INET, start_serving=False
+        ) as server:
             return [sock.getsockname()[0] for sock in server.sockets]
 
     assert run(main) == [LOOPBACK]
@@ -95,7 +100,9 @@ def test_taken_address(run, streams):
     async def main():
         async with await streams.start_server(quiet, LOOPBACK, 0) as server:
             port = server.sockets[0].getsockname()[1]
-            with pytest.raises(OSError, match=f"error while attempting to bind on address .*{port}") as info:
+            with pytest.raises(
+                OSError, match=f"error while attempting to bind on address .*{port}"
+            ) as info:
                 await streams.start_server(quiet, LOOPBACK, port)
             assert info.value.errno == errno.EADDRINUSE
 
@@ -116,7 +123,9 @@ def test_address_taken_between_bind_and_listen(run, streams, loop_kind, how):
                 sock.bind((LOOPBACK, port))
             third.listen()
             with third, pytest.raises(OSError, match="in use"):
-                server = await streams.start_server(quiet, sock=second, start_serving=how == "start_server")
+                server = await streams.start_server(
+                    quiet, sock=second, start_serving=how == "start_server"
+                )
                 try:
                     await getattr(server, how)()
                 finally:
@@ -127,7 +136,8 @@ def test_address_taken_between_bind_and_listen(run, streams, loop_kind, how):
 
 
 def test_options_of_the_sockets(run, streams, loop_kind):
-    """SO_REUSEADDR is set by default, and SO_REUSEPORT on request: two servers then share an address."""
+    """SO_REUSEADDR is set by default, and SO_REUSEPORT on request: two servers then share an
+    address."""
 
     def option(server, name):
         return server.sockets[0].getsockopt(socket.SOL_SOCKET, name)
@@ -156,19 +166,23 @@ def test_keep_alive(run, streams, loop_kind, keep_alive):
         found = asyncio.get_running_loop().create_future()
 
         async def serve(reader, writer):
-            found.set_result(writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+            found.set_result(
+                writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            )
             await quiet(reader, writer)
 
         async with await streams.start_server(serve, LOOPBACK, 0, keep_alive=keep_alive) as server:
             with socket.create_connection(server.sockets[0].getsockname()):
                 return await found
 
-    # uvloop itself sets it on every connection: so that of a server that does not ask is the loop's own affair.
+    # uvloop itself sets it on every connection: so that of a server that does not ask is the loop's
+    # own affair.
     assert bool(run(main)) == bool(keep_alive) or (loop_kind == "uvloop" and not keep_alive)
 
 
 def test_backlog(run, streams):
-    """backlog reaches the system, which tells it in tcpi_sacked of a listening socket's struct tcp_info."""
+    """backlog reaches the system, which tells it in tcpi_sacked of a listening socket's struct
+    tcp_info."""
 
     async def main():
         found = []
@@ -219,7 +233,8 @@ def test_limit_is_the_readers(run, ours):
 
 
 def test_impossible_limit(run, ours):
-    """A limit that no reader can have is refused at once, not when the first client comes, as in asyncio."""
+    """A limit that no reader can have is refused at once, not when the first client comes, as in
+    asyncio."""
 
     async def main():
         with pytest.raises(ValueError, match="Limit cannot be <= 0"):
@@ -230,18 +245,35 @@ def test_impossible_limit(run, ours):
 
 SOME = object()
 CONTRADICTIONS = [
-    (dict(host=LOOPBACK, port=0, sock=SOME), ValueError, "host/port and sock can not be specified at the same time"),
+    (
+        dict(host=LOOPBACK, port=0, sock=SOME),
+        ValueError,
+        "host/port and sock can not be specified at the same time",
+    ),
     (dict(), ValueError, "Neither host/port nor sock were specified"),
-    (dict(host=LOOPBACK, port=0, ssl=True), TypeError, "ssl argument must be an SSLContext or None"),
-    (dict(host=LOOPBACK, port=0, ssl_handshake_timeout=1), ValueError, "ssl_handshake_timeout is only meaningful with ssl"),
-    (dict(host=LOOPBACK, port=0, ssl_shutdown_timeout=1), ValueError, "ssl_shutdown_timeout is only meaningful with ssl"),
+    (
+        dict(host=LOOPBACK, port=0, ssl=True),
+        TypeError,
+        "ssl argument must be an SSLContext or None",
+    ),
+    (
+        dict(host=LOOPBACK, port=0, ssl_handshake_timeout=1),
+        ValueError,
+        "ssl_handshake_timeout is only meaningful with ssl",
+    ),
+    (
+        dict(host=LOOPBACK, port=0, ssl_shutdown_timeout=1),
+        ValueError,
+        "ssl_shutdown_timeout is only meaningful with ssl",
+    ),
     (dict(host=LOOPBACK, port=0, colour="red"), TypeError, "colour"),
 ]
 
 
 @pytest.mark.parametrize(("options", "error", "message"), CONTRADICTIONS)
 def test_contradictions_are_refused(run, streams, options, error, message):
-    """Arguments that contradict each other raise asyncio's errors, and a socket that was passed stays open."""
+    """Arguments that contradict each other raise asyncio's errors, and a socket that was passed
+    stays open."""
 
     async def main():
         with socket.socket() as sock:
@@ -257,7 +289,10 @@ def test_wrong_kind_of_socket_is_refused(run, streams):
     """A datagram socket cannot be listened on."""
 
     async def main():
-        with socket.socket(type=socket.SOCK_DGRAM) as sock, pytest.raises(ValueError, match="A Stream Socket was expected"):
+        with (
+            socket.socket(type=socket.SOCK_DGRAM) as sock,
+            pytest.raises(ValueError, match="A Stream Socket was expected"),
+        ):
             await streams.start_server(quiet, sock=sock)
 
     run(main)

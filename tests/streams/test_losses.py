@@ -1,6 +1,8 @@
-"""What each call raises after which loss, the first time and the next: asyncio's types, in asyncio's order.
+"""What each call raises after which loss, the first time and the next: asyncio's types, in
+asyncio's order.
 
-Where ours differ it is by promise: what came before the loss, and the end of the stream, can still be read.
+Where ours differ it is by promise: what came before the loss, and the end of the stream, can still
+be read.
 """
 
 from __future__ import annotations
@@ -63,13 +65,39 @@ async def _a_close(reader, writer, peer):
     writer.close()
 
 
-# What asyncio's calls do on TCP and on a Unix socket; and what ours do instead, by the index of the call.
+# What asyncio's calls do on TCP and on a Unix socket; and what ours do instead, by the index of the
+# call.
 SCENES = {
-    "reset met by a write": (_a_reset_met_by_a_write, [LOST] + 7 * [RESET], [LOST] + 7 * [BROKEN], {}, {}),
-    "reset met by a read": (_a_reset_met_by_a_read, 8 * [RESET], [LOST] + 7 * [BROKEN], {}, {2: b"", 3: b""}),
-    # The native way hears of the reset behind the end before a write does: see test_a_reset_behind_the_end.
-    "close met by writes": (_a_close_met_by_writes, 8 * [BROKEN], 8 * [BROKEN], {2: b"", 3: b""}, {2: b"", 3: b""}),
-    "data and a reset": (_data_and_a_reset_met_by_a_write, [LOST] + 7 * [RESET], [LOST] + 7 * [BROKEN], {2: b"data"}, {2: b"data"}),
+    "reset met by a write": (
+        _a_reset_met_by_a_write,
+        [LOST] + 7 * [RESET],
+        [LOST] + 7 * [BROKEN],
+        {},
+        {},
+    ),
+    "reset met by a read": (
+        _a_reset_met_by_a_read,
+        8 * [RESET],
+        [LOST] + 7 * [BROKEN],
+        {},
+        {2: b"", 3: b""},
+    ),
+    # The native way hears of the reset behind the end before a write does: see
+    # test_a_reset_behind_the_end.
+    "close met by writes": (
+        _a_close_met_by_writes,
+        8 * [BROKEN],
+        8 * [BROKEN],
+        {2: b"", 3: b""},
+        {2: b"", 3: b""},
+    ),
+    "data and a reset": (
+        _data_and_a_reset_met_by_a_write,
+        [LOST] + 7 * [RESET],
+        [LOST] + 7 * [BROKEN],
+        {2: b"data"},
+        {2: b"data"},
+    ),
     "abort": (_an_abort, *2 * [[LOST, LOST, b"", b"", LOST, None, None, LOST]], {}, {}),
     "close": (_a_close, *2 * [[LOST, LOST, b"", b"", LOST, None, None, LOST]], {}, {}),
 }
@@ -78,7 +106,9 @@ SCENES = {
 async def _outcome(make):
     """Await what make() returns; return the result, or the exception in words."""
     try:
-        async with asyncio.timeout(5):  # not wait_for(), which gives the loop a turn first on Python 3.11
+        async with asyncio.timeout(
+            5
+        ):  # not wait_for(), which gives the loop a turn first on Python 3.11
             return await make()
     except OSError as error:
         return f"{type(error).__name__}({error.errno or error})"
@@ -88,7 +118,11 @@ async def _outcome(make):
 async def _connection(streams, family):
     """Give a client's reader and writer, and the socket at the other end."""
     with socket.socket(socket.AF_UNIX if family == "unix" else socket.AF_INET) as listener:
-        listener.bind(b"\0headrace-losses-%d-%d" % (os.getpid(), next(_NAMES)) if family == "unix" else ("127.0.0.1", 0))
+        listener.bind(
+            b"\0headrace-losses-%d-%d" % (os.getpid(), next(_NAMES))
+            if family == "unix"
+            else ("127.0.0.1", 0)
+        )
         listener.listen()
         sock = socket.socket(listener.family)
         sock.connect(listener.getsockname())
@@ -110,7 +144,8 @@ _NAMES = itertools.count()
 @pytest.mark.parametrize("family", ["tcp", "unix"])
 @pytest.mark.parametrize("scene", SCENES)
 def test_every_call_after_a_loss(run, streams, scene, family):
-    """Each call raises what asyncio's raises, the first time and later; what was there to be read can be read."""
+    """Each call raises what asyncio's raises, the first time and later; what was there to be read
+    can be read."""
     if streams is STOCK and run.kind == "uvloop":
         pytest.skip("uvloop's transport raises from write()")
     lose, on_tcp, on_unix, ours_on_tcp, ours_on_unix = SCENES[scene]
@@ -133,7 +168,11 @@ def test_every_call_after_a_loss(run, streams, scene, family):
                     writer.write(b"more")
                 if name == "wait_closed":
                     writer.close()
-                make = {"read": lambda: reader.read(100)}.get(name) or getattr(reader, name, None) or getattr(writer, name)
+                make = (
+                    {"read": lambda: reader.read(100)}.get(name)
+                    or getattr(reader, name, None)
+                    or getattr(writer, name)
+                )
                 seen.append(await _outcome(make))
             assert seen == expected
 
@@ -143,7 +182,8 @@ def test_every_call_after_a_loss(run, streams, scene, family):
 @pytest.mark.parametrize("family", ["tcp", "unix"])
 @pytest.mark.parametrize("end", ["reset", "abort"])
 def test_a_drain_that_waits(run, streams, family, end):
-    """A drain() that waits is told what broke the connection; one that an abort ends is told too, by ours."""
+    """A drain() that waits is told what broke the connection; one that an abort ends is told too,
+    by ours."""
 
     async def main():
         async with _connection(streams, family) as (reader, writer, peer):
@@ -164,7 +204,8 @@ def test_a_drain_that_waits(run, streams, family, end):
 
 
 def test_the_first_drain_after_a_reset(run, streams):
-    """Where the peer has reset, a handler that only writes and drains is told by its first drain(), without giving way to the loop."""
+    """Where the peer has reset, a handler that only writes and drains is told by its first drain(),
+    without giving way to the loop."""
     if streams is STOCK and run.kind == "uvloop":
         pytest.skip("uvloop's transport raises from write()")
 
@@ -174,16 +215,23 @@ def test_the_first_drain_after_a_reset(run, streams):
             await writer.drain()
             _reset(peer)
             with pytest.raises(ConnectionResetError):
-                for _ in range(2 if run.kind != "uvloop" or os.environ.get(backend.VARIABLE) == "native" else 100):
+                for _ in range(
+                    2
+                    if run.kind != "uvloop" or os.environ.get(backend.VARIABLE) == "native"
+                    else 100
+                ):
                     writer.write(b"x" * 100)
                     await writer.drain()
 
     run(main)
 
 
-@pytest.mark.skipif(backend.native is None, reason="the pure-Python build has the portable way only")
+@pytest.mark.skipif(
+    backend.native is None, reason="the pure-Python build has the portable way only"
+)
 def test_a_reset_behind_the_end(run, native):
-    """A connection that is reset after its end, with nothing unsent, has ended: drain() says so, and wait_closed() has nothing to say."""
+    """A connection that is reset after its end, with nothing unsent, has ended: drain() says so,
+    and wait_closed() has nothing to say."""
 
     async def main():
         async with _connection(native, "tcp") as (reader, writer, peer):

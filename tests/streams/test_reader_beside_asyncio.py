@@ -1,4 +1,5 @@
-"""The same script of feeds and reads with asyncio's reader and with ours: nothing that a program can see differs."""
+"""The same script of feeds and reads with asyncio's reader and with ours: nothing that a program
+can see differs."""
 
 from __future__ import annotations
 
@@ -26,14 +27,20 @@ common_reads = reads if sys.version_info >= (3, 13) else single_reads
 
 @st.composite
 def scripts(draw):
-    """A limit, and what is done with a reader that has it: bytes come, often about as many as the limit, and reads, and seldom an end."""
+    """A limit, and what is done with a reader that has it: bytes come, often about as many as the
+    limit, and reads, and seldom an end."""
     limit = draw(st.integers(1, 30))
     about = st.integers(-1, 1).map(lambda more: b"a" * (limit + more))
-    feeds = st.tuples(st.just("feed"), st.one_of(piece, piece, about, about.map(lambda data: data + b"\n")))
+    feeds = st.tuples(
+        st.just("feed"), st.one_of(piece, piece, about, about.map(lambda data: data + b"\n"))
+    )
     steps = st.one_of(*[feeds] * 5, *[st.tuples(st.just("read"), common_reads)] * 5)
     script = draw(st.lists(steps, max_size=20))
     if draw(st.booleans()):
-        script += [(draw(st.sampled_from(["eof", "eof", "fail"])),), *draw(st.lists(steps, min_size=1, max_size=5))]
+        script += [
+            (draw(st.sampled_from(["eof", "eof", "fail"])),),
+            *draw(st.lists(steps, min_size=1, max_size=5)),
+        ]
     return limit, script
 
 
@@ -41,13 +48,17 @@ def reads_all(read):
     return read.name == "read" and (read.argument is None or read.argument < 0)
 
 
-async def play(streams: types.SimpleNamespace, limit: int, script: list[tuple[Any, ...]]) -> list[object]:
-    """Do what *script* says with a reader of *streams*, and return everything that can be seen from outside."""
+async def play(
+    streams: types.SimpleNamespace, limit: int, script: list[tuple[Any, ...]]
+) -> list[object]:
+    """Do what *script* says with a reader of *streams*, and return everything that can be seen from
+    outside."""
     reader = streams.StreamReader(limit, asyncio.get_running_loop())
     seen: list[object] = []
     task = None
     eof = False
-    # asyncio's read(-1) takes what there is while it waits, and loses it if it fails; ours leaves it in the buffer.
+    # asyncio's read(-1) takes what there is while it waits, and loses it if it fails; ours leaves
+    # it in the buffer.
     greedy = False
     for step, *arguments in script:
         if step == "feed" and not eof:
@@ -74,10 +85,13 @@ async def play(streams: types.SimpleNamespace, limit: int, script: list[tuple[An
 
 
 def described(value, error):
-    """Return what is the same in asyncio and headrace of a read's result: not the figures behind the words of an error."""
+    """Return what is the same in asyncio and headrace of a read's result: not the figures behind
+    the words of an error."""
     if error is None:
         return type(value), value
-    words = error.args[0].partition(" (")[0] if error.args and isinstance(error.args[0], str) else None
+    words = (
+        error.args[0].partition(" (")[0] if error.args and isinstance(error.args[0], str) else None
+    )
     context = type(error.__context__) if isinstance(error, ValueError) else None
     return type(error), words, vars(error), context
 
@@ -85,7 +99,8 @@ def described(value, error):
 @examples(350)
 @given(scripts())
 def test_the_same_as_asyncio(case):
-    """The same script of feeds and reads gives the same results, errors and rests with asyncio's reader and with ours."""
+    """The same script of feeds and reads gives the same results, errors and rests with asyncio's
+    reader and with ours."""
     limit, script = case
     with asyncio.Runner(loop_factory=lambda: new_loop("asyncio")) as runner:
         stock = runner.run(play(STOCK, limit, script))
@@ -95,7 +110,8 @@ def test_the_same_as_asyncio(case):
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_a_tuple_of_separators_in_any_order(run, streams, order):
-    """The order of the separators does not matter: of those that end at one place the shortest counts, and the longest may yet come."""
+    """The order of the separators does not matter: of those that end at one place the shortest
+    counts, and the longest may yet come."""
     if streams.name == "stock" and sys.version_info < (3, 13):
         pytest.skip("asyncio's readuntil() takes a tuple from Python 3.13 on")
 
@@ -120,7 +136,8 @@ def test_a_tuple_of_separators_in_any_order(run, streams, order):
 
 @pytest.mark.parametrize("again", [False, True])
 def test_a_tuple_of_separators_that_change(run, streams, again):
-    """A tuple may hold separators that are changed between two reads; each read looks for what they are when it starts."""
+    """A tuple may hold separators that are changed between two reads; each read looks for what they
+    are when it starts."""
     if streams.name == "stock" and sys.version_info < (3, 13):
         pytest.skip("asyncio's readuntil() takes a tuple from Python 3.13 on")
 

@@ -1,7 +1,8 @@
-"""StreamReader beside a model of plain bytes: any chunking, any cancellation, any limit, any end; no byte is lost, invented or moved.
+"""StreamReader beside a model of plain bytes: any chunking, any cancellation, any limit, any end;
+no byte is lost, invented or moved.
 
-The machine lets tasks await reads on a real loop, feeds them in every way there is, and after every step compares results, errors and what
-is left with what the model says.
+The machine lets tasks await reads on a real loop, feeds them in every way there is, and after every
+step compares results, errors and what is left with what the model says.
 """
 
 from __future__ import annotations
@@ -13,7 +14,14 @@ import pytest
 from conftest import OURS, new_loop
 from hypothesis import note
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from support.properties import SHRINKING_S, examples
 from support.reader_model import Broken, Model, check, directly, ended, piece, reads
 from support.wires import RecordingTransport, from_callback, turns
@@ -54,7 +62,9 @@ ways = st.sampled_from(["feed_data", "protocol"])
 ends = st.sampled_from(["eof", "eof_received", "close", "lose", "fail"])
 feeds = st.tuples(st.just("feed"), ways, piece)
 # An end comes seldom: little can follow it.
-moves = st.one_of(*[feeds] * 12, *[st.tuples(st.sampled_from(["cancel", "expire"]))] * 4, st.tuples(ends))
+moves = st.one_of(
+    *[feeds] * 12, *[st.tuples(st.sampled_from(["cancel", "expire"]))] * 4, st.tuples(ends)
+)
 
 
 def around(size, ending):
@@ -62,7 +72,8 @@ def around(size, ending):
 
 
 class ReaderMachine(RuleBasedStateMachine):
-    """A reader, its model, and at most one task that waits. ``delivered`` is everything that was taken, in order."""
+    """A reader, its model, and at most one task that waits. ``delivered`` is everything that was
+    taken, in order."""
 
     kind = "asyncio"
 
@@ -78,7 +89,8 @@ class ReaderMachine(RuleBasedStateMachine):
         self.scopes = []
 
     @initialize(
-        limit=st.one_of(st.integers(1, 8), st.integers(1, 70)), form=st.sampled_from([StreamReaderProtocol, BufferedStreamProtocol])
+        limit=st.one_of(st.integers(1, 8), st.integers(1, 70)),
+        form=st.sampled_from([StreamReaderProtocol, BufferedStreamProtocol]),
     )
     def connect(self, limit, form):
         self.model = Model(limit)
@@ -94,7 +106,8 @@ class ReaderMachine(RuleBasedStateMachine):
         self.other = OURS.StreamReader(limit, loop)
 
     def run(self, function, *arguments):
-        """Run a coroutine function on the loop; give the loop time for everything that follows from it."""
+        """Run a coroutine function on the loop; give the loop time for everything that follows from
+        it."""
 
         async def main():
             result = await function(*arguments)
@@ -149,16 +162,25 @@ class ReaderMachine(RuleBasedStateMachine):
         self.settle()
 
     @precondition(lambda self: self.task is None)
-    @rule(read=reads, how=st.sampled_from(["cancelled before its start", "cancelled in the turn of the others", "no time"]))
+    @rule(
+        read=reads,
+        how=st.sampled_from(
+            ["cancelled before its start", "cancelled in the turn of the others", "no time"]
+        ),
+    )
     def start_in_vain(self, read, how):
-        """A read that is cancelled before its start, or while it gives others their turn, or has no time, has done nothing."""
+        """A read that is cancelled before its start, or while it gives others their turn, or has no
+        time, has done nothing."""
 
         async def starting():
             if how == "no time":
                 # wait_for(…, 0) cancels before the first step too.
-                return await asyncio.wait([self.loop.create_task(asyncio.wait_for(read.start(self.reader), 0))])
+                return await asyncio.wait(
+                    [self.loop.create_task(asyncio.wait_for(read.start(self.reader), 0))]
+                )
             if how == "cancelled in the turn of the others":
-                # The budget is whole again where an operation yields its turn, and then there is enough for so many.
+                # The budget is whole again where an operation yields its turn, and then there is
+                # enough for so many.
                 while done_at_once(self.other.read(0)):
                     pass
                 for _ in range(BUDGET):
@@ -172,7 +194,9 @@ class ReaderMachine(RuleBasedStateMachine):
 
         (task,), waiting = self.run(starting)
         assert not waiting
-        assert type(ended(task)[1]) is (TimeoutError if how == "no time" else asyncio.CancelledError)
+        assert type(ended(task)[1]) is (
+            TimeoutError if how == "no time" else asyncio.CancelledError
+        )
 
     @precondition(lambda self: self.task is not None)
     @rule(read=reads)
@@ -196,7 +220,8 @@ class ReaderMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.task is not None)
     @rule(read=reads)
     def read_meanwhile(self, read):
-        """While one task waits, another is served from the buffer, or told that it cannot wait too."""
+        """While one task waits, another is served from the buffer, or told that it cannot wait
+        too."""
 
         async def reading():
             with contextlib.suppress(StopAsyncIteration):
@@ -209,7 +234,11 @@ class ReaderMachine(RuleBasedStateMachine):
         value, error = self.run(reading)
         if expected.waits:
             assert type(error) is RuntimeError
-            assert error.args[0] == f"{read.waits_in}() called while another coroutine is already waiting for incoming data"
+            assert (
+                error.args[0]
+                == f"{read.waits_in}() called while another coroutine is already waiting for "
+                "incoming data"
+            )
         else:
             check(expected, value, error)
             self.take(expected)
@@ -226,7 +255,14 @@ class ReaderMachine(RuleBasedStateMachine):
         if self.task is not None and self.read.name == "readexactly":
             missing = max(0, self.read.argument - len(self.model.buffered))
             sizes += [missing - 1, missing, missing] if missing else []
-        some = data.draw(st.one_of(piece, st.builds(around, st.sampled_from(sizes), st.sampled_from([b"", b"\n", b"b\n", b"\nb"]))))
+        some = data.draw(
+            st.one_of(
+                piece,
+                st.builds(
+                    around, st.sampled_from(sizes), st.sampled_from([b"", b"\n", b"b\n", b"\nb"])
+                ),
+            )
+        )
         self.happen_now([("feed", way, some)])
 
     @precondition(lambda self: self.task is None and not self.model.over)
@@ -243,7 +279,8 @@ class ReaderMachine(RuleBasedStateMachine):
 
     @rule(moves=st.lists(moves, min_size=1, max_size=4))
     def happen(self, moves):
-        """Everything in *moves* happens in one callback of the loop, before any task has its turn."""
+        """Everything in *moves* happens in one callback of the loop, before any task has its
+        turn."""
         self.happen_now(moves)
 
     def happen_now(self, moves):
@@ -309,7 +346,12 @@ class ReaderMachine(RuleBasedStateMachine):
             self.cancelled = True
 
     def do_expire(self):
-        if self.task is not None and self.scopes and not self.cancelled and not self.scopes[0].expired():
+        if (
+            self.task is not None
+            and self.scopes
+            and not self.cancelled
+            and not self.scopes[0].expired()
+        ):
             self.scopes[0].reschedule(self.loop.time())
             self.expired = True
 
@@ -377,7 +419,11 @@ class ReaderMachine(RuleBasedStateMachine):
         if hasattr(self, "reader"):
             calls = self.transport.calls
             paused = bool(calls) and calls[-1] == "pause_reading"
-            assert calls == ["pause_reading", "resume_reading"] * (len(calls) // 2) + ["pause_reading"] * paused
+            assert (
+                calls
+                == ["pause_reading", "resume_reading"] * (len(calls) // 2)
+                + ["pause_reading"] * paused
+            )
             if paused:
                 assert self.task is None
                 assert len(self.model.buffered) > self.model.limit or self.model.eof
@@ -401,7 +447,8 @@ class ReaderMachine(RuleBasedStateMachine):
 
 @pytest.mark.parametrize(("kind", "count"), [("asyncio", 150), ("debug", 25), ("uvloop", 30)])
 def test_any_order_of_everything(kind, count):
-    """Whatever is fed, read, cancelled and ended, in any order: every read does what the model says, and every byte is accounted for."""
+    """Whatever is fed, read, cancelled and ended, in any order: every read does what the model
+    says, and every byte is accounted for."""
     if kind == "uvloop":
         pytest.importorskip("uvloop")
     machine = type("ReaderMachine", (ReaderMachine,), {"kind": kind})

@@ -1,4 +1,5 @@
-"""Server: serving, closing and waiting, as asyncio does it on Python 3.13, on every version and loop."""
+"""Server: serving, closing and waiting, as asyncio does it on Python 3.13, on every version and
+loop."""
 
 import asyncio
 import contextlib
@@ -41,7 +42,8 @@ async def turns(count=5):
 
 
 def test_states(run, streams):
-    """is_serving() and sockets follow start_serving(), close(), and a second close(), which does nothing."""
+    """is_serving() and sockets follow start_serving(), close(), and a second close(), which does
+    nothing."""
 
     async def main():
         server = await streams.start_server(until_eof, LOOPBACK, 0, start_serving=False)
@@ -62,7 +64,8 @@ def test_states(run, streams):
 
 
 def test_names_that_asyncio_tests_read(run, ours):
-    """_sockets and _waiters are None once the server is closed and its connections are gone; the server is an AbstractServer."""
+    """_sockets and _waiters are None once the server is closed and its connections are gone; the
+    server is an AbstractServer."""
 
     async def main():
         server = await ours.start_server(until_eof, LOOPBACK, 0)
@@ -133,7 +136,8 @@ def test_close_ends_serve_forever(run, streams, loop_kind):
 
 @pytest.mark.parametrize("how", ["alone", "in a block", "with close()", "after close()"])
 def test_cancelled_with_an_idle_client(run, streams, loop_kind, how):
-    """A cancellation of serve_forever() closes the connections: an idle client does not keep it waiting."""
+    """A cancellation of serve_forever() closes the connections: an idle client does not keep it
+    waiting."""
     modern(streams, loop_kind)
     if streams.name == "stock" and sys.version_info < (3, 14):
         pytest.skip("asyncio's hangs before Python 3.14")
@@ -167,7 +171,8 @@ def test_cancelled_with_an_idle_client(run, streams, loop_kind, how):
 
 
 def test_wait_closed_waits_for_both(run, streams, loop_kind):
-    """wait_closed() returns when the server is closed and the last connection is gone, whoever asks and when."""
+    """wait_closed() returns when the server is closed and the last connection is gone, whoever asks
+    and when."""
     modern(streams, loop_kind)
 
     async def main():
@@ -242,7 +247,8 @@ def test_close_clients(run, streams, loop_kind):
 
 
 def test_close_clients_loses_nothing(run, streams, loop_kind):
-    """What a handler wrote in the step that calls close_clients() is sent; what it writes after that is not."""
+    """What a handler wrote in the step that calls close_clients() is sent; what it writes after
+    that is not."""
     modern(streams, loop_kind)
 
     async def main():
@@ -251,7 +257,9 @@ def test_close_clients_loses_nothing(run, streams, loop_kind):
             writer.write(b"before")
             server.close()
             server.close_clients()
-            if streams.name == "headrace":  # asyncio sends it where something is still queued (gh-115514)
+            if (
+                streams.name == "headrace"
+            ):  # asyncio sends it where something is still queued (gh-115514)
                 writer.write(b"after")
 
         server = await streams.start_server(serve, LOOPBACK, 0)
@@ -268,8 +276,12 @@ def test_close_clients_of_tls(run, ours, tls):
 
     async def main():
         async with await ours.start_server(until_eof, LOOPBACK, 0, ssl=tls.server) as server:
-            reader, writer = await ours.open_connection(*server.sockets[0].getsockname(), ssl=tls.client, server_hostname="localhost")
-            await until(lambda: server._h_clients and all(client.connected for client in server._h_clients))
+            reader, writer = await ours.open_connection(
+                *server.sockets[0].getsockname(), ssl=tls.client, server_hostname="localhost"
+            )
+            await until(
+                lambda: server._h_clients and all(client.connected for client in server._h_clients)
+            )
             server.close()
             server.close_clients()
             assert await reader.read() == b""
@@ -280,7 +292,8 @@ def test_close_clients_of_tls(run, ours, tls):
 
 
 def test_abort_clients(run, streams, loop_kind):
-    """abort_clients() ends a connection whose client reads nothing, and forgets what was written to it."""
+    """abort_clients() ends a connection whose client reads nothing, and forgets what was written to
+    it."""
     modern(streams, loop_kind)
 
     async def main():
@@ -304,13 +317,16 @@ def test_abort_clients(run, streams, loop_kind):
 
 
 def test_clients_in_their_handshake_are_given_up(run, ours, tls):
-    """close_clients() does not wait for a TLS handshake that has not come to its end; its handler never starts."""
+    """close_clients() does not wait for a TLS handshake that has not come to its end; its handler
+    never starts."""
     # In debug mode the loop tells of a connection that ended before it began.
     run.expect_errors()
     called = []
 
     async def main():
-        server = await ours.start_server(lambda *streams: called.append(streams), LOOPBACK, 0, ssl=tls.server)
+        server = await ours.start_server(
+            lambda *streams: called.append(streams), LOOPBACK, 0, ssl=tls.server
+        )
         with await client(server) as sock:
             await until(lambda: server._h_clients)
             server.close()
@@ -319,9 +335,12 @@ def test_clients_in_their_handshake_are_given_up(run, ours, tls):
             assert not waiting.done()
             server.close_clients()
             await waiting
-            # The client may still go on with its handshake, to no avail; ssl.SSLError is an OSError.
+            # The client may still go on with its handshake, to no avail; ssl.SSLError is an
+            # OSError.
             with contextlib.suppress(OSError):
-                reader, writer = await ours.open_connection(sock=sock, ssl=tls.client, server_hostname="localhost")
+                reader, writer = await ours.open_connection(
+                    sock=sock, ssl=tls.client, server_hostname="localhost"
+                )
                 with contextlib.closing(writer.transport):
                     assert await reader.read() == b""
         await turns()
@@ -344,7 +363,8 @@ def test_failed_handshake_is_no_connection(run, ours, tls):
 
 
 def test_handshake_holds_wait_closed(run, ours, tls):
-    """A connection in its TLS handshake is one: close() lets it finish, and wait_closed() waits for it."""
+    """A connection in its TLS handshake is one: close() lets it finish, and wait_closed() waits for
+    it."""
 
     async def serve(reader, writer):
         writer.write(b"served")
@@ -356,7 +376,9 @@ def test_handshake_holds_wait_closed(run, ours, tls):
             await until(lambda: server._h_clients)
             server.close()
             waiting = asyncio.create_task(server.wait_closed())
-            reader, writer = await ours.open_connection(sock=sock, ssl=tls.client, server_hostname="localhost")
+            reader, writer = await ours.open_connection(
+                sock=sock, ssl=tls.client, server_hostname="localhost"
+            )
             assert not waiting.done()
             assert await reader.read() == b"served"
             writer.close()
@@ -368,7 +390,8 @@ def test_handshake_holds_wait_closed(run, ours, tls):
 
 @pytest.mark.defect("gh-109564")
 def test_close_right_after_the_accept(run, ours, loop_kind):
-    """A connection that was accepted in the turn in which the server closes is closed in order, and no error is reported."""
+    """A connection that was accepted in the turn in which the server closes is closed in order, and
+    no error is reported."""
     between = []
 
     async def main():
@@ -376,7 +399,8 @@ def test_close_right_after_the_accept(run, ours, loop_kind):
         server = await ours.start_server(until_eof, LOOPBACK, 0)
 
         def close_first(loop, coroutine, **options):
-            # asyncio accepts, and a task then makes the transport: the server closes between the two.
+            # asyncio accepts, and a task then makes the transport: the server closes between the
+            # two.
             if "accept" in getattr(coroutine, "__qualname__", ""):
                 between.append(loop.call_soon(server.close))
             return asyncio.Task(coroutine, loop=loop, **options)
@@ -391,13 +415,15 @@ def test_close_right_after_the_accept(run, ours, loop_kind):
         gc.collect()
         await turns()
 
-    # Not on asyncio's streams: what they leave half made is found, with its warnings, by the tests that follow.
+    # Not on asyncio's streams: what they leave half made is found, with its warnings, by the tests
+    # that follow.
     run(main)
     assert between or loop_kind == "uvloop" or os.environ[backend.VARIABLE] == "native"
 
 
 def test_late_client_is_not_served(run, ours, loop_kind):
-    """A connection that reaches a server nobody waits for any more is closed, and its handler never starts."""
+    """A connection that reaches a server nobody waits for any more is closed, and its handler never
+    starts."""
     called = []
 
     async def main():
@@ -418,7 +444,8 @@ def test_late_client_is_not_served(run, ours, loop_kind):
 
 
 def test_dropped_writer_is_noticed(run, streams, loop_kind):
-    """A server keeps no writer alive: one that its handler drops is closed with a ResourceWarning, and counts no more."""
+    """A server keeps no writer alive: one that its handler drops is closed with a ResourceWarning,
+    and counts no more."""
     modern(streams, loop_kind)
 
     async def main():
@@ -485,7 +512,8 @@ def test_kind(run, streams, loop_kind, unix, tmp_path):
 
 
 def test_nothing_of_asyncios_server_is_inherited():
-    """What asyncio's class does, ours does itself, in this version of Python as well: the state of the two differs."""
+    """What asyncio's class does, ours does itself, in this version of Python as well: the state of
+    the two differs."""
     theirs = {name for name in vars(asyncio.Server) if not name.startswith("__")}
     assert theirs <= set(vars(headrace.Server))
     assert not hasattr(object.__new__(headrace.Server), "_wakeup")

@@ -1,4 +1,5 @@
-"""When a waiting read is worth waking: not a chunk at a time, and not one byte too late; and data comes before the end or the error."""
+"""When a waiting read is worth waking: not a chunk at a time, and not one byte too late; and data
+comes before the end or the error."""
 
 from __future__ import annotations
 
@@ -29,7 +30,9 @@ def test_readexactly_past_twice_the_limit(run, streams, feeding):
             if start + 50 < size:
                 assert (wire.transport.calls or ["resume_reading"])[-1] == "resume_reading"
         assert await task == sent
-        assert wire.transport.calls.count("pause_reading") == wire.transport.calls.count("resume_reading")
+        assert wire.transport.calls.count("pause_reading") == wire.transport.calls.count(
+            "resume_reading"
+        )
         wire.shut()
 
     run(main)
@@ -37,7 +40,8 @@ def test_readexactly_past_twice_the_limit(run, streams, feeding):
 
 @pytest.mark.parametrize("feeding", FEEDS)
 def test_readexactly_is_woken_once(run, ours, feeding):
-    """A waiting readexactly() is not resumed before its last byte is there, however many chunks come."""
+    """A waiting readexactly() is not resumed before its last byte is there, however many chunks
+    come."""
 
     async def main():
         wire = Wire(ours)
@@ -76,7 +80,8 @@ def test_readexactly_is_woken_once(run, ours, feeding):
 @pytest.mark.parametrize("waiting", [True, False])
 @pytest.mark.parametrize("size", [LIMIT - 1, LIMIT, LIMIT + 1])
 def test_readuntil_at_the_limit(run, streams, size, waiting, feeding):
-    """readuntil() returns up to limit bytes before the separator, and one byte more is an error that takes nothing."""
+    """readuntil() returns up to limit bytes before the separator, and one byte more is an error
+    that takes nothing."""
 
     async def main():
         wire = Wire(streams, limit=LIMIT)
@@ -98,7 +103,8 @@ def test_readuntil_at_the_limit(run, streams, size, waiting, feeding):
 
 @pytest.mark.parametrize("feeding", FEEDS)
 def test_readuntil_past_the_limit_without_a_separator(run, streams, feeding):
-    """A waiting readuntil() fails as soon as more than limit bytes have come with no separator, and takes nothing."""
+    """A waiting readuntil() fails as soon as more than limit bytes have come with no separator, and
+    takes nothing."""
 
     async def main():
         wire = Wire(streams, limit=LIMIT)
@@ -225,13 +231,20 @@ async def _broken(peer, reader, data):
 
 @pytest.mark.defect("gh-75044")
 def test_data_before_reset(run, streams):
-    """What came before a reset is read first, by any read that it satisfies; then each read raises ConnectionResetError."""
+    """What came before a reset is read first, by any read that it satisfies; then each read raises
+    ConnectionResetError."""
 
     async def main():
         for reads in (
-            [(lambda reader: reader.readline(), b"line\n"), (lambda reader: reader.readexactly(4), b"rest")],
+            [
+                (lambda reader: reader.readline(), b"line\n"),
+                (lambda reader: reader.readexactly(4), b"rest"),
+            ],
             [(lambda reader: reader.read(100), b"line\nrest")],
-            [(lambda reader: reader.readuntil(b"e"), b"line"), (lambda reader: reader.read(100), b"\nrest")],
+            [
+                (lambda reader: reader.readuntil(b"e"), b"line"),
+                (lambda reader: reader.read(100), b"\nrest"),
+            ],
         ):
             async with connected(streams) as (reader, writer, peer):
                 await _broken(peer, reader, b"line\nrest")
@@ -245,7 +258,8 @@ def test_data_before_reset(run, streams):
 
 
 def test_data_and_reset_at_once(run, streams):
-    """Data and a reset that arrive before the loop looks: the waiting read gets the data, and the next one the error."""
+    """Data and a reset that arrive before the loop looks: the waiting read gets the data, and the
+    next one the error."""
 
     async def main():
         async with connected(streams) as (reader, writer, peer):
@@ -262,7 +276,8 @@ def test_data_and_reset_at_once(run, streams):
 
 @pytest.mark.defect("gh-75044")
 def test_data_before_a_broken_pipe(run, streams):
-    """Where a write finds the connection gone, what had been received is still read, and drain() raises."""
+    """Where a write finds the connection gone, what had been received is still read, and drain()
+    raises."""
 
     async def main():
         async with connected(streams) as (reader, writer, peer):
@@ -295,7 +310,8 @@ def test_data_before_fin(run, streams):
 
 
 def test_reading_is_paused_and_resumed(run, streams):
-    """A reader pauses its transport above twice the limit, and resumes it at the limit; every byte is read."""
+    """A reader pauses its transport above twice the limit, and resumes it at the limit; every byte
+    is read."""
 
     async def main():
         wire = Wire(streams, RecordingTransport(), limit=LIMIT)
@@ -349,7 +365,8 @@ def test_what_set_exception_says_stands(run, streams):
 
 @pytest.mark.parametrize("wrong", [5, "x", 1.5])
 def test_feeding_what_is_no_bytes(run, streams, wrong):
-    """What a bytearray cannot be extended by is a TypeError and leaves the buffer as it was; what it can be is taken as that."""
+    """What a bytearray cannot be extended by is a TypeError and leaves the buffer as it was; what
+    it can be is taken as that."""
 
     async def main():
         wire = Wire(streams)

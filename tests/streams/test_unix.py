@@ -115,7 +115,8 @@ def test_file_stays_on_request(run, streams, path):
 
 
 def test_file_that_was_replaced_stays(run, streams, path):
-    """A file that somebody has put in the place of ours is not ours to remove; one that is gone is no error."""
+    """A file that somebody has put in the place of ours is not ours to remove; one that is gone is
+    no error."""
     no_cleanup(streams)
 
     async def main():
@@ -148,7 +149,8 @@ def test_file_of_a_bound_socket(run, streams, path, cleanup):
 
 
 def test_file_of_a_bound_socket_is_its_makers(run, streams, path):
-    """Before Python 3.13 a server that is told nothing leaves the file of a socket that was passed; then asyncio's removes it."""
+    """Before Python 3.13 a server that is told nothing leaves the file of a socket that was passed;
+    then asyncio's removes it."""
 
     async def main():
         sock = socket.socket(socket.AF_UNIX)
@@ -161,7 +163,8 @@ def test_file_of_a_bound_socket_is_its_makers(run, streams, path):
 
 
 def test_file_that_cannot_be_seen(run, ours, tmp_path, monkeypatch):
-    """A socket that was passed may have a path that leads nowhere from here: that is no error, and nothing is removed."""
+    """A socket that was passed may have a path that leads nowhere from here: that is no error, and
+    nothing is removed."""
     (tmp_path / "there").mkdir()
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "name").write_bytes(b"")
@@ -181,7 +184,8 @@ def test_file_that_cannot_be_seen(run, ours, tmp_path, monkeypatch):
 
 
 def test_file_is_found_from_another_directory(run, ours, tmp_path, monkeypatch):
-    """A relative path means the directory that the server was started in, also when it is closed elsewhere."""
+    """A relative path means the directory that the server was started in, also when it is closed
+    elsewhere."""
 
     async def main():
         monkeypatch.chdir(tmp_path)
@@ -213,27 +217,83 @@ def test_failed_start_leaves_no_file(run, ours, path):
 SOME = object()
 CONTRADICTIONS = [
     ("open_unix_connection", {}, ValueError, "no path and sock were specified"),
-    ("open_unix_connection", {"path": "x", "sock": SOME}, ValueError, "path and sock can not be specified at the same time"),
-    ("open_unix_connection", {"sock": socket.AF_INET}, ValueError, "A UNIX Domain Stream Socket was expected"),
-    ("open_unix_connection", {"path": "x", "ssl": True}, ValueError, "you have to pass server_hostname when using ssl"),
-    ("open_unix_connection", {"path": "x", "server_hostname": "x"}, ValueError, "only meaningful with ssl"),
-    ("open_unix_connection", {"path": "x", "ssl_handshake_timeout": 1}, ValueError, "only meaningful with ssl"),
-    ("open_unix_connection", {"path": "x", "ssl_shutdown_timeout": 1}, ValueError, "only meaningful with ssl"),
+    (
+        "open_unix_connection",
+        {"path": "x", "sock": SOME},
+        ValueError,
+        "path and sock can not be specified at the same time",
+    ),
+    (
+        "open_unix_connection",
+        {"sock": socket.AF_INET},
+        ValueError,
+        "A UNIX Domain Stream Socket was expected",
+    ),
+    (
+        "open_unix_connection",
+        {"path": "x", "ssl": True},
+        ValueError,
+        "you have to pass server_hostname when using ssl",
+    ),
+    (
+        "open_unix_connection",
+        {"path": "x", "server_hostname": "x"},
+        ValueError,
+        "only meaningful with ssl",
+    ),
+    (
+        "open_unix_connection",
+        {"path": "x", "ssl_handshake_timeout": 1},
+        ValueError,
+        "only meaningful with ssl",
+    ),
+    (
+        "open_unix_connection",
+        {"path": "x", "ssl_shutdown_timeout": 1},
+        ValueError,
+        "only meaningful with ssl",
+    ),
     ("open_unix_connection", {"path": "x", "limit": -1}, ValueError, "Limit cannot be <= 0"),
     ("open_unix_connection", {"path": "x", "colour": "red"}, TypeError, "colour"),
     ("start_unix_server", {}, ValueError, "path was not specified, and no sock specified"),
-    ("start_unix_server", {"path": "x", "sock": SOME}, ValueError, "path and sock can not be specified at the same time"),
-    ("start_unix_server", {"sock": socket.AF_INET}, ValueError, "A UNIX Domain Stream Socket was expected"),
-    ("start_unix_server", {"path": "x", "ssl": True}, TypeError, "ssl argument must be an SSLContext or None"),
-    ("start_unix_server", {"path": "x", "ssl_handshake_timeout": 1}, ValueError, "only meaningful with ssl"),
-    ("start_unix_server", {"path": "x", "ssl_shutdown_timeout": 1}, ValueError, "only meaningful with ssl"),
+    (
+        "start_unix_server",
+        {"path": "x", "sock": SOME},
+        ValueError,
+        "path and sock can not be specified at the same time",
+    ),
+    (
+        "start_unix_server",
+        {"sock": socket.AF_INET},
+        ValueError,
+        "A UNIX Domain Stream Socket was expected",
+    ),
+    (
+        "start_unix_server",
+        {"path": "x", "ssl": True},
+        TypeError,
+        "ssl argument must be an SSLContext or None",
+    ),
+    (
+        "start_unix_server",
+        {"path": "x", "ssl_handshake_timeout": 1},
+        ValueError,
+        "only meaningful with ssl",
+    ),
+    (
+        "start_unix_server",
+        {"path": "x", "ssl_shutdown_timeout": 1},
+        ValueError,
+        "only meaningful with ssl",
+    ),
     ("start_unix_server", {"path": "x", "colour": "red"}, TypeError, "colour"),
 ]
 
 
 @pytest.mark.parametrize(("name", "options", "error", "message"), CONTRADICTIONS)
 def test_contradictions_are_refused(run, streams, loop_kind, name, options, error, message):
-    """Arguments that contradict each other raise asyncio's errors, and a socket that was passed stays open."""
+    """Arguments that contradict each other raise asyncio's errors, and a socket that was passed
+    stays open."""
     if streams.name == "stock" and loop_kind == "uvloop" and "you have" in message:
         pytest.skip("uvloop has other words")
 
@@ -251,7 +311,8 @@ def test_contradictions_are_refused(run, streams, loop_kind, name, options, erro
 
 
 def test_nobody_listens(run, streams, path):
-    """A path without a server raises FileNotFoundError, one whose server is gone ConnectionRefusedError; nothing leaks."""
+    """A path without a server raises FileNotFoundError, one whose server is gone
+    ConnectionRefusedError; nothing leaks."""
 
     async def main():
         with pytest.raises(FileNotFoundError):
@@ -288,7 +349,9 @@ def test_tls(run, streams, path, tls):
 
     async def main():
         async with await streams.start_unix_server(serve, path, ssl=tls.server):
-            reader, writer = await streams.open_unix_connection(path, ssl=tls.client, server_hostname="localhost")
+            reader, writer = await streams.open_unix_connection(
+                path, ssl=tls.client, server_hostname="localhost"
+            )
             writer.write(b"hello")
             data = await reader.read()
             writer.close()
@@ -307,7 +370,9 @@ def test_cancelled_during_the_handshake(run, streams, path, tls):
             listener.listen()
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.02):
-                    await streams.open_unix_connection(path, ssl=tls.client, server_hostname="localhost")
+                    await streams.open_unix_connection(
+                        path, ssl=tls.client, server_hostname="localhost"
+                    )
             await asyncio.sleep(0)
 
     run(main)

@@ -1,4 +1,5 @@
-"""TLS for tests: one authority a session, contexts of both sides, and a TLS peer that is driven byte by byte."""
+"""TLS for tests: one authority a session, contexts of both sides, and a TLS peer that is driven
+byte by byte."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ HOST = "localhost"
 
 
 class Tls:
-    """``server`` and ``client`` contexts that trust one authority; ``stranger`` trusts nobody, so its handshakes fail."""
+    """``server`` and ``client`` contexts that trust one authority; ``stranger`` trusts nobody, so
+    its handshakes fail."""
 
     def __init__(self) -> None:
         self.authority = trustme.CA()
@@ -24,7 +26,9 @@ class Tls:
         self.server, self.client = self.contexts()
         self.stranger = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
-    def contexts(self, version: ssl.TLSVersion | None = None) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    def contexts(
+        self, version: ssl.TLSVersion | None = None
+    ) -> tuple[ssl.SSLContext, ssl.SSLContext]:
         """Return new contexts of a server and of a client, of one *version* or of all."""
         server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.certificate.configure_cert(server)
@@ -42,14 +46,17 @@ def tls() -> Tls:
 
 
 class TlsPeer:
-    """The other end of a TLS connection, over a plain non-blocking socket: what it sends, and when, is up to the test."""
+    """The other end of a TLS connection, over a plain non-blocking socket: what it sends, and when,
+    is up to the test."""
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
         server_side = context.protocol is ssl.PROTOCOL_TLS_SERVER
         self.sock = sock
         self.incoming = ssl.MemoryBIO()
         self.outgoing = ssl.MemoryBIO()
-        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_side, None if server_side else HOST)
+        self.tls = context.wrap_bio(
+            self.incoming, self.outgoing, server_side, None if server_side else HOST
+        )
 
     def hello(self) -> bytes:
         """Return the first bytes of a client's handshake, which are the caller's to send."""
@@ -62,7 +69,8 @@ class TlsPeer:
         await self._run(self.tls.do_handshake)
 
     async def handshake_but_the_last(self) -> None:
-        """Do a client's handshake of TLS 1.3, and keep the last message, which leaves with what is written first."""
+        """Do a client's handshake of TLS 1.3, and keep the last message, which leaves with what is
+        written first."""
         loop = asyncio.get_running_loop()
         await loop.sock_sendall(self.sock, self.hello())
         while True:

@@ -1,4 +1,5 @@
-"""Connections for tests: both ends streams, or one end a plain socket that does exactly what the test says."""
+"""Connections for tests: both ends streams, or one end a plain socket that does exactly what the
+test says."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ LOOPBACK = "127.0.0.1"
 
 
 def use_names(monkeypatch: pytest.MonkeyPatch, streams: types.SimpleNamespace) -> None:
-    """Make asyncio's names mean *streams* until the test ends, in asyncio and in asyncio.streams."""
+    """Make asyncio's names mean *streams* until the test ends, in asyncio and in
+    asyncio.streams."""
     for name in NAMES:
         if (value := getattr(streams, name)) is not None:
             for module in (asyncio, asyncio.streams):
@@ -39,7 +41,8 @@ def use_names(monkeypatch: pytest.MonkeyPatch, streams: types.SimpleNamespace) -
 
 
 def patience(streams: types.SimpleNamespace) -> float:
-    """Return how long, in seconds, to wait for what asyncio never does: short there, long where it must happen."""
+    """Return how long, in seconds, to wait for what asyncio never does: short there, long where it
+    must happen."""
     return 0.3 if streams.name == "stock" else 10.0
 
 
@@ -66,7 +69,8 @@ def reset(sock: socket.socket) -> None:
 
 
 async def receive(sock: socket.socket, size: int | None = None, exact: bool = False) -> bytes:
-    """Return all bytes from *sock* until its end, or at least *size*; *exact* leaves what comes behind them in the socket."""
+    """Return all bytes from *sock* until its end, or at least *size*; *exact* leaves what comes
+    behind them in the socket."""
     loop = asyncio.get_running_loop()
     parts = []
     got = 0
@@ -82,11 +86,15 @@ async def receive(sock: socket.socket, size: int | None = None, exact: bool = Fa
 async def finish(*writers: Any) -> None:
     """Abort and wait until it is done, however the connection ended."""
     for writer in writers:
-        with contextlib.suppress(AttributeError):  # asyncio's transports, once closed, have no loop to abort with
+        with contextlib.suppress(
+            AttributeError
+        ):  # asyncio's transports, once closed, have no loop to abort with
             writer.transport.abort()
     for writer in writers:
         try:
-            await asyncio.wait_for(writer.wait_closed(), 0.3 if type(writer) is StockStreamWriter else 5)
+            await asyncio.wait_for(
+                writer.wait_closed(), 0.3 if type(writer) is StockStreamWriter else 5
+            )
         except TimeoutError:
             raise AssertionError("wait_closed() hangs") from None
         except OSError:
@@ -95,8 +103,11 @@ async def finish(*writers: Any) -> None:
 
 
 @contextlib.asynccontextmanager
-async def serving(streams: types.SimpleNamespace, callback: Callable[..., Any], **options: Any) -> AsyncIterator[tuple]:
-    """The address of a server, which is closed at the end also where the test fails (uvloop's close() would hang)."""
+async def serving(
+    streams: types.SimpleNamespace, callback: Callable[..., Any], **options: Any
+) -> AsyncIterator[tuple]:
+    """The address of a server, which is closed at the end also where the test fails (uvloop's
+    close() would hang)."""
     server = await streams.start_server(callback, LOOPBACK, 0, **options)
     try:
         yield server.sockets[0].getsockname()
@@ -106,16 +117,29 @@ async def serving(streams: types.SimpleNamespace, callback: Callable[..., Any], 
 
 
 @contextlib.asynccontextmanager
-async def pair(streams: types.SimpleNamespace, ssl: Any = (None, None), **options: Any) -> AsyncIterator[types.SimpleNamespace]:
-    """Both ends of one connection: ``reader``, ``writer``, ``server_reader``, ``server_writer``. *ssl* is (server's, client's) context."""
+async def pair(
+    streams: types.SimpleNamespace, ssl: Any = (None, None), **options: Any
+) -> AsyncIterator[types.SimpleNamespace]:
+    """Both ends of one connection: ``reader``, ``writer``, ``server_reader``, ``server_writer``.
+    *ssl* is (server's, client's) context."""
     accepted = asyncio.get_running_loop().create_future()
-    server = await streams.start_server(lambda *both: accepted.set_result(both), LOOPBACK, 0, ssl=ssl[0], **options)
+    server = await streams.start_server(
+        lambda *both: accepted.set_result(both), LOOPBACK, 0, ssl=ssl[0], **options
+    )
     if ssl[1] is not None:
         options["server_hostname"] = "localhost"
-    reader, writer = await streams.open_connection(*server.sockets[0].getsockname(), ssl=ssl[1], **options)
+    reader, writer = await streams.open_connection(
+        *server.sockets[0].getsockname(), ssl=ssl[1], **options
+    )
     server_reader, server_writer = await accepted
     try:
-        yield types.SimpleNamespace(reader=reader, writer=writer, server_reader=server_reader, server_writer=server_writer, server=server)
+        yield types.SimpleNamespace(
+            reader=reader,
+            writer=writer,
+            server_reader=server_reader,
+            server_writer=server_writer,
+            server=server,
+        )
     finally:
         await finish(writer, server_writer)
         server.close()
@@ -123,8 +147,11 @@ async def pair(streams: types.SimpleNamespace, ssl: Any = (None, None), **option
 
 
 @contextlib.asynccontextmanager
-async def client(streams: types.SimpleNamespace, receive_buffer: int | None = None, **options: Any) -> AsyncIterator[tuple]:
-    """(reader, writer, peer) of a client whose server is the plain socket *peer*; a small *receive_buffer* makes the peer slow."""
+async def client(
+    streams: types.SimpleNamespace, receive_buffer: int | None = None, **options: Any
+) -> AsyncIterator[tuple]:
+    """(reader, writer, peer) of a client whose server is the plain socket *peer*; a small
+    *receive_buffer* makes the peer slow."""
     with socket.create_server((LOOPBACK, 0)) as listener:
         if receive_buffer is not None:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -139,8 +166,11 @@ async def client(streams: types.SimpleNamespace, receive_buffer: int | None = No
 
 
 @contextlib.asynccontextmanager
-async def served(streams: types.SimpleNamespace, callback: Callable[..., Any] | None = None, **options: Any) -> AsyncIterator[tuple]:
-    """(reader, writer, peer) of a server's connection whose client is the plain socket *peer*; *callback* gets the streams too."""
+async def served(
+    streams: types.SimpleNamespace, callback: Callable[..., Any] | None = None, **options: Any
+) -> AsyncIterator[tuple]:
+    """(reader, writer, peer) of a server's connection whose client is the plain socket *peer*;
+    *callback* gets the streams too."""
     accepted = asyncio.get_running_loop().create_future()
 
     def connected(reader: Any, writer: Any) -> Any:

@@ -48,7 +48,8 @@ def fail() -> None:
 
 
 async def forks(reader: Any, writer: Any) -> None:
-    """Leave a process behind that has all that this one has, for as long as the peer wants; say both numbers."""
+    """Leave a process behind that has all that this one has, for as long as the peer wants; say
+    both numbers."""
     child = os.fork()
     if not child:
         time.sleep(30)

@@ -1,4 +1,5 @@
-"""Measuring what is left behind by what is done again and again: objects, memory blocks, references and descriptors."""
+"""Measuring what is left behind by what is done again and again: objects, memory blocks, references
+and descriptors."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ import sys
 from conftest import open_descriptors
 from support.wires import turns
 
-# One object or block more for each repetition is a leak; what a cache, or a list that grows, happens to hold more is far less.
+# One object or block more for each repetition is a leak; what a cache, or a list that grows,
+# happens to hold more is far less.
 REPEATS = 2000
 # Caches, free lists and lists of the loop are as large as they get after this many.
 WARM_UP = 200
@@ -33,7 +35,8 @@ DATA = b"".join([b"abcde", b"\n"])  # an object of this test's own
 
 
 def counted(watched):
-    """Return what there is: objects, memory blocks, and the references to everything in *watched*."""
+    """Return what there is: objects, memory blocks, and the references to everything in
+    *watched*."""
     gc.collect()
     found = {"objects": len(gc.get_objects()), "blocks": sys.getallocatedblocks()}
     for name, each in watched.items():
@@ -46,15 +49,21 @@ async def quiet(tasks):
     while len(asyncio.all_tasks()) > tasks:
         await asyncio.sleep(0.001)
     await asyncio.sleep(0.01)
-    # asyncio forgets timers that were cancelled once there are more than a hundred, and most of them were.
+    # asyncio forgets timers that were cancelled once there are more than a hundred, and most of
+    # them were.
     for _ in range(500):
         asyncio.get_running_loop().call_later(1000, print).cancel()
     await turns(2)
 
 
 async def grown(step, watched=None, repeats=REPEATS, warm_up=WARM_UP, blocks=0.25):
-    """Return what *repeats* of *step*, an async function, leave behind, as {what: how much}; *blocks* for each are chance."""
-    watched = {each.__name__: each for each in TYPES} | {"DATA": DATA, "the loop": asyncio.get_running_loop()} | (watched or {})
+    """Return what *repeats* of *step*, an async function, leave behind, as {what: how much};
+    *blocks* for each are chance."""
+    watched = (
+        {each.__name__: each for each in TYPES}
+        | {"DATA": DATA, "the loop": asyncio.get_running_loop()}
+        | (watched or {})
+    )
     tasks = len(asyncio.all_tasks())
     for _ in range(warm_up):
         await step()

@@ -1,4 +1,5 @@
-"""What a reader should do, in short: the reads that there are, and a model that says what each does with what is buffered."""
+"""What a reader should do, in short: the reads that there are, and a model that says what each does
+with what is buffered."""
 
 from __future__ import annotations
 
@@ -46,7 +47,11 @@ single_reads = st.one_of(
     st.builds(Read, st.just("read"), st.integers(-2, 12)),
     st.builds(Read, st.just("read")),
     st.builds(Read, st.just("readexactly"), st.one_of(st.integers(-1, 12), st.integers(1, 80))),
-    st.builds(Read, st.just("readuntil"), st.one_of(separator, separator.map(bytearray), separator.map(memoryview))),
+    st.builds(
+        Read,
+        st.just("readuntil"),
+        st.one_of(separator, separator.map(bytearray), separator.map(memoryview)),
+    ),
     st.builds(Read, st.just("readuntil")),
     st.builds(Read, st.just("readline")),
     st.builds(Read, st.just("__anext__")),
@@ -96,7 +101,13 @@ class Model:
         if name == "readexactly" and argument < 0:
             return Outcome(error=ValueError("readexactly size can not be less than zero"))
         if name == "readuntil":
-            wanted = (b"\n",) if argument is None else argument if isinstance(argument, tuple) else (argument,)
+            wanted = (
+                (b"\n",)
+                if argument is None
+                else argument
+                if isinstance(argument, tuple)
+                else (argument,)
+            )
             if not wanted:
                 return Outcome(error=ValueError("Separator should contain at least one element"))
             if not all(map(len, wanted)):
@@ -135,11 +146,17 @@ class Model:
         return self.incomplete(size) if self.eof else self.nothing_yet()
 
     def incomplete(self, expected):
-        return Outcome(len(self.buffered), error=asyncio.IncompleteReadError(self.buffered, expected))
+        return Outcome(
+            len(self.buffered), error=asyncio.IncompleteReadError(self.buffered, expected)
+        )
 
     def readuntil(self, wanted):
         # The match that ends first; of those that end there the shortest.
-        ends = [(self.buffered.find(each) + len(each), len(each)) for each in wanted if each in self.buffered]
+        ends = [
+            (self.buffered.find(each) + len(each), len(each))
+            for each in wanted
+            if each in self.buffered
+        ]
         if ends:
             end, size = min(ends)
             if end - size > self.limit:

@@ -1,4 +1,5 @@
-"""Servers of serve() for tests of what they bound: a handler that notes what becomes of it, and plain sockets for clients."""
+"""Servers of serve() for tests of what they bound: a handler that notes what becomes of it, and
+plain sockets for clients."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ LARGE = 8 << 20
 
 
 class Handler:
-    """Counts how many of it run, ran at once, and were started; ``told`` is what the server told them. *work* is what each does."""
+    """Counts how many of it run, ran at once, and were started; ``told`` is what the server told
+    them. *work* is what each does."""
 
     def __init__(self, work=lambda reader, writer: reader.read()):
         self.work = work
@@ -87,7 +89,9 @@ class Clients(contextlib.AsyncExitStack):
         self.address = server.sockets[0].getsockname()
 
     def dial(self, source=None, receive_buffer=None):
-        sock = self.enter_context(socket.socket(socket.AF_UNIX if isinstance(self.address, str) else socket.AF_INET))
+        sock = self.enter_context(
+            socket.socket(socket.AF_UNIX if isinstance(self.address, str) else socket.AF_INET)
+        )
         if receive_buffer is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         if source is not None:
@@ -138,7 +142,8 @@ async def repeated(call, seconds=0.01):
 
 
 class Greeter:
-    """A handler that says "hi" and waits for the end of its peer; ``ends`` tells how handlers ended."""
+    """A handler that says "hi" and waits for the end of its peer; ``ends`` tells how handlers
+    ended."""
 
     def __init__(self):
         self.ends = []

@@ -1,7 +1,8 @@
-"""The transport behind ``writer.transport`` for tests: taken from its stream and given to a protocol that notes what it is called for.
+"""The transport behind ``writer.transport`` for tests: taken from its stream and given to a
+protocol that notes what it is called for.
 
-``streams`` is here asyncio's streams, over the transports of asyncio's loop and of uvloop, and ours over ours. (The portable way has the
-loop's transports.)
+``streams`` is here asyncio's streams, over the transports of asyncio's loop and of uvloop, and ours
+over ours. (The portable way has the loop's transports.)
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ def loop_kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(params=["stock", *NATIVE])
-def streams(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
+def streams(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> types.SimpleNamespace:
     """asyncio's streams over the loop's transports, ours over ours."""
     if request.param == "stock":
         return STOCK
@@ -50,7 +53,8 @@ FIXTURES = loop_kind, ours, streams
 
 
 class Recorder(asyncio.Protocol):
-    """Notes what its transport calls: ``calls`` in their order, the ``data``, and how it was ``lost``, a future."""
+    """Notes what its transport calls: ``calls`` in their order, the ``data``, and how it was
+    ``lost``, a future."""
 
     def __init__(self, keep_open: bool = False) -> None:
         self.calls: list[str] = []
@@ -103,8 +107,11 @@ BOTH = pytest.mark.parametrize("kind", [Recorder, Buffered])
 
 
 @contextlib.asynccontextmanager
-async def taken(streams: types.SimpleNamespace, protocol: Any = None, ends: Any = None) -> AsyncIterator[tuple]:
-    """(transport, protocol, peer): a stream's transport, given to *protocol*, and the socket at its other end."""
+async def taken(
+    streams: types.SimpleNamespace, protocol: Any = None, ends: Any = None
+) -> AsyncIterator[tuple]:
+    """(transport, protocol, peer): a stream's transport, given to *protocol*, and the socket at its
+    other end."""
     ours, peer = ends or tcp_pair()
     peer.setblocking(False)
     _, writer = await streams.open_connection(sock=ours)
@@ -114,7 +121,9 @@ async def taken(streams: types.SimpleNamespace, protocol: Any = None, ends: Any 
     try:
         yield transport, protocol, peer
     finally:
-        with contextlib.suppress(AttributeError):  # asyncio's transports, once closed, have no loop to abort with
+        with contextlib.suppress(
+            AttributeError
+        ):  # asyncio's transports, once closed, have no loop to abort with
             transport.abort()
         peer.close()
         await asyncio.wait_for(asyncio.shield(protocol.lost), 5)
@@ -122,12 +131,14 @@ async def taken(streams: types.SimpleNamespace, protocol: Any = None, ends: Any 
 
 
 def is_libuv(transport: Any) -> bool:
-    """Tell whether *transport* is uvloop's own, which in some things does not do what asyncio documents."""
+    """Tell whether *transport* is uvloop's own, which in some things does not do what asyncio
+    documents."""
     return type(transport).__module__.startswith("uvloop")
 
 
 async def ended(peer: socket.socket, data: bytearray | None = None) -> bytearray:
-    """Return, in *data*, what *peer* receives up to the end: a FIN, or a reset, which is what a close is that leaves something unread."""
+    """Return, in *data*, what *peer* receives up to the end: a FIN, or a reset, which is what a
+    close is that leaves something unread."""
     data = bytearray() if data is None else data
     with contextlib.suppress(ConnectionResetError):
         while piece := await asyncio.get_running_loop().sock_recv(peer, 1 << 18):

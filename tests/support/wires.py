@@ -1,4 +1,5 @@
-"""What the tests put at the other end of a stream: a transport that only records, and the raw socket of a real connection."""
+"""What the tests put at the other end of a stream: a transport that only records, and the raw
+socket of a real connection."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ from headrace._transport.stepper import stepper_of
 
 Feed = Callable[[bytes], None]
 
-# How bytes reach a reader: by the public method, which only ever schedules; or as a loop's transport delivers them, which may
-# step the waiting task there and then.
+# How bytes reach a reader: by the public method, which only ever schedules; or as a loop's
+# transport delivers them, which may step the waiting task there and then.
 FEEDS = ["feed_data", "data_received"]
 
 # Every kind of read, and what it returns of b"abcde\n" and the end of input.
@@ -81,13 +82,19 @@ class SecureTransport(RecordingTransport):
 class Wire:
     """A stream over a transport, with no socket: reader, writer, protocol, transport."""
 
-    def __init__(self, streams: types.SimpleNamespace, transport: RecordingTransport | None = None, limit: int = 2**16) -> None:
+    def __init__(
+        self,
+        streams: types.SimpleNamespace,
+        transport: RecordingTransport | None = None,
+        limit: int = 2**16,
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.transport = RecordingTransport() if transport is None else transport
         self.reader = streams.StreamReader(limit, loop)
         self.protocol = streams.StreamReaderProtocol(self.reader, loop=loop)
         if streams.name == "headrace":
-            self.protocol._h_private = True  # as open_connection() does: nobody else has the transport, so writes may gather
+            # as open_connection() does: nobody else has the transport, so writes may gather
+            self.protocol._h_private = True
         self.protocol.connection_made(self.transport)
         self.writer = streams.StreamWriter(self.transport, self.protocol, self.reader, loop)
 
@@ -106,7 +113,8 @@ def stepping() -> bool:
 
 
 def sends_at_once(kind: str) -> bool:
-    """Return whether a write reaches the socket within the call, on a loop of *kind*: uvloop's own transport sends at its turn's end."""
+    """Return whether a write reaches the socket within the call, on a loop of *kind*: uvloop's own
+    transport sends at its turn's end."""
     return kind != "uvloop" or os.environ.get(backend.VARIABLE) == "native"
 
 
@@ -117,7 +125,8 @@ async def turns(count: int = 1) -> None:
 
 
 async def from_callback(function: Callable[..., object], *arguments: object) -> None:
-    """Call function(*arguments) from a plain callback of the loop, where no task is running, and wait for that."""
+    """Call function(*arguments) from a plain callback of the loop, where no task is running, and
+    wait for that."""
     called = asyncio.get_running_loop().create_future()
 
     def call() -> None:
@@ -145,8 +154,11 @@ def tcp_pair() -> tuple[socket.socket, socket.socket]:
 
 
 @contextlib.asynccontextmanager
-async def connected(streams: types.SimpleNamespace, **options: Any) -> AsyncIterator[tuple[Any, Any, socket.socket]]:
-    """Give a stream's reader and writer and the blocking socket at the other end of its TCP connection; close both at the end."""
+async def connected(
+    streams: types.SimpleNamespace, **options: Any
+) -> AsyncIterator[tuple[Any, Any, socket.socket]]:
+    """Give a stream's reader and writer and the blocking socket at the other end of its TCP
+    connection; close both at the end."""
     ours, peer = tcp_pair()
     reader, writer = await streams.open_connection(sock=ours, **options)
     try:
@@ -172,5 +184,8 @@ async def received(peer: socket.socket) -> bytes:
 
 
 def segments_received(peer: socket.socket) -> int:
-    """Return how many segments with data *peer* has received: tcpi_data_segs_in of Linux's struct tcp_info."""
-    return struct.unpack_from("I", peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256), 152)[0]
+    """Return how many segments with data *peer* has received: tcpi_data_segs_in of Linux's struct
+    tcp_info."""
+    return struct.unpack_from("I", peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256), 152)[
+        0
+    ]

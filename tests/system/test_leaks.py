@@ -1,4 +1,5 @@
-"""A read, a write or a drain, done again and again, leaves nothing: no object, no memory block, no reference too many or too few."""
+"""A read, a write or a drain, done again and again, leaves nothing: no object, no memory block, no
+reference too many or too few."""
 
 from __future__ import annotations
 
@@ -20,9 +21,13 @@ def loop_kind(request):
     return request.param
 
 
-@pytest.mark.skipif(sys.getallocatedblocks() == 0, reason="Python's allocator, which counts blocks, is off, as under the sanitizers")
+@pytest.mark.skipif(
+    sys.getallocatedblocks() == 0,
+    reason="Python's allocator, which counts blocks, is off, as under the sanitizers",
+)
 def test_a_leak_is_found(run):
-    """The measurement finds one object kept, one reference kept, or one lost, for each repetition, and nothing where nothing is."""
+    """The measurement finds one object kept, one reference kept, or one lost, for each repetition,
+    and nothing where nothing is."""
     kept = []
     value = object()
     held = [value] * (MEASUREMENTS * REPEATS + WARM_UP)
@@ -73,10 +78,13 @@ async def by_hand(awaitable):
         await turns()  # that of the others
 
 
-@pytest.mark.parametrize("how", [directly, by_hand, asyncio.create_task], ids=["await", "by hand", "task"])
+@pytest.mark.parametrize(
+    "how", [directly, by_hand, asyncio.create_task], ids=["await", "by hand", "task"]
+)
 @pytest.mark.parametrize("name", READS)
 def test_done_at_once(run, ours, name, how):
-    """A read of what is there, whole or in part, awaited, driven by hand or made a task, keeps neither bytes nor itself."""
+    """A read of what is there, whole or in part, awaited, driven by hand or made a task, keeps
+    neither bytes nor itself."""
 
     async def main():
         wire = Wire(ours)
@@ -97,7 +105,8 @@ def test_done_at_once(run, ours, name, how):
 @pytest.mark.parametrize("feeding", FEEDS)
 @pytest.mark.parametrize("name", READS)
 def test_waiting(run, ours, name, feeding):
-    """A read that waits for its bytes, in a coroutine or as a task itself, keeps neither bytes nor itself nor the task."""
+    """A read that waits for its bytes, in a coroutine or as a task itself, keeps neither bytes nor
+    itself nor the task."""
 
     async def main():
         wire = Wire(ours)
@@ -212,18 +221,26 @@ ENDS = [
 
 @pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__)
 def test_not_finished(run, ours, end):
-    """A read that is cancelled, times out, is closed, thrown into or dropped is freed, and so is what it was given."""
+    """A read that is cancelled, times out, is closed, thrown into or dropped is freed, and so is
+    what it was given."""
 
     async def main():
         wire = Wire(ours)
         separator = bytes([ord("\n")]) * 2
-        reads = [lambda: wire.reader.readline(), lambda: wire.reader.readuntil(separator), lambda: wire.reader.readexactly(100_000)]
+        reads = [
+            lambda: wire.reader.readline(),
+            lambda: wire.reader.readuntil(separator),
+            lambda: wire.reader.readexactly(100_000),
+        ]
 
         async def step():
             for read in reads:
                 await end(wire, read())
 
-        assert await grown(step, {"the reader": wire.reader, "the separator": separator}, REPEATS // 2) == {}
+        assert (
+            await grown(step, {"the reader": wire.reader, "the separator": separator}, REPEATS // 2)
+            == {}
+        )
         wire.shut()
 
     run(main)
@@ -265,11 +282,15 @@ def lose_and_cancel(wire, task):
     task.cancel()
 
 
-# Apart from one another: a future that was cancelled is not used again, and with it goes what it has gathered.
-@pytest.mark.parametrize("wakes", [(come, end, close, lose), (cancel, lose_and_cancel)], ids=["woken", "cancelled"])
+# Apart from one another: a future that was cancelled is not used again, and with it goes what it
+# has gathered.
+@pytest.mark.parametrize(
+    "wakes", [(come, end, close, lose), (cancel, lose_and_cancel)], ids=["woken", "cancelled"]
+)
 @pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
 def test_every_wait(run, ours, wait, wakes):
-    """A task that waits, whatever for, is freed when it is over, however its wait ends: no future of ours remembers it."""
+    """A task that waits, whatever for, is freed when it is over, however its wait ends: no future
+    of ours remembers it."""
 
     async def step():
         for wake in wakes:
@@ -284,7 +305,11 @@ def test_every_wait(run, ours, wait, wakes):
                 if not task.done():  # that was not what it waits for
                     asyncio.get_running_loop().call_soon(lose, wire, task)
                 await asyncio.wait([task])
-                assert task.cancelled() or task.exception() is None or isinstance(task.exception(), (OSError, EOFError, StopAsyncIteration))
+                assert (
+                    task.cancelled()
+                    or task.exception() is None
+                    or isinstance(task.exception(), (OSError, EOFError, StopAsyncIteration))
+                )
                 wire.shut()
 
     async def main():
@@ -294,7 +319,8 @@ def test_every_wait(run, ours, wait, wakes):
 
 
 def test_futures_of_another_class(run, ours):
-    """A loop may make futures of a class of its own, whose fields nobody knows: they remember no task either."""
+    """A loop may make futures of a class of its own, whose fields nobody knows: they remember no
+    task either."""
 
     class Future(asyncio.Future):
         pass
@@ -320,7 +346,11 @@ def test_futures_of_another_class(run, ours):
 
 
 async def incomplete(ours):
-    for read in (lambda reader: reader.readexactly(7), lambda reader: reader.readuntil(b"!"), lambda reader: reader.readline()):
+    for read in (
+        lambda reader: reader.readexactly(7),
+        lambda reader: reader.readuntil(b"!"),
+        lambda reader: reader.readline(),
+    ):
         reader = ours.StreamReader()
         reader.feed_data(DATA)
         reader.feed_eof()
@@ -351,7 +381,12 @@ async def too_long(ours):
 
 async def mistaken(ours):
     reader = ours.StreamReader()
-    for wrong in (lambda: reader.readexactly(-1), lambda: reader.readuntil(b""), lambda: reader.readuntil(()), lambda: reader.readuntil(1)):
+    for wrong in (
+        lambda: reader.readexactly(-1),
+        lambda: reader.readuntil(b""),
+        lambda: reader.readuntil(()),
+        lambda: reader.readuntil(1),
+    ):
         with contextlib.suppress(ValueError, TypeError):
             await wrong()
 
@@ -402,7 +437,14 @@ async def lost(ours):
     await turns()
     wire.protocol.data_received(DATA)
     wire.protocol.connection_lost(ConnectionResetError("why"))
-    for each in (task, drain, wire.reader.read(7), wire.reader.read(7), wire.writer.drain(), wire.writer.wait_closed()):
+    for each in (
+        task,
+        drain,
+        wire.reader.read(7),
+        wire.reader.read(7),
+        wire.writer.drain(),
+        wire.writer.wait_closed(),
+    ):
         with contextlib.suppress(ConnectionResetError):
             await each
     wire.shut()
@@ -410,11 +452,22 @@ async def lost(ours):
 
 @pytest.mark.parametrize(
     "step",
-    [incomplete, incomplete_while_waiting, too_long, mistaken, two_wait, awaited_twice, failed, the_end_of_a_loop, lost],
+    [
+        incomplete,
+        incomplete_while_waiting,
+        too_long,
+        mistaken,
+        two_wait,
+        awaited_twice,
+        failed,
+        the_end_of_a_loop,
+        lost,
+    ],
     ids=lambda step: step.__name__,
 )
 def test_errors(run, ours, step):
-    """A read that fails leaves nothing behind once its error is forgotten, nor does the reader that it failed on."""
+    """A read that fails leaves nothing behind once its error is forgotten, nor does the reader that
+    it failed on."""
 
     async def main():
         assert await grown(lambda: step(ours), repeats=REPEATS // 2) == {}
@@ -427,7 +480,8 @@ def test_errors(run, ours, step):
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
 def test_writes(run, ours, kind):
-    """What was written is let go, gathered in a step or sent at once, and what write() refuses is not kept."""
+    """What was written is let go, gathered in a step or sent at once, and what write() refuses is
+    not kept."""
 
     class Swallowing(RecordingTransport):
         def write(self, data):
@@ -461,14 +515,22 @@ def test_writes(run, ours, kind):
 
 
 def test_drains_that_wait(run, ours):
-    """A drain that waits and goes on, is cancelled or times out, is freed; so are those that wait beside it."""
+    """A drain that waits and goes on, is cancelled or times out, is freed; so are those that wait
+    beside it."""
 
     async def main():
         wire = Wire(ours)
 
         async def step():
             wire.protocol.pause_writing()
-            tasks = [asyncio.create_task(each) for each in (wire.writer.drain(), directly(wire.writer.drain()), wire.writer.drain())]
+            tasks = [
+                asyncio.create_task(each)
+                for each in (
+                    wire.writer.drain(),
+                    directly(wire.writer.drain()),
+                    wire.writer.drain(),
+                )
+            ]
             await turns()
             tasks[0].cancel()
             with contextlib.suppress(TimeoutError):

@@ -1,4 +1,5 @@
-"""A connection that is made and ends, in whatever way, leaves nothing on either side: no object, no reference, no descriptor."""
+"""A connection that is made and ends, in whatever way, leaves nothing on either side: no object, no
+reference, no descriptor."""
 
 from __future__ import annotations
 
@@ -52,7 +53,8 @@ async def grown_by_connections(step, blocks=1):
 
 @pytest.mark.parametrize("kind", ["tcp", "unix", "tls"])
 def test_connections(run, ours, tls, tmp_path, kind):
-    """A connection that is made, used and closed leaves nothing, on either side, over TCP, a Unix socket or TLS."""
+    """A connection that is made, used and closed leaves nothing, on either side, over TCP, a Unix
+    socket or TLS."""
 
     async def main():
         if kind == "unix":
@@ -62,7 +64,9 @@ def test_connections(run, ours, tls, tmp_path, kind):
             async def step():
                 await talk(*await ours.open_unix_connection(path))
         else:
-            server = await ours.start_server(echo, LOOPBACK, 0, ssl=tls.server if kind == "tls" else None)
+            server = await ours.start_server(
+                echo, LOOPBACK, 0, ssl=tls.server if kind == "tls" else None
+            )
             address = server.sockets[0].getsockname()
             options = {"ssl": tls.client, "server_hostname": HOST} if kind == "tls" else {}
 
@@ -76,7 +80,8 @@ def test_connections(run, ours, tls, tmp_path, kind):
 
 
 def test_servers(run, ours):
-    """A server that is started, used and closed leaves nothing, whichever side closes a connection first."""
+    """A server that is started, used and closed leaves nothing, whichever side closes a connection
+    first."""
 
     async def main():
         async def step():
@@ -88,14 +93,16 @@ def test_servers(run, ours):
                 writer.close()
                 await writer.wait_closed()
 
-        # uvloop remembers addresses, hundreds of them, and here each server has another: a few blocks each.
+        # uvloop remembers addresses, hundreds of them, and here each server has another: a few
+        # blocks each.
         assert await grown_by_connections(step, blocks=20) == {}
 
     run(main)
 
 
 def test_connections_that_fail(run, ours, closed_port):
-    """A connection that is refused, cancelled while it is made, or aborted in use leaves nothing."""
+    """A connection that is refused, cancelled while it is made, or aborted in use leaves
+    nothing."""
 
     async def main():
         async with serving(ours, echo) as address:
@@ -146,7 +153,8 @@ def test_start_tls(run, ours, tls):
 
 @pytest.mark.parametrize("when", ["open_connection", "start_tls"])
 def test_handshakes_that_fail(run, ours, tls, when):
-    """A handshake that fails on a certificate leaves nothing, on either side, and the reader, the writer and their error are freed."""
+    """A handshake that fails on a certificate leaves nothing, on either side, and the reader, the
+    writer and their error are freed."""
     run.expect_errors()
 
     async def upgrading(reader, writer):
@@ -156,7 +164,9 @@ def test_handshakes_that_fail(run, ours, tls, when):
 
     async def main():
         early = when == "open_connection"
-        async with serving(ours, echo if early else upgrading, ssl=tls.server if early else None) as address:
+        async with serving(
+            ours, echo if early else upgrading, ssl=tls.server if early else None
+        ) as address:
 
             async def step():
                 with contextlib.suppress(ssl.SSLError, ConnectionError):

@@ -1,4 +1,5 @@
-"""What a server must stand in production, for a few seconds each. ``python -m tests.system.production`` plays the scenes for longer."""
+"""What a server must stand in production, for a few seconds each. ``python -m
+tests.system.production`` plays the scenes for longer."""
 
 from __future__ import annotations
 
@@ -18,11 +19,14 @@ pytestmark = pytest.mark.timeout(180)
 
 
 def play(*arguments: object) -> str:
-    """Run tests.system.production in a process of its own, on *this* headrace; it has to end well. Return what it prints."""
+    """Run tests.system.production in a process of its own, on *this* headrace; it has to end well.
+    Return what it prints."""
     source = str(Path(headrace.__file__).parent.parent)
     environment = {**os.environ, "PYTHONPATH": source}
     command = [sys.executable, "-m", "tests.system.production", *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=150)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=150
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

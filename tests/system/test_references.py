@@ -1,6 +1,8 @@
-"""What is used again when nobody else holds it: never while somebody does, cold or warm, in whatever way the interpreter holds it.
+"""What is used again when nobody else holds it: never while somebody does, cold or warm, in
+whatever way the interpreter holds it.
 
-From Python 3.14 on the interpreter borrows references that it used to count, so that a count may be lower than it was.
+From Python 3.14 on the interpreter borrows references that it used to count, so that a count may be
+lower than it was.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ ROUNDS = 3000
 
 
 def test_an_exposed_buffer(run, ours):
-    """A buffer that somebody holds, in a variable, as an argument or as a temporary alone, stays the buffer."""
+    """A buffer that somebody holds, in a variable, as an argument or as a temporary alone, stays
+    the buffer."""
 
     async def main():
         reader = ours.StreamReader()
@@ -39,7 +42,9 @@ def test_an_exposed_buffer(run, ours):
             assert await reader.readexactly(4) == b"abcd"
             assert as_an_argument(reader._buffer) == b"1234"
             assert await reader.readexactly(4) == b"1234"
-            reader._buffer.extend(between())  # the buffer is on the interpreter's stack alone while it is fed
+            reader._buffer.extend(
+                between()
+            )  # the buffer is on the interpreter's stack alone while it is fed
             assert await reader.readexactly(3) == b"567"
 
     run(main)
@@ -68,7 +73,8 @@ def test_an_operation(run, ours):
 
 
 def test_a_future(run, ours):
-    """A future that somebody holds is completed when its wait is over, and is not waited for again."""
+    """A future that somebody holds is completed when its wait is over, and is not waited for
+    again."""
 
     async def main():
         wire = Wire(ours)
@@ -95,7 +101,8 @@ def test_a_future(run, ours):
 
 
 def test_what_was_read(run, native):
-    """Bytes that somebody holds, in a variable, as an argument or as a temporary alone, are not received into again."""
+    """Bytes that somebody holds, in a variable, as an argument or as a temporary alone, are not
+    received into again."""
     size = 60_000
 
     async def main():

@@ -1,4 +1,5 @@
-"""Exceptions that a handler raises while it is stepped: the program exits where it should, and what was written before has left."""
+"""Exceptions that a handler raises while it is stepped: the program exits where it should, and what
+was written before has left."""
 
 from __future__ import annotations
 
@@ -42,12 +43,16 @@ with asyncio.Runner(loop_factory=factory) as runner:
 @pytest.mark.parametrize("loop", [kind for kind in LOOP_KINDS if kind in ("asyncio", "uvloop")])
 @pytest.mark.parametrize("exception", ["SystemExit(7)", "KeyboardInterrupt"])
 def test_the_program_exits(loop, exception):
-    """SystemExit and KeyboardInterrupt from a stepped handler end the program; what it wrote, undrained, has arrived."""
+    """SystemExit and KeyboardInterrupt from a stepped handler end the program; what it wrote,
+    undrained, has arrived."""
     end, peer = tcp_pair()
     with peer:
         program = PROGRAM.format(exception=exception, loop=loop)
         child = subprocess.Popen(
-            [sys.executable, "-c", program, str(end.fileno())], pass_fds=[end.fileno()], stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", program, str(end.fileno())],
+            pass_fds=[end.fileno()],
+            stderr=subprocess.PIPE,
+            text=True,
         )
         end.close()
         got = peer.recv(100)
@@ -64,7 +69,8 @@ def test_the_program_exits(loop, exception):
 
 
 def _two_wires(loop, streams, exception, log):
-    """Two readers, both with bytes in the same turn: the first answers and raises *exception*, the second answers twice."""
+    """Two readers, both with bytes in the same turn: the first answers and raises *exception*, the
+    second answers twice."""
 
     async def start():
         first, second = Wire(streams), Wire(streams)
@@ -98,7 +104,8 @@ def _two_wires(loop, streams, exception, log):
 
 @pytest.mark.parametrize("exception", EXITS)
 def test_the_loop_can_run_again(loop_kind, streams, exception):
-    """SystemExit and KeyboardInterrupt leave run_forever(); run again, the loop serves the others, in whole steps."""
+    """SystemExit and KeyboardInterrupt leave run_forever(); run again, the loop serves the others,
+    in whole steps."""
     loop = new_loop(loop_kind)
     log = []
     try:
@@ -121,7 +128,8 @@ def test_the_loop_can_run_again(loop_kind, streams, exception):
 
 @pytest.mark.parametrize("exception", FAILURES)
 def test_other_exceptions_end_the_task_only(loop_kind, streams, exception):
-    """Any other exception, even GeneratorExit, is the task's alone: its writes have left, and the others go on."""
+    """Any other exception, even GeneratorExit, is the task's alone: its writes have left, and the
+    others go on."""
     loop = new_loop(loop_kind)
     log = []
     try:
@@ -160,7 +168,8 @@ def test_the_exit_is_raised_once(loop_kind, ours, exception):
 @pytest.mark.parametrize("exception", EXITS)
 @pytest.mark.parametrize("where", ["write", "exception handler"])
 def test_an_exit_while_a_step_is_sent(loop_kind, ours, exception, where):
-    """Ctrl-C inside a transport's write(), or an exception handler that exits, ends the run; later writes are still sent."""
+    """Ctrl-C inside a transport's write(), or an exception handler that exits, ends the run; later
+    writes are still sent."""
     loop = new_loop(loop_kind)
 
     def handler(loop, context):

@@ -48,7 +48,8 @@ class Sink(RecordingTransport):
 @pytest.mark.defect("gh-75279")
 @pytest.mark.parametrize("size", [1, 10_000])
 def test_a_flooding_writer(run, streams, size):
-    """A task that writes and drains to a peer that takes everything at once lets a 1 ms timer run."""
+    """A task that writes and drains to a peer that takes everything at once lets a 1 ms timer
+    run."""
 
     async def main():
         wire = Wire(streams, Sink())
@@ -68,7 +69,8 @@ def test_a_flooding_writer(run, streams, size):
 
 @pytest.mark.parametrize("flood", ["write", "echo"])
 def test_a_real_flood(run, ours, flood):
-    """Beside a connection that is written to, or echoed, as fast as it goes, a 1 ms timer runs on time."""
+    """Beside a connection that is written to, or echoed, as fast as it goes, a 1 ms timer runs on
+    time."""
 
     async def main():
         async with connected(ours) as (reader, writer, peer):
@@ -116,7 +118,8 @@ def test_a_real_flood(run, ours, flood):
 
 @pytest.mark.parametrize("name", ["readexactly", "readline", "readuntil", "read", "async for"])
 def test_a_reader_of_a_flood(run, ours, name):
-    """A task whose every read finds its bytes there already lets the loop go on: here a callback that feeds it without end."""
+    """A task whose every read finds its bytes there already lets the loop go on: here a callback
+    that feeds it without end."""
     reads = {
         "readexactly": lambda reader: reader.readexactly(2),
         "readline": lambda reader: reader.readline(),
@@ -146,7 +149,8 @@ def test_a_reader_of_a_flood(run, ours, name):
 
 
 def test_a_ping_pong_in_memory(run, ours):
-    """Two tasks that answer each other over transports which deliver at once cannot delay a 1 ms timer."""
+    """Two tasks that answer each other over transports which deliver at once cannot delay a 1 ms
+    timer."""
 
     async def main():
         ends = []
@@ -187,7 +191,8 @@ def test_a_ping_pong_in_memory(run, ours):
 
 
 def test_floods_share_the_loop(run, ours):
-    """Of four connections whose peers send as fast as they can, each is served: none starves behind another."""
+    """Of four connections whose peers send as fast as they can, each is served: none starves behind
+    another."""
     goal = 1 << 18
 
     async def main():
@@ -206,7 +211,10 @@ def test_floods_share_the_loop(run, ours):
                     counts[index] += len(data)
 
             threads = [threading.Thread(target=send, args=(peer,)) for _, _, peer in ends]
-            tasks = [asyncio.create_task(reading(index, reader)) for index, (reader, _, _) in enumerate(ends)]
+            tasks = [
+                asyncio.create_task(reading(index, reader))
+                for index, (reader, _, _) in enumerate(ends)
+            ]
             for thread in threads:
                 thread.start()
             loop = asyncio.get_running_loop()
@@ -227,7 +235,8 @@ def test_floods_share_the_loop(run, ours):
 
 
 def test_every_turn_of_a_budget_ends(run, ours):
-    """Reads that complete at once give the loop a turn after at most a few hundred of them, again and again."""
+    """Reads that complete at once give the loop a turn after at most a few hundred of them, again
+    and again."""
 
     async def main():
         wire = Wire(ours)
@@ -250,7 +259,8 @@ def test_every_turn_of_a_budget_ends(run, ours):
 
 
 def test_a_bounded_stream_still_ends(run, ours):
-    """The turns given to others lose nothing: a quarter of a megabyte echoed line by line comes back whole."""
+    """The turns given to others lose nothing: a quarter of a megabyte echoed line by line comes
+    back whole."""
 
     async def main():
         async with connected(ours) as (reader, writer, peer):

@@ -15,7 +15,15 @@ import pytest
 from conftest import new_loop
 from support.certificates import tls  # noqa: F401 (a fixture)
 from support.connections import until
-from support.wires import RecordingTransport, connected, from_callback, received, stepping, tcp_pair, turns
+from support.wires import (
+    RecordingTransport,
+    connected,
+    from_callback,
+    received,
+    stepping,
+    tcp_pair,
+    turns,
+)
 
 from headrace._streams.reader_protocol import BufferedStreamProtocol
 from headrace._transport.stepper import stepper_of
@@ -23,7 +31,8 @@ from headrace._transport.stepper import stepper_of
 
 @pytest.mark.parametrize("end", ["close", "abort"])
 def test_one_connection_lost_after_a_drain(run, streams, end):
-    """A task that closes or aborts as soon as its drain() returns gets one connection_lost(), and the exception handler none."""
+    """A task that closes or aborts as soon as its drain() returns gets one connection_lost(), and
+    the exception handler none."""
 
     async def main():
         async with connected(streams) as (reader, writer, peer):
@@ -55,7 +64,8 @@ def test_one_connection_lost_after_a_drain(run, streams, end):
 
 @pytest.mark.parametrize("how", ["close", "abort", "eof"])
 def test_the_socket_is_closed_after_wait_closed(run, streams, how):
-    """When wait_closed() returns, the descriptor is closed: a program may count on it, to reopen a port or to drop privileges."""
+    """When wait_closed() returns, the descriptor is closed: a program may count on it, to reopen a
+    port or to drop privileges."""
 
     async def main():
         async with connected(streams) as (reader, writer, peer):
@@ -78,7 +88,7 @@ def test_the_socket_is_closed_after_wait_closed(run, streams, how):
 
 
 def test_tls_close_at_eof_is_clean(run, streams, tls):  # noqa: F811
-    """A TLS client that ends its side and waits for the server's end gets close_notify, not an SSLError."""
+    """A TLS client that ends its side and waits for the server's gets close_notify, no error."""
 
     async def main():
         ended = asyncio.Event()
@@ -113,7 +123,8 @@ def test_tls_close_at_eof_is_clean(run, streams, tls):  # noqa: F811
 
 
 def test_receive_buffer_is_never_resized_while_exported(run, ours):
-    """The loop's view of the receive buffer stays valid through every step: buffer_updated() runs with the view exported."""
+    """The loop's view of the receive buffer stays valid through every step: buffer_updated() runs
+    with the view exported."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -175,13 +186,16 @@ def test_connections_share_the_receive_buffer(run, ours):
         await from_callback(receive)
         for index, reader in enumerate(readers):
             reader.feed_eof()
-            assert await reader.read() == b"".join(letter * (100 + index) for letter in (b"a", b"b", b"c"))
+            assert await reader.read() == b"".join(
+                letter * (100 + index) for letter in (b"a", b"b", b"c")
+            )
 
     run(main)
 
 
 def test_a_dropped_writer_closes(run, streams):
-    """Where the program keeps the reader and drops the writer, the connection closes, with a ResourceWarning."""
+    """Where the program keeps the reader and drops the writer, the connection closes, with a
+    ResourceWarning."""
     if not hasattr(streams.StreamWriter, "__del__"):
         pytest.skip("asyncio's writers have this since Python 3.11.5 or so")
 
@@ -201,7 +215,8 @@ def test_a_dropped_writer_closes(run, streams):
 
 
 def test_a_waiting_reader_does_not_keep_the_connection(run, streams):
-    """A task that waits in a read, and is held by nobody but its own reader, does not outlive the program's last reference."""
+    """A task that waits in a read, and is held by nobody but its own reader, does not outlive the
+    program's last reference."""
     errors = run.expect_errors()
 
     async def main():
@@ -236,9 +251,12 @@ def test_a_waiting_reader_does_not_keep_the_connection(run, streams):
     run(main)
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 def test_a_closed_loop_keeps_nothing(loop_kind, streams, caplog):
-    """A loop that is closed, and dropped, with a live connection and a waiting handler leaves no frame, no stepper and no loop."""
+    """A loop that is closed, and dropped, with a live connection and a waiting handler leaves no
+    frame, no stepper and no loop."""
     if loop_kind == "uvloop":
         pytest.skip("closing a uvloop with a live transport waits for it")
     end, peer = tcp_pair()
@@ -253,7 +271,9 @@ def test_a_closed_loop_keeps_nothing(loop_kind, streams, caplog):
         async def handling():
             reader, writer = await streams.open_connection(sock=end)
             local = Local()
-            seen.extend(weakref.ref(each) for each in (local, reader, writer, stepper_of(loop), loop))
+            seen.extend(
+                weakref.ref(each) for each in (local, reader, writer, stepper_of(loop), loop)
+            )
             while True:
                 writer.write(await reader.readline())
 
@@ -287,7 +307,8 @@ def test_loops_one_after_another(loop_kind, ours):
 
 
 def test_loops_in_two_threads(loop_kind, streams):
-    """Two loops in two threads serve their connections without disturbing each other, each in its own thread."""
+    """Two loops in two threads serve their connections without disturbing each other, each in its
+    own thread."""
     results = {}
 
     async def main():
@@ -326,7 +347,8 @@ def test_loops_in_two_threads(loop_kind, streams):
 
 
 def test_never_awaited_operations_are_freed(run, ours):
-    """A cancelled, a finished and a waiting operation are freed with their reader; nothing is kept by the loop."""
+    """A cancelled, a finished and a waiting operation are freed with their reader; nothing is kept
+    by the loop."""
 
     async def main():
         loop = asyncio.get_running_loop()

@@ -1,4 +1,5 @@
-"""Loops that nobody has told headrace of: each gets the native way that can watch an epoll set, which is found out by trying."""
+"""Loops that nobody has told headrace of: each gets the native way that can watch an epoll set,
+which is found out by trying."""
 
 from __future__ import annotations
 
@@ -19,7 +20,9 @@ from support.connections import LOOPBACK, echo, serving
 import headrace
 from headrace._transport import backend, trial
 
-pytestmark = pytest.mark.skipif(backend.native is None, reason="the pure-Python build has the portable way only")
+pytestmark = pytest.mark.skipif(
+    backend.native is None, reason="the pure-Python build has the portable way only"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +55,8 @@ async def chosen(**given):
 
 
 async def talk(address, **options):
-    """Say something to an echo at *address*, half-close, hear it and the end; return the way that was taken."""
+    """Say something to an echo at *address*, half-close, hear it and the end; return the way that
+    was taken."""
     reader, writer = await headrace.open_connection(*address, **options)
     native = type(writer.transport) is backend.native.SocketTransport
     writer.write(b"line\n" * 50)
@@ -82,14 +86,17 @@ def new_loop_of(name):
 
 
 def test_every_loop_of_the_tests(loop_kind):
-    """asyncio's loop, in debug mode and with eager tasks too, and uvloop are tried and take the native way; nothing is left."""
+    """asyncio's loop, in debug mode and with eager tasks too, and uvloop are tried and take the
+    native way; nothing is left."""
     before = open_descriptors()
     assert run_on(new_loop(loop_kind), talk_to_own_server()) == "native"
     assert open_descriptors() == before
     assert list(trial._found.values()) == [None]
 
 
-@pytest.mark.parametrize("selector", [selectors.SelectSelector, selectors.PollSelector, selectors.EpollSelector])
+@pytest.mark.parametrize(
+    "selector", [selectors.SelectSelector, selectors.PollSelector, selectors.EpollSelector]
+)
 def test_every_selector(selector):
     """asyncio's loop passes over select(), poll() and epoll."""
     assert run_on(asyncio.SelectorEventLoop(selector()), talk_to_own_server()) == "native"
@@ -100,7 +107,10 @@ class EdgeSelector(selectors.EpollSelector):
 
     def register(self, fileobj, events, data=None):
         key = super().register(fileobj, events, data)
-        self._selector.modify(key.fd, select.EPOLLET | (select.EPOLLIN if events & selectors.EVENT_READ else select.EPOLLOUT))
+        self._selector.modify(
+            key.fd,
+            select.EPOLLET | (select.EPOLLIN if events & selectors.EVENT_READ else select.EPOLLOUT),
+        )
         return key
 
 
@@ -148,7 +158,8 @@ UNFIT = [
 
 @pytest.mark.parametrize(("kind", "words"), UNFIT, ids=[kind.__name__ for kind, _ in UNFIT])
 def test_unfit_loops(kind, words):
-    """A loop that cannot watch an epoll set takes the portable way, soon, and the reason says why; it leaves no descriptor."""
+    """A loop that cannot watch an epoll set takes the portable way, soon, and the reason says why;
+    it leaves no descriptor."""
     before = open_descriptors()
 
     async def main():
@@ -166,13 +177,16 @@ def test_unfit_loops(kind, words):
 
 
 def test_what_a_loop_does_not_give_back():
-    """The set of a loop that has kept it is not ready, and its number is nobody else's, until the loop is closed."""
+    """The set of a loop that has kept it is not ready, and its number is nobody else's, until the
+    loop is closed."""
 
     async def main():
         loop = asyncio.get_running_loop()
         assert (await chosen()).way == "portable"
         callbacks = {key.fd: key.data[0]._callback for key in loop._selector.get_map().values()}
-        kept = [fd for fd, callback in callbacks.items() if isinstance(callback.__self__, trial.Trial)]
+        kept = [
+            fd for fd, callback in callbacks.items() if isinstance(callback.__self__, trial.Trial)
+        ]
         assert len(kept) == 1
         assert select.select(kept, [], [], 0) == ([], [], [])
 
@@ -183,7 +197,8 @@ def test_what_a_loop_does_not_give_back():
 
 
 def test_once_for_a_class():
-    """The second loop of a class is not tried, nor is a second connection; a class derived from it is tried for itself."""
+    """The second loop of a class is not tried, nor is a second connection; a class derived from it
+    is tried for itself."""
 
     class Derived(Counting):
         pass
@@ -194,7 +209,8 @@ def test_once_for_a_class():
 
 
 def test_asked_for_is_not_tried(monkeypatch):
-    """Where a way is asked for, or something else stands in the way of the native one, no loop is tried."""
+    """Where a way is asked for, or something else stands in the way of the native one, no loop is
+    tried."""
 
     class Socket(socket.socket):
         def recv(self, *arguments):
@@ -243,7 +259,8 @@ class SeeingFront(Front):
 
 
 def test_loops_in_front_of_others():
-    """What is found holds for the loop that watches, not for a class in front of it; one that makes the connections makes them."""
+    """What is found holds for the loop that watches, not for a class in front of it; one that makes
+    the connections makes them."""
 
     async def main(front, way):
         choice = await backend.choose(front(asyncio.get_running_loop()), 65536)
@@ -256,7 +273,8 @@ def test_loops_in_front_of_others():
 
 
 def test_who_made_the_loop():
-    """A loop's own create_connection() is no obstacle, whatever package it is from; one that was put in later is."""
+    """A loop's own create_connection() is no obstacle, whatever package it is from; one that was
+    put in later is."""
 
     class Made(asyncio.AbstractEventLoop):
         def add_reader(self, fd, callback, *arguments):
@@ -298,7 +316,8 @@ def test_classes_are_not_kept():
 @pytest.mark.parametrize("name", ["asyncio", "uvloop", "rloop"])
 @pytest.mark.filterwarnings(RLOOP_WARNS)
 def test_a_busy_loop(name):
-    """A loop whose program blocks it longer than a tick, and that has always something to do, is heard all the same."""
+    """A loop whose program blocks it longer than a tick, and that has always something to do, is
+    heard all the same."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -318,7 +337,8 @@ def test_a_busy_loop(name):
 
 
 def test_who_is_cancelled():
-    """Whoever waits for a trial can be cancelled; the others hear of it. Where all are, it ends, and the next one tries again."""
+    """Whoever waits for a trial can be cancelled; the others hear of it. Where all are, it ends,
+    and the next one tries again."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -370,7 +390,8 @@ def test_a_loop_that_ends(loop_kind, monkeypatch, end):
 
 @pytest.mark.parametrize("what", ["epoll", "eventfd"])
 def test_no_descriptor_to_spare(monkeypatch, what):
-    """Without a descriptor for the trial this connection takes the portable way, and the next one tries again."""
+    """Without a descriptor for the trial this connection takes the portable way, and the next one
+    tries again."""
 
     def fail(*_):
         raise OSError(errno.EMFILE, "too many")
@@ -512,7 +533,8 @@ SCENES = {
 @pytest.mark.parametrize("scene", SCENES.values(), ids=SCENES)
 @pytest.mark.filterwarnings(RLOOP_WARNS)
 def test_rloop(scene, tls, tmp_path):
-    """rloop takes the native way: more connections at once than a batch serves, TLS, Unix sockets, ends; nothing is left in it."""
+    """rloop takes the native way: more connections at once than a batch serves, TLS, Unix sockets,
+    ends; nothing is left in it."""
 
     async def main():
         await chosen()

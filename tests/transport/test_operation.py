@@ -92,7 +92,8 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_every_read_through_every_way_of_awaiting(run, streams, way):
-    """Each read returns the same bytes however it is awaited, whether they were there before or come while it waits, by either way."""
+    """Each read returns the same bytes however it is awaited, whether they were there before or
+    come while it waits, by either way."""
 
     async def main():
         for feeding in FEEDS:
@@ -136,7 +137,8 @@ def test_drain_through_every_way_of_awaiting(run, streams, way):
 
 @pytest.mark.parametrize("ready", [True, False])
 def test_wait_for_zero_loses_nothing(run, streams, ready):
-    """wait_for(read, 0) times out, or returns what was there; the bytes are either returned or still there."""
+    """wait_for(read, 0) times out, or returns what was there; the bytes are either returned or
+    still there."""
 
     async def main():
         wire = Wire(streams)
@@ -158,7 +160,8 @@ def test_wait_for_zero_loses_nothing(run, streams, ready):
 
 
 def test_run_until_complete(loop_kind, streams):
-    """loop.run_until_complete() takes a read itself, and asyncio.Runner.run() a coroutine around it."""
+    """loop.run_until_complete() takes a read itself, and asyncio.Runner.run() a coroutine around
+    it."""
     from conftest import new_loop
 
     loop = new_loop(loop_kind)
@@ -196,11 +199,16 @@ def test_run_coroutine_threadsafe(run, streams):
 
 
 def test_task_factory_of_pure_python_tasks(run, streams):
-    """Where the loop's task factory makes pure-Python tasks, reads and drains are not stepped but work."""
+    """Where the loop's task factory makes pure-Python tasks, reads and drains are not stepped but
+    work."""
 
     async def main():
         loop = asyncio.get_running_loop()
-        loop.set_task_factory(lambda loop, coroutine, **options: asyncio.tasks._PyTask(coroutine, loop=loop, **options))
+        loop.set_task_factory(
+            lambda loop, coroutine, **options: asyncio.tasks._PyTask(
+                coroutine, loop=loop, **options
+            )
+        )
         wire = Wire(streams)
         task = asyncio.create_task(wire.reader.readline())
         assert type(task) is asyncio.tasks._PyTask
@@ -217,7 +225,11 @@ def test_is_a_coroutine_and_not_a_future(run, streams):
 
     async def main():
         wire = Wire(streams)
-        for operation in [*(read(wire.reader) for read, _ in READS.values()), wire.writer.drain(), wire.protocol._drain_helper()]:
+        for operation in [
+            *(read(wire.reader) for read, _ in READS.values()),
+            wire.writer.drain(),
+            wire.protocol._drain_helper(),
+        ]:
             assert asyncio.iscoroutine(operation)
             assert not asyncio.isfuture(operation)
             assert inspect.isawaitable(operation)

@@ -153,7 +153,8 @@ def test_swallowed_and_read_again(run, streams, feeding):
 
 @pytest.mark.parametrize("feeding", FEEDS)
 def test_cancels_itself(run, streams, feeding):
-    """A task that cancels itself is stopped at its next wait, before or after reading what was there, and loses nothing."""
+    """A task that cancels itself is stopped at its next wait, before or after reading what was
+    there, and loses nothing."""
 
     async def main():
         wire = Wire(streams)
@@ -175,7 +176,14 @@ def test_cancels_itself(run, streams, feeding):
     run(main)
 
 
-@pytest.mark.parametrize("moment", [name for name in MOMENTS if name not in ("_after_the_wake", "_by_another_task_of_the_turn", "_twice")])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        name
+        for name in MOMENTS
+        if name not in ("_after_the_wake", "_by_another_task_of_the_turn", "_twice")
+    ],
+)
 def test_message(run, streams, moment):
     """The message of cancel() arrives in the CancelledError that the reading task sees."""
 
@@ -205,7 +213,8 @@ def test_message(run, streams, moment):
 
 @pytest.mark.parametrize("feeding", FEEDS)
 def test_timeout_leaves_no_cancellation_behind(run, streams, feeding):
-    """asyncio.timeout() around a read takes its cancellation back, and the next read gets every byte."""
+    """asyncio.timeout() around a read takes its cancellation back, and the next read gets every
+    byte."""
 
     async def main():
         wire = Wire(streams)
@@ -225,7 +234,8 @@ def test_timeout_leaves_no_cancellation_behind(run, streams, feeding):
 
 
 def test_uncancel(run, streams):
-    """A task that swallows a cancellation and takes it back with uncancel() reads on under timeout() and TaskGroup."""
+    """A task that swallows a cancellation and takes it back with uncancel() reads on under
+    timeout() and TaskGroup."""
 
     async def main():
         wire = Wire(streams)
@@ -251,7 +261,8 @@ def test_uncancel(run, streams):
 
 
 def test_woken_with_nothing_left_waits_again(run, ours):
-    """A task that was woken, but finds its bytes taken by another, waits on and gets the next; nobody gets b'' before EOF."""
+    """A task that was woken, but finds its bytes taken by another, waits on and gets the next;
+    nobody gets b'' before EOF."""
 
     async def main():
         for read in READS.values():
@@ -299,7 +310,8 @@ def test_cancelled_read_all_keeps_what_has_come(run, ours):
 
 
 def test_cancelled_while_it_lets_others_go_first(run, ours):
-    """A cancellation that comes while a read gives the loop its turn, with its bytes there, takes none of them."""
+    """A cancellation that comes while a read gives the loop its turn, with its bytes there, takes
+    none of them."""
 
     async def main():
         wire = Wire(ours)
@@ -322,7 +334,8 @@ def test_cancelled_while_it_lets_others_go_first(run, ours):
 
 
 def test_cancelled_drain_leaves_the_others(run, streams):
-    """Of three tasks that wait in drain(), cancelling one leaves two, which resume_writing() wakes."""
+    """Of three tasks that wait in drain(), cancelling one leaves two, which resume_writing()
+    wakes."""
 
     async def main():
         wire = Wire(streams)
@@ -368,7 +381,8 @@ def test_cancelled_drain_has_sent(run, ours):
 @pytest.mark.parametrize("feeding", FEEDS)
 @pytest.mark.parametrize("seed", range(4))
 def test_random_cancellations(run, streams, seed, feeding):
-    """Under random feeds and cancellations, at random moments of the turn, the bytes read are the bytes sent, in order."""
+    """Under random feeds and cancellations, at random moments of the turn, the bytes read are the
+    bytes sent, in order."""
 
     async def main():
         chance = random.Random(f"{seed} {feeding}")
@@ -390,7 +404,11 @@ def test_random_cancellations(run, streams, seed, feeding):
 
         for _ in range(60):
             task = asyncio.create_task(reading())
-            actions = [feed_some] * chance.randrange(3) + [task.cancel] + [feed_some] * chance.randrange(3)
+            actions = (
+                [feed_some] * chance.randrange(3)
+                + [task.cancel]
+                + [feed_some] * chance.randrange(3)
+            )
             for action in actions:
                 await turns(chance.randrange(3))
                 if chance.randrange(2):
@@ -435,7 +453,8 @@ def test_anyio_scopes(run, streams, feeding):
 
 
 def test_anyio_shield(run, streams):
-    """A read in a shielded scope goes on after the scope around it was cancelled, and returns its bytes."""
+    """A read in a shielded scope goes on after the scope around it was cancelled, and returns its
+    bytes."""
     anyio = pytest.importorskip("anyio")
 
     async def main():

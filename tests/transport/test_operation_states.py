@@ -1,4 +1,5 @@
-"""A read or a drain is used once, by one awaiter or by hand; however it ends, it has taken nothing that it did not return."""
+"""A read or a drain is used once, by one awaiter or by hand; however it ends, it has taken nothing
+that it did not return."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ async def _directly(awaitable):
 
 
 def test_is_never_a_future(run, ours):
-    """No state of an operation makes it a future; what it yields while it waits is one, of the loop, which the wake completes."""
+    """No state of an operation makes it a future; what it yields while it waits is one, of the
+    loop, which the wake completes."""
 
     async def main():
         wire = Wire(ours)
@@ -43,7 +45,8 @@ def test_is_never_a_future(run, ours):
 
 
 def test_awaited_twice(run, streams):
-    """A second await raises RuntimeError and takes no byte, whether the first returned or raised."""
+    """A second await raises RuntimeError and takes no byte, whether the first returned or
+    raised."""
 
     async def main():
         wire = Wire(streams)
@@ -68,7 +71,8 @@ def test_awaited_twice(run, streams):
 
 
 def test_a_finished_operation_that_is_held_stays_finished(run, ours):
-    """However many operations follow, one that somebody still refers to is never made a new one, finished, closed or failed."""
+    """However many operations follow, one that somebody still refers to is never made a new one,
+    finished, closed or failed."""
 
     async def main():
         wire = Wire(ours)
@@ -129,7 +133,8 @@ def test_one_task_each_for_one_operation(run, ours):
 @pytest.mark.parametrize("name", [name for name in READS if name != "read_all"])
 @pytest.mark.parametrize("feeding", FEEDS)
 def test_driven_by_hand(run, streams, name, feeding):
-    """A read driven with send(None), with no task to wake, is resumed by the next send(None) after its bytes came."""
+    """A read driven with send(None), with no task to wake, is resumed by the next send(None) after
+    its bytes came."""
 
     async def main():
         wire = Wire(streams)
@@ -163,7 +168,8 @@ def test_sent_to_too_early(run, ours):
 
 
 def test_awaited_on_another_loop(loop_kind, streams):
-    """Awaiting on another loop than the reader's raises RuntimeError, and the reader still serves its own."""
+    """Awaiting on another loop than the reader's raises RuntimeError, and the reader still serves
+    its own."""
     loop, other = new_loop(loop_kind), new_loop(loop_kind)
     try:
         reader = streams.StreamReader(loop=loop)
@@ -201,7 +207,8 @@ def test_closed_while_waiting(run, streams):
 
 @pytest.mark.parametrize("how", ["class", "instance", "done"])
 def test_thrown_into(run, streams, how):
-    """throw() raises what it is given out of the operation, which then has taken nothing and is over."""
+    """throw() raises what it is given out of the operation, which then has taken nothing and is
+    over."""
 
     async def main():
         wire = Wire(streams)
@@ -242,7 +249,10 @@ def test_never_awaited(run, streams):
 
     async def main():
         wire = Wire(streams)
-        for method, name in ((wire.reader.readline, "StreamReader.readline"), (wire.writer.drain, "StreamWriter.drain")):
+        for method, name in (
+            (wire.reader.readline, "StreamReader.readline"),
+            (wire.writer.drain, "StreamWriter.drain"),
+        ):
             with pytest.warns(RuntimeWarning, match=f"'{name}' was never awaited"):
                 method()
                 gc.collect()
@@ -258,7 +268,8 @@ def test_never_awaited(run, streams):
 
 
 def test_touches_nothing_until_awaited(run, streams):
-    """Making a read takes no byte and claims no place; two may be made and awaited in either order."""
+    """Making a read takes no byte and claims no place; two may be made and awaited in either
+    order."""
 
     async def main():
         wire = Wire(streams)
@@ -273,7 +284,8 @@ def test_touches_nothing_until_awaited(run, streams):
 
 @pytest.mark.parametrize("feeding", FEEDS)
 def test_watched_by_others(run, ours, feeding):
-    """Whoever else adds a callback to what a waiting read yields is called when the bytes come, as the task is, and nobody twice."""
+    """Whoever else adds a callback to what a waiting read yields is called when the bytes come, as
+    the task is, and nobody twice."""
 
     async def main():
         wire = Wire(ours)
@@ -320,11 +332,16 @@ def test_watched_by_others(run, ours, feeding):
 
 
 def test_questions_after_the_end(run, ours):
-    """A finished, closed or failed operation answers every question of a coroutine, and can be closed again."""
+    """A finished, closed or failed operation answers every question of a coroutine, and can be
+    closed again."""
 
     async def main():
         wire = Wire(ours)
-        finished, closed, failed = wire.reader.read(0), wire.reader.read(1), wire.reader.readexactly(-1)
+        finished, closed, failed = (
+            wire.reader.read(0),
+            wire.reader.read(1),
+            wire.reader.readexactly(-1),
+        )
         await finished
         closed.close()
         with pytest.raises(ValueError, match="less than zero"):

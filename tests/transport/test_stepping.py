@@ -1,4 +1,5 @@
-"""Waiting tasks are resumed in the loop's next turn, in order, by one handle for all; a wake is never lost, nor in the wrong place."""
+"""Waiting tasks are resumed in the loop's next turn, in order, by one handle for all; a wake is
+never lost, nor in the wrong place."""
 
 from __future__ import annotations
 
@@ -15,13 +16,15 @@ import headrace
 
 
 def steps(run) -> bool:
-    """Return whether tasks are stepped on this kind of loop: not in debug mode, whose log would blame headrace's callback."""
+    """Return whether tasks are stepped on this kind of loop: not in debug mode, whose log would
+    blame headrace's callback."""
     return run.kind != "debug"
 
 
 @pytest.mark.parametrize("feeding", FEEDS)
 def test_a_task_is_resumed_in_its_turn(run, streams, feeding):
-    """What was ready before the bytes came runs first, then the task that waited for them, then what became ready later."""
+    """What was ready before the bytes came runs first, then the task that waited for them, then
+    what became ready later."""
 
     async def main():
         wire = Wire(streams)
@@ -52,7 +55,8 @@ def test_a_task_is_resumed_in_its_turn(run, streams, feeding):
 
 @pytest.mark.parametrize("feeding", FEEDS)
 def test_one_handle_resumes_all(run, ours, feeding, monkeypatch):
-    """However many tasks can go on, the loop is asked for one handle, which resumes them in the order in which their bytes came."""
+    """However many tasks can go on, the loop is asked for one handle, which resumes them in the
+    order in which their bytes came."""
     if run.kind == "uvloop":
         pytest.skip("its call_soon() cannot be replaced")
 
@@ -72,7 +76,11 @@ def test_one_handle_resumes_all(run, ours, feeding, monkeypatch):
         def deliver():
             call_soon = loop.call_soon
             with monkeypatch.context() as patch:
-                patch.setattr(loop, "call_soon", lambda *a, **k: (calls.append(a), handles.append(call_soon(*a, **k)))[1])
+                patch.setattr(
+                    loop,
+                    "call_soon",
+                    lambda *a, **k: (calls.append(a), handles.append(call_soon(*a, **k)))[1],
+                )
                 for index in (3, 1, 4, 0, 2):
                     wires[index].feed(feeding)(b"x")
 
@@ -87,7 +95,8 @@ def test_one_handle_resumes_all(run, ours, feeding, monkeypatch):
 
 
 def test_a_cancellation_is_not_overtaken(run, streams):
-    """A task that cancels another because of what it read does so no earlier than in asyncio: wait_for() of 3.11 swallows an early one."""
+    """A task that cancels another because of what it read does so no earlier than in asyncio:
+    wait_for() of 3.11 swallows an early one."""
 
     async def echo(reader, writer):
         while data := await reader.read(100):
@@ -123,7 +132,8 @@ def test_a_cancellation_is_not_overtaken(run, streams):
 
 
 def test_a_new_task_is_not_overtaken(run, streams):
-    """What a task makes ready has its turn before the answer to what it sends next, however quick that is: programs count on it."""
+    """What a task makes ready has its turn before the answer to what it sends next, however quick
+    that is: programs count on it."""
 
     async def echo(reader, writer):
         while line := await reader.readline():
@@ -155,7 +165,8 @@ def test_a_new_task_is_not_overtaken(run, streams):
 
 
 def test_real_connections_are_stepped(run, ours):
-    """On a connection of open_connection(), over the loop's own transport, a waiting task is stepped."""
+    """On a connection of open_connection(), over the loop's own transport, a waiting task is
+    stepped."""
 
     async def main():
         async with connected(ours) as (reader, writer, peer):
@@ -179,7 +190,8 @@ def test_real_connections_are_stepped(run, ours):
 
 
 def test_fed_by_a_task(run, streams):
-    """Bytes that a task delivers, by whichever method, wake the reader after the task's step and not inside it."""
+    """Bytes that a task delivers, by whichever method, wake the reader after the task's step and
+    not inside it."""
 
     async def main():
         wire = Wire(streams)
@@ -208,7 +220,8 @@ def test_fed_by_a_task(run, streams):
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks are new in Python 3.12")
 def test_fed_by_an_eager_start(run, streams):
-    """Bytes delivered in the eager first step of a task, started by a plain callback, wake the reader after it."""
+    """Bytes delivered in the eager first step of a task, started by a plain callback, wake the
+    reader after it."""
 
     async def main():
         wire = Wire(streams)
@@ -223,7 +236,9 @@ def test_fed_by_an_eager_start(run, streams):
 
         task = asyncio.create_task(reading())
         await turns(2)
-        await from_callback(lambda: asyncio.Task(feeding(), loop=asyncio.get_running_loop(), eager_start=True))
+        await from_callback(
+            lambda: asyncio.Task(feeding(), loop=asyncio.get_running_loop(), eager_start=True)
+        )
         await task
         assert order == ["fed", b"a"]
         wire.shut()
@@ -233,7 +248,8 @@ def test_fed_by_an_eager_start(run, streams):
 
 @pytest.mark.parametrize("method", ["data_received", "feed_data"])
 def test_fed_by_another_thread(run, streams, method):
-    """Bytes from another thread, handed over by call_soon_threadsafe(), are read in the loop's thread."""
+    """Bytes from another thread, handed over by call_soon_threadsafe(), are read in the loop's
+    thread."""
 
     async def main():
         wire = Wire(streams)
@@ -264,7 +280,8 @@ def test_fed_by_another_thread(run, streams, method):
 
 
 def test_fed_in_the_wrong_thread(run, streams):
-    """data_received() called from another thread, against the rules, does not run the waiting task there."""
+    """data_received() called from another thread, against the rules, does not run the waiting task
+    there."""
     if run.kind == "debug":
         pytest.skip("a debug loop refuses call_soon() from another thread")
 
@@ -287,7 +304,8 @@ def test_fed_in_the_wrong_thread(run, streams):
 
 
 def test_fed_while_the_loop_stands_still(loop_kind, streams):
-    """Bytes delivered to a stopped loop, or while another loop runs, are read when the loop runs again and not before."""
+    """Bytes delivered to a stopped loop, or while another loop runs, are read when the loop runs
+    again and not before."""
     loop, other = new_loop(loop_kind), new_loop(loop_kind)
 
     async def make():
@@ -322,7 +340,8 @@ def test_fed_while_the_loop_stands_still(loop_kind, streams):
 
 
 def test_fed_inside_the_tasks_own_context(run, streams):
-    """Bytes delivered by a callback that runs in the very Context of the waiting task wake it, later."""
+    """Bytes delivered by a callback that runs in the very Context of the waiting task wake it,
+    later."""
 
     async def main():
         wire = Wire(streams)
@@ -338,7 +357,8 @@ def test_fed_inside_the_tasks_own_context(run, streams):
 
 
 def test_no_step_inside_a_step(run, ours):
-    """What a stepped task delivers to another reader is read after its step, in the order of delivery."""
+    """What a stepped task delivers to another reader is read after its step, in the order of
+    delivery."""
 
     async def main():
         first, second, third = Wire(ours), Wire(ours), Wire(ours)
@@ -355,7 +375,10 @@ def test_no_step_inside_a_step(run, ours):
         async def reading(name, wire):
             order.append((name, await wire.reader.read(100)))
 
-        tasks = [asyncio.create_task(each) for each in (relaying(), reading("second", second), reading("third", third))]
+        tasks = [
+            asyncio.create_task(each)
+            for each in (relaying(), reading("second", second), reading("third", third))
+        ]
         await turns(2)
         await from_callback(first.protocol.data_received, b"a")
         await asyncio.gather(*tasks)
@@ -367,7 +390,8 @@ def test_no_step_inside_a_step(run, ours):
 
 
 def test_no_step_for_the_end(run, streams):
-    """eof_received(), connection_lost() and resume_writing() resume nobody: the loop's transport is in the middle of its own work."""
+    """eof_received(), connection_lost() and resume_writing() resume nobody: the loop's transport is
+    in the middle of its own work."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -398,7 +422,8 @@ def test_no_step_for_the_end(run, streams):
 
 
 def test_every_task_of_a_burst_is_served(run, streams):
-    """Of 50 readers whose bytes arrive in one turn each gets its own, though one fails and one is cancelled meanwhile."""
+    """Of 50 readers whose bytes arrive in one turn each gets its own, though one fails and one is
+    cancelled meanwhile."""
     run.expect_errors()
 
     async def main():
@@ -432,7 +457,8 @@ def test_every_task_of_a_burst_is_served(run, streams):
 
 @pytest.mark.parametrize("drain", [True, False])
 def test_ping_pong_does_not_nest(run, ours, drain):
-    """Two tasks that answer each other over transports which deliver at once go 5000 rounds without a RecursionError."""
+    """Two tasks that answer each other over transports which deliver at once go 5000 rounds without
+    a RecursionError."""
 
     async def main():
         ends = []
@@ -464,7 +490,8 @@ def test_ping_pong_does_not_nest(run, ours, drain):
 
 
 def test_a_chain_of_relays_does_not_nest(run, ours):
-    """A line that 2000 tasks pass on, each to the next over a transport that delivers at once, arrives without a RecursionError."""
+    """A line that 2000 tasks pass on, each to the next over a transport that delivers at once,
+    arrives without a RecursionError."""
 
     async def main():
         wires = []

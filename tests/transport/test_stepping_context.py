@@ -1,4 +1,5 @@
-"""What a stepped task sees around it is what it sees in asyncio: its context, its name in logs; and event loops that are not asyncio's."""
+"""What a stepped task sees around it is what it sees in asyncio: its context, its name in logs; and
+event loops that are not asyncio's."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from support.wires import Wire, connected, from_callback, turns
 
 
 def test_context_variables(run, streams):
-    """Each handler, and each callback that it schedules, sees its own context variables after every read; the loop's callbacks none."""
+    """Each handler, and each callback that it schedules, sees its own context variables after every
+    read; the loop's callbacks none."""
     variable = contextvars.ContextVar("variable", default="nobody's")
 
     async def main():
@@ -26,7 +28,9 @@ def test_context_variables(run, streams):
             variable.set(index)
             while await wire.reader.readline():
                 seen.append((index, variable.get()))
-                asyncio.get_running_loop().call_soon(lambda: scheduled.append((index, variable.get())))
+                asyncio.get_running_loop().call_soon(
+                    lambda: scheduled.append((index, variable.get()))
+                )
 
         tasks = [asyncio.create_task(reading(index, wire)) for index, wire in enumerate(wires)]
         await turns(2)
@@ -84,7 +88,8 @@ def test_context_of_a_servers_callback(run, streams):
 
 @pytest.mark.parametrize("kind", ["debug"])
 def test_debug_log_names_the_slow_task(kind, streams, caplog):
-    """In debug mode asyncio's log blames the task that was slow, by name, and not a callback of the connection."""
+    """In debug mode asyncio's log blames the task that was slow, by name, and not a callback of the
+    connection."""
 
     async def main():
         asyncio.get_running_loop().slow_callback_duration = 0.01
@@ -101,13 +106,16 @@ def test_debug_log_names_the_slow_task(kind, streams, caplog):
 
     with asyncio.Runner(loop_factory=lambda: new_loop(kind)) as runner:
         runner.run(main())
-    messages = [record.getMessage() for record in caplog.records if "Executing" in record.getMessage()]
+    messages = [
+        record.getMessage() for record in caplog.records if "Executing" in record.getMessage()
+    ]
     # On a busy machine others may be slow too; in this task's place there may be nobody else.
     assert len([message for message in messages if "the-slow-one" in message]) == 1, messages
 
 
 def test_current_task_is_the_stepped_one(run, streams):
-    """After a read, current_task() is the reading task, and afterwards in the delivering callback there is none."""
+    """After a read, current_task() is the reading task, and afterwards in the delivering callback
+    there is none."""
 
     async def main():
         wire = Wire(streams)
@@ -136,7 +144,8 @@ def test_current_task_is_the_stepped_one(run, streams):
 
 
 def test_nest_asyncio(loop_kind):
-    """Under nest_asyncio, a run nested in a handler that a connection woke reads from another connection and ends."""
+    """Under nest_asyncio, a run nested in a handler that a connection woke reads from another
+    connection and ends."""
     pytest.importorskip("nest_asyncio")
     if loop_kind in ("uvloop", "eager"):
         pytest.skip("nest_asyncio does not take uvloop or a task factory")
@@ -157,7 +166,8 @@ async def main():
 
     async def outer():
         line = await streams[0][0].readline()
-        return line + asyncio.get_event_loop().run_until_complete(inner()) + await streams[0][0].readline()
+        line += asyncio.get_event_loop().run_until_complete(inner())
+        return line + await streams[0][0].readline()
 
     task = asyncio.ensure_future(outer())
     await asyncio.sleep(0.01)
@@ -171,7 +181,9 @@ async def main():
 
 asyncio.run(main(), debug=sys.argv[1] == "debug")
 """
-    done = subprocess.run([sys.executable, "-c", program, loop_kind], capture_output=True, text=True, timeout=20)
+    done = subprocess.run(
+        [sys.executable, "-c", program, loop_kind], capture_output=True, text=True, timeout=20
+    )
     assert done.stdout.strip() == "['outer', 'inner', 'again']", done.stderr
 
 

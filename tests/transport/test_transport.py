@@ -1,4 +1,5 @@
-"""The transport behind ``writer.transport``: what it knows, its water marks, and how it ends. `test_transport_*.py` have the rest.
+"""The transport behind ``writer.transport``: what it knows, its water marks, and how it ends.
+`test_transport_*.py` have the rest.
 
 Each test runs on the transports of asyncio's loop and of uvloop, and on ours.
 """
@@ -26,12 +27,18 @@ loop_kind, ours, streams = FIXTURES
 
 
 def test_is_an_asyncio_transport(run, streams):
-    """It is an instance of all of asyncio's transport classes, and none of its methods is the abstract one."""
+    """It is an instance of all of asyncio's transport classes, and none of its methods is the
+    abstract one."""
 
     async def main():
         async with taken(streams) as (transport, protocol, _):
             if not is_libuv(transport):
-                for kind in asyncio.BaseTransport, asyncio.ReadTransport, asyncio.WriteTransport, asyncio.Transport:
+                for kind in (
+                    asyncio.BaseTransport,
+                    asyncio.ReadTransport,
+                    asyncio.WriteTransport,
+                    asyncio.Transport,
+                ):
                     assert isinstance(transport, kind)
                 assert issubclass(transport.__class__, asyncio.Transport)
             assert transport.get_protocol() is protocol
@@ -74,25 +81,33 @@ KINDS = ["ipv4", "ipv6", "unix", "abstract", "pair"]
 @pytest.mark.parametrize("side", [0, 1])
 @pytest.mark.parametrize("kind", KINDS)
 def test_names_of_a_socket(run, streams, kind, side, tmp_path):
-    """sockname and peername are what the socket module says, before the end and after it; a socket without a name has ''."""
+    """sockname and peername are what the socket module says, before the end and after it; a socket
+    without a name has ''."""
 
     async def main():
         ends = both_ends(kind, tmp_path)
         ours, peer = ends[side], ends[1 - side]
         names = ours.getsockname(), ours.getpeername()
         async with taken(streams, ends=(ours, peer)) as (transport, protocol, _):
-            assert (transport.get_extra_info("sockname"), transport.get_extra_info("peername")) == names
+            assert (
+                transport.get_extra_info("sockname"),
+                transport.get_extra_info("peername"),
+            ) == names
             transport.close()
             await protocol.lost
             await turns(2)
-            assert (transport.get_extra_info("sockname"), transport.get_extra_info("peername")) == names
+            assert (
+                transport.get_extra_info("sockname"),
+                transport.get_extra_info("peername"),
+            ) == names
 
     run(main)
 
 
 @contextlib.asynccontextmanager
 async def accepted(streams, kind, tmp_path, named=True):
-    """(writer, peer) of a connection of *kind* that a server has accepted from *peer*, a socket, with a name of its own if *named*."""
+    """(writer, peer) of a connection of *kind* that a server has accepted from *peer*, a socket,
+    with a name of its own if *named*."""
     arrived = asyncio.get_running_loop().create_future()
     path = longest(tmp_path) if kind == "unix" else ABSTRACT
     if kind in HOSTS:
@@ -102,7 +117,9 @@ async def accepted(streams, kind, tmp_path, named=True):
     with contextlib.ExitStack() as stack:
         stack.callback(server.close)
         if kind in HOSTS:
-            peer = stack.enter_context(socket.create_connection(server.sockets[0].getsockname()[:2]))
+            peer = stack.enter_context(
+                socket.create_connection(server.sockets[0].getsockname()[:2])
+            )
         else:
             peer = stack.enter_context(socket.socket(socket.AF_UNIX))
             if named:
@@ -119,7 +136,8 @@ async def accepted(streams, kind, tmp_path, named=True):
 @pytest.mark.parametrize("asked", ["open", "closed"])
 @pytest.mark.parametrize("kind", ["ipv4", "ipv6", "unix", "abstract"])
 def test_names_of_an_accepted_connection(run, streams, kind, asked, tmp_path):
-    """A server's connection knows both names too, also where they are asked for only when it is closed."""
+    """A server's connection knows both names too, also where they are asked for only when it is
+    closed."""
 
     async def main():
         async with accepted(streams, kind, tmp_path) as (writer, peer):
@@ -147,12 +165,22 @@ def test_an_accepted_connection_from_nowhere(run, streams, tmp_path):
 
 
 def test_unknown_information(run, streams):
-    """What a transport does not know is the default, None if none is given; over plain TCP that is everything about TLS."""
+    """What a transport does not know is the default, None if none is given; over plain TCP that is
+    everything about TLS."""
 
     async def main():
         default = object()
         async with taken(streams) as (transport, *_):
-            for name in "nothing", "sslcontext", "ssl_object", "peercert", "cipher", "compression", "pipe", "":
+            for name in (
+                "nothing",
+                "sslcontext",
+                "ssl_object",
+                "peercert",
+                "cipher",
+                "compression",
+                "pipe",
+                "",
+            ):
                 assert transport.get_extra_info(name) is None
                 assert transport.get_extra_info(name, default) is default
 
@@ -161,7 +189,8 @@ def test_unknown_information(run, streams):
 
 @pytest.mark.parametrize("made", ["connected", "accepted"])
 def test_the_socket_for_looking_at(run, streams, made, tmp_path):
-    """'socket' is an asyncio.trsock.TransportSocket, the same each time, that works and ends with the connection: fileno() is -1 then."""
+    """'socket' is an asyncio.trsock.TransportSocket, the same each time, that works and ends with
+    the connection: fileno() is -1 then."""
 
     async def main():
         async with contextlib.AsyncExitStack() as stack:
@@ -191,10 +220,13 @@ def test_the_socket_for_looking_at(run, streams, made, tmp_path):
 
 @pytest.mark.parametrize("made", ["connected", "accepted"])
 def test_the_socket_asked_for_after_the_end(run, ours, made, tmp_path):
-    """Asked for only when the connection is over, 'socket' is one whose fileno() is -1, and no descriptor is made for it."""
+    """Asked for only when the connection is over, 'socket' is one whose fileno() is -1, and no
+    descriptor is made for it."""
 
     async def main():
-        async with client(ours) if made == "connected" else accepted(ours, "ipv4", tmp_path) as ends:
+        async with (
+            client(ours) if made == "connected" else accepted(ours, "ipv4", tmp_path) as ends
+        ):
             writer = ends[1] if made == "connected" else ends[0]
             transport = writer.transport
             await finish(writer)
@@ -223,7 +255,8 @@ def test_a_copy_of_the_socket(run, streams):
 
 
 def test_limits(run, streams):
-    """The water marks are asyncio's: 64 KiB and a quarter by default; one follows from the other where only one is given."""
+    """The water marks are asyncio's: 64 KiB and a quarter by default; one follows from the other
+    where only one is given."""
 
     async def main():
         async with taken(streams) as (transport, *_):
@@ -253,7 +286,8 @@ def test_limits(run, streams):
 
 
 def test_no_limit(run, streams):
-    """A limit that no queue ever reaches may be any number, as large as whoever wants no back-pressure makes it."""
+    """A limit that no queue ever reaches may be any number, as large as whoever wants no
+    back-pressure makes it."""
 
     async def main():
         async with taken(streams) as (transport, protocol, peer):
@@ -276,7 +310,8 @@ async def stuffed_more(transport):
 
 
 def test_paused_and_resumed_at_the_marks(run, streams):
-    """The protocol is paused once when more than the high mark is unsent, not at it, and resumed once at the low mark or below."""
+    """The protocol is paused once when more than the high mark is unsent, not at it, and resumed
+    once at the low mark or below."""
 
     class Marks(Recorder):
         def pause_writing(self):
@@ -322,7 +357,8 @@ def test_paused_and_resumed_at_the_marks(run, streams):
 
 
 def test_limits_that_are_exceeded_already(run, streams):
-    """Setting a high mark below what is unsent pauses the protocol at once; raising it resumes nothing before data leaves."""
+    """Setting a high mark below what is unsent pauses the protocol at once; raising it resumes
+    nothing before data leaves."""
 
     async def main():
         async with taken(streams) as (transport, protocol, peer):
@@ -343,7 +379,8 @@ def test_limits_that_are_exceeded_already(run, streams):
 
 
 def test_a_high_mark_of_zero(run, streams):
-    """With a high mark of 0 any unsent byte pauses the protocol, and only an empty queue resumes it."""
+    """With a high mark of 0 any unsent byte pauses the protocol, and only an empty queue resumes
+    it."""
 
     async def main():
         async with taken(streams) as (transport, protocol, peer):
@@ -359,7 +396,8 @@ def test_a_high_mark_of_zero(run, streams):
 
 
 def test_the_count_of_what_is_unsent(run, streams):
-    """get_write_buffer_size() is exactly what was written and neither arrived nor is in the kernel; it goes down to 0."""
+    """get_write_buffer_size() is exactly what was written and neither arrived nor is in the kernel;
+    it goes down to 0."""
 
     async def main():
         async with taken(streams) as (transport, _, peer):
@@ -383,7 +421,8 @@ def test_the_count_of_what_is_unsent(run, streams):
 
 
 def test_repr(run, ours):
-    """repr() says what state a transport is in: reading, paused, how much is unsent, closing, closed."""
+    """repr() says what state a transport is in: reading, paused, how much is unsent, closing,
+    closed."""
 
     async def main():
         async with taken(ours) as (transport, protocol, peer):
@@ -393,7 +432,10 @@ def test_repr(run, ours):
             assert repr(transport) == f"<SocketTransport fd={number} paused unsent=0>"
             transport.resume_reading()
             await stuffed(transport)
-            assert repr(transport) == f"<SocketTransport fd={number} reading unsent={transport.get_write_buffer_size()}>"
+            assert (
+                repr(transport) == f"<SocketTransport fd={number} reading "
+                f"unsent={transport.get_write_buffer_size()}>"
+            )
             transport.close()
             assert repr(transport).startswith(f"<SocketTransport closing fd={number} ")
             transport.abort()
@@ -406,7 +448,8 @@ def test_repr(run, ours):
 
 
 def test_cannot_be_made_by_hand(run, ours):
-    """Calling a transport's type is a TypeError: transports are made by connecting and accepting."""
+    """Calling a transport's type is a TypeError: transports are made by connecting and
+    accepting."""
 
     async def main():
         async with taken(ours) as (transport, *_):
@@ -419,7 +462,8 @@ def test_cannot_be_made_by_hand(run, ours):
 
 
 def test_dropped_with_its_loop(run, streams):
-    """A transport that nobody closed warns when its loop is closed and both are dropped, and its socket is closed."""
+    """A transport that nobody closed warns when its loop is closed and both are dropped, and its
+    socket is closed."""
     sockets = list(tcp_pair())
     peer = sockets.pop()
 

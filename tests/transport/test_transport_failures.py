@@ -1,4 +1,5 @@
-"""The transport behind ``writer.transport`` where a protocol's callbacks raise, and where the loop itself uses it: TLS and files.
+"""The transport behind ``writer.transport`` where a protocol's callbacks raise, and where the loop
+itself uses it: TLS and files.
 
 Each test runs on the transports of asyncio's loop and of uvloop, and on ours.
 """
@@ -29,7 +30,8 @@ class Failure(Exception):
 
 
 def failing(kind, name, error, once=False):
-    """Return a protocol of *kind* whose callback *name* raises *error*, each time or only *once*."""
+    """Return a protocol of *kind* whose callback *name* raises *error*, each time or only
+    *once*."""
 
     def fail(self, *arguments):
         if once and name in self.calls:
@@ -53,7 +55,8 @@ CALLS = [
 
 @pytest.mark.parametrize(("kind", "name"), CALLS)
 def test_a_callback_that_raises(run, streams, kind, name):
-    """What a callback of arriving data raises is reported, with transport and protocol, and ends the connection with that error."""
+    """What a callback of arriving data raises is reported, with transport and protocol, and ends
+    the connection with that error."""
     errors = run.expect_errors()
 
     async def main():
@@ -75,7 +78,8 @@ def test_a_callback_that_raises(run, streams, kind, name):
 
 @pytest.mark.parametrize(("kind", "name"), CALLS)
 def test_a_callback_that_raises_an_oserror(run, streams, kind, name):
-    """An OSError of a callback ends the connection too, and is not reported, except by a loop in debug mode, to its log."""
+    """An OSError of a callback ends the connection too, and is not reported, except by a loop in
+    debug mode, to its log."""
     run.expect_errors()
 
     async def main():
@@ -118,7 +122,11 @@ def test_connection_lost_that_raises(run, streams):
 
     async def main():
         error = Failure("connection_lost")
-        async with taken(streams, failing(Recorder, "connection_lost", error)()) as (transport, protocol, peer):
+        async with taken(streams, failing(Recorder, "connection_lost", error)()) as (
+            transport,
+            protocol,
+            peer,
+        ):
             transport.close()
             assert await receive(peer) == b""
             await until(lambda: errors)
@@ -128,9 +136,14 @@ def test_connection_lost_that_raises(run, streams):
     run(main)
 
 
-@pytest.mark.parametrize("wrong", [bytearray(), b"read only", None, memoryview(bytearray(8))[::2]], ids=["empty", "bytes", "None", "gaps"])
+@pytest.mark.parametrize(
+    "wrong",
+    [bytearray(), b"read only", None, memoryview(bytearray(8))[::2]],
+    ids=["empty", "bytes", "None", "gaps"],
+)
 def test_a_buffer_that_is_none(run, streams, wrong):
-    """An empty buffer, one that cannot be written to, and what is no buffer end the connection, and are reported."""
+    """An empty buffer, one that cannot be written to, and what is no buffer end the connection, and
+    are reported."""
     errors = run.expect_errors()
 
     class Wrong(Buffered):
@@ -141,7 +154,11 @@ def test_a_buffer_that_is_none(run, streams, wrong):
         async with taken(streams, Wrong()) as (transport, protocol, peer):
             peer.send(b"data")
             error = await protocol.lost
-            expected = RuntimeError if wrong == bytearray() or is_libuv(transport) else (TypeError, BufferError, ValueError)
+            expected = (
+                RuntimeError
+                if wrong == bytearray() or is_libuv(transport)
+                else (TypeError, BufferError, ValueError)
+            )
             assert isinstance(error, expected)
             assert protocol.data == b""
             await ended(peer)
@@ -153,15 +170,20 @@ def test_a_buffer_that_is_none(run, streams, wrong):
 @pytest.mark.parametrize("exception", [SystemExit, KeyboardInterrupt])
 @pytest.mark.parametrize(("kind", "name"), CALLS)
 def test_an_exit_from_a_callback(loop_kind, streams, kind, name, exception):
-    """SystemExit and KeyboardInterrupt leave the run, once; nothing is reported; run again, the loop brings the connection to its end."""
+    """SystemExit and KeyboardInterrupt leave the run, once; nothing is reported; run again, the
+    loop brings the connection to its end."""
     if loop_kind == "uvloop" and streams.name == "stock":
         pytest.skip("uvloop takes an exit for an error of the protocol")
     ends = socket.socketpair()
 
     async def start():
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: pytest.fail(str(context)))
+        asyncio.get_running_loop().set_exception_handler(
+            lambda _, context: pytest.fail(str(context))
+        )
         _, writer = await streams.open_connection(sock=ends[0])
-        writer.transport.set_protocol(protocol := failing(kind, name, exception("out"), once=True)())
+        writer.transport.set_protocol(
+            protocol := failing(kind, name, exception("out"), once=True)()
+        )
         return writer, protocol
 
     loop = new_loop(loop_kind)
@@ -183,7 +205,8 @@ def test_an_exit_from_a_callback(loop_kind, streams, kind, name, exception):
 
 @BOTH
 def test_an_exit_loses_nothing(loop_kind, streams, kind):
-    """What the kernel held when a callback left the loop is given to the protocol as soon as the loop runs again."""
+    """What the kernel held when a callback left the loop is given to the protocol as soon as the
+    loop runs again."""
     if loop_kind == "uvloop" and streams.name == "stock":
         pytest.skip("uvloop takes an exit for an error of the protocol")
     ours, peer = socket.socketpair()
@@ -214,7 +237,9 @@ def test_an_exit_loses_nothing(loop_kind, streams, kind):
         with pytest.raises(SystemExit):
             loop.run_until_complete(asyncio.sleep(5))
         with contextlib.suppress(TimeoutError):
-            loop.run_until_complete(asyncio.wait_for(until(lambda: len(protocol.data) == len(sent)), 2))
+            loop.run_until_complete(
+                asyncio.wait_for(until(lambda: len(protocol.data) == len(sent)), 2)
+            )
         assert len(protocol.data) == len(sent)
         writer.transport.abort()
         loop.run_until_complete(asyncio.wait_for(protocol.lost, 5))
@@ -229,7 +254,8 @@ def test_an_exit_loses_nothing(loop_kind, streams, kind):
 
 @BOTH
 def test_start_tls_of_the_loop(run, streams, tls, kind):
-    """loop.start_tls() upgrades both ends, with any protocol, early bytes in either direction included, and they close as one does."""
+    """loop.start_tls() upgrades both ends, with any protocol, early bytes in either direction
+    included, and they close as one does."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -259,7 +285,8 @@ def test_start_tls_of_the_loop(run, streams, tls, kind):
 
 
 def test_start_tls_refuses_others(run, streams, tls):
-    """loop.start_tls() takes no transport that it does not know, after headrace was used on the loop as before."""
+    """loop.start_tls() takes no transport that it does not know, after headrace was used on the
+    loop as before."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -273,12 +300,16 @@ def test_start_tls_refuses_others(run, streams, tls):
 
 
 def test_the_loops_own_transports_go_on(run, ours, tls):
-    """After headrace was used on a loop, loop.start_tls() upgrades the loop's own transports as ever, before and after."""
+    """After headrace was used on a loop, loop.start_tls() upgrades the loop's own transports as
+    ever, before and after."""
 
     async def upgraded():
         loop = asyncio.get_running_loop()
         async with pair(STOCK) as both:
-            await asyncio.gather(both.server_writer.start_tls(tls.server), both.writer.start_tls(tls.client, server_hostname="localhost"))
+            await asyncio.gather(
+                both.server_writer.start_tls(tls.server),
+                both.writer.start_tls(tls.client, server_hostname="localhost"),
+            )
             both.writer.write(b"over TLS\n")
             assert await both.server_reader.readline() == b"over TLS\n"
             assert type(both.writer.transport) is not type(loop)
@@ -305,7 +336,8 @@ def file(loop_kind):
 
 
 def test_sendfile(run, streams, file):
-    """loop.sendfile() sends a file, or a part of it, behind what was written; then the stream reads and writes as before."""
+    """loop.sendfile() sends a file, or a part of it, behind what was written; then the stream reads
+    and writes as before."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -324,7 +356,8 @@ def test_sendfile(run, streams, file):
 
 
 def test_sendfile_and_a_reset(run, streams, file):
-    """A reset while a file is sent fails sendfile(), reports nothing, and what the peer had said before is there to be read."""
+    """A reset while a file is sent fails sendfile(), reports nothing, and what the peer had said
+    before is there to be read."""
 
     async def main():
         loop = asyncio.get_running_loop()

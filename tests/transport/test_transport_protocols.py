@@ -1,4 +1,5 @@
-"""The transport behind ``writer.transport`` and the protocol that it is given: what is called when, and what nobody is called for.
+"""The transport behind ``writer.transport`` and the protocol that it is given: what is called when,
+and what nobody is called for.
 
 Each test runs on the transports of asyncio's loop and of uvloop, and on ours.
 """
@@ -31,7 +32,8 @@ async def arrived(protocol, size):
 @BOTH
 @pytest.mark.parametrize("end", ["FIN", "RST", "close"])
 def test_from_data_to_the_end(run, streams, kind, end):
-    """Data, EOF where there was one, and then the end, once: None after a FIN or our close(), the error after a reset."""
+    """Data, EOF where there was one, and then the end, once: None after a FIN or our close(), the
+    error after a reset."""
 
     async def main():
         async with taken(streams, kind()) as (transport, protocol, peer):
@@ -48,7 +50,10 @@ def test_from_data_to_the_end(run, streams, kind, end):
             error = await protocol.lost
             assert protocol.data == b"first second "
             assert type(error) is (ConnectionResetError if end == "RST" else type(None))
-            assert protocol.calls == [*(["eof_received"] if end == "FIN" else []), "connection_lost"]
+            assert protocol.calls == [
+                *(["eof_received"] if end == "FIN" else []),
+                "connection_lost",
+            ]
             assert transport.is_closing()
             await turns(2)
             if not is_libuv(transport):
@@ -59,7 +64,8 @@ def test_from_data_to_the_end(run, streams, kind, end):
 
 @BOTH
 def test_kept_open_after_eof(run, streams, kind):
-    """eof_received() that returns true keeps the transport open for writing, for as long as we like."""
+    """eof_received() that returns true keeps the transport open for writing, for as long as we
+    like."""
 
     async def main():
         async with taken(streams, kind(keep_open=True)) as (transport, protocol, peer):
@@ -79,7 +85,8 @@ def test_kept_open_after_eof(run, streams, kind):
 
 
 def test_a_protocol_that_leaves_all_to_its_base(run, streams):
-    """A protocol with asyncio's own methods drops what arrives and closes at EOF, and nothing is reported."""
+    """A protocol with asyncio's own methods drops what arrives and closes at EOF, and nothing is
+    reported."""
 
     class Bare(asyncio.Protocol):
         def __init__(self):
@@ -100,7 +107,8 @@ def test_a_protocol_that_leaves_all_to_its_base(run, streams):
 
 @pytest.mark.parametrize("size", [1, 10, 4096, 1 << 20])
 def test_buffers_of_any_size(run, streams, size):
-    """What arrives goes into the protocol's own buffer, however small or large, whole and in its order."""
+    """What arrives goes into the protocol's own buffer, however small or large, whole and in its
+    order."""
     sent = bytes(range(256)) * (8 if size == 1 else 400)
 
     async def main():
@@ -120,7 +128,12 @@ def test_buffers_of_any_kind(run, streams, shape):
     class Shaped(Buffered):
         def get_buffer(self, sizehint):
             view = memoryview(self.storage)
-            return {"bytearray": self.storage, "memoryview": view, "slice": view[:40], "wide": view.cast("I")}[shape]
+            return {
+                "bytearray": self.storage,
+                "memoryview": view,
+                "slice": view[:40],
+                "wide": view.cast("I"),
+            }[shape]
 
     async def main():
         async with taken(streams, Shaped(80)) as (transport, protocol, peer):
@@ -134,7 +147,8 @@ def test_buffers_of_any_kind(run, streams, shape):
 
 
 def test_a_buffer_that_its_owner_resizes(run, streams):
-    """In buffer_updated() nobody else has the buffer any more: a bytearray that was received into may be cut and extended."""
+    """In buffer_updated() nobody else has the buffer any more: a bytearray that was received into
+    may be cut and extended."""
 
     class Resizing(Buffered):
         def get_buffer(self, sizehint):
@@ -160,7 +174,8 @@ def test_a_buffer_that_its_owner_resizes(run, streams):
 
 
 def test_protocols_take_turns(run, streams):
-    """Each protocol gets what arrives while it is set, also the stream's own when it is set again, and the last one the end."""
+    """Each protocol gets what arrives while it is set, also the stream's own when it is set again,
+    and the last one the end."""
 
     async def main():
         async with client(streams) as (reader, writer, peer):
@@ -214,7 +229,8 @@ def test_set_while_data_is_in_the_kernel(run, streams, kind, paused):
 
 @BOTH
 def test_set_inside_a_callback(run, streams, kind):
-    """A protocol that sets another while it is given data has had its last: what follows is the other's, whole and in order."""
+    """A protocol that sets another while it is given data has had its last: what follows is the
+    other's, whole and in order."""
     sent = bytes(range(256)) * 1000
 
     async def main():
@@ -238,7 +254,8 @@ def test_set_inside_a_callback(run, streams, kind):
 
 
 def test_asyncios_streams_over_it(run, streams):
-    """asyncio's own reader, protocol and writer, put together by hand, work over the transport, back-pressure included."""
+    """asyncio's own reader, protocol and writer, put together by hand, work over the transport,
+    back-pressure included."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -265,7 +282,8 @@ def test_asyncios_streams_over_it(run, streams):
 
 
 def test_a_server_waits_for_transports(run, streams):
-    """Server.wait_closed() returns when the connections are gone, also those whose handlers have set another protocol."""
+    """Server.wait_closed() returns when the connections are gone, also those whose handlers have
+    set another protocol."""
 
     async def main():
         kept = []
@@ -285,7 +303,8 @@ def test_a_server_waits_for_transports(run, streams):
 
 @pytest.mark.parametrize("call", ["close_clients", "abort_clients"])
 def test_a_server_ends_transports(run, streams, call):
-    """close_clients() and abort_clients() end a connection whose handler has set another protocol too, and wait_closed() waits for it."""
+    """close_clients() and abort_clients() end a connection whose handler has set another protocol
+    too, and wait_closed() waits for it."""
 
     async def main():
         kept = []
@@ -328,9 +347,12 @@ WITHIN = {
 
 @pytest.mark.defect("asyncio ends a connection twice that is closed in resume_writing()")
 @pytest.mark.parametrize("call", WITHIN)
-@pytest.mark.parametrize("name", ["pause_writing", "resume_writing", "data_received", "eof_received", "connection_lost"])
+@pytest.mark.parametrize(
+    "name", ["pause_writing", "resume_writing", "data_received", "eof_received", "connection_lost"]
+)
 def test_callbacks_that_call_back(run, streams, name, call):
-    """A callback may use the transport: what was written arrives, unless it aborts, and the protocol is told of the end, once."""
+    """A callback may use the transport: what was written arrives, unless it aborts, and the
+    protocol is told of the end, once."""
     transport_of = []
     got = bytearray()
 
@@ -342,7 +364,9 @@ def test_callbacks_that_call_back(run, streams, name, call):
         return result
 
     async def main():
-        async with taken(streams, type("Calling", (Recorder,), {name: calling})(keep_open=True)) as (transport, protocol, peer):
+        async with taken(
+            streams, type("Calling", (Recorder,), {name: calling})(keep_open=True)
+        ) as (transport, protocol, peer):
             transport_of.append(transport)
             transport.write(bytes(BIG))
             receiving = asyncio.ensure_future(ended(peer, got))
@@ -369,7 +393,8 @@ def test_callbacks_that_call_back(run, streams, name, call):
 
 
 def test_pausing_and_resuming(run, streams):
-    """While reading is paused nothing is passed on, is_reading() says so, and nothing is lost; twice is the same as once."""
+    """While reading is paused nothing is passed on, is_reading() says so, and nothing is lost;
+    twice is the same as once."""
 
     async def main():
         async with taken(streams) as (transport, protocol, peer):
@@ -399,7 +424,8 @@ def test_pausing_and_resuming(run, streams):
 @pytest.mark.parametrize("end", ["FIN", "RST"])
 @pytest.mark.parametrize("data", [b"", b"data"])
 def test_an_end_while_paused(run, streams, kind, end, data):
-    """While reading is paused no data and no EOF are passed on; after resuming come the data, then the end, with its error."""
+    """While reading is paused no data and no EOF are passed on; after resuming come the data, then
+    the end, with its error."""
 
     async def main():
         async with taken(streams, kind()) as (transport, protocol, peer):
@@ -424,7 +450,8 @@ def test_an_end_while_paused(run, streams, kind, end, data):
 
 @BOTH
 def test_paused_inside_a_callback(run, streams, kind):
-    """A protocol that pauses while it is given data gets nothing more until it resumes, then the rest, then the end."""
+    """A protocol that pauses while it is given data gets nothing more until it resumes, then the
+    rest, then the end."""
     sent = bytes(range(256)) * 2000
 
     class Pausing(kind):

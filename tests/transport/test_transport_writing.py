@@ -1,4 +1,5 @@
-"""The transport behind ``writer.transport``: what is written leaves whole and in its order, and stops where the transport ends.
+"""The transport behind ``writer.transport``: what is written leaves whole and in its order, and
+stops where the transport ends.
 
 Each test runs on the transports of asyncio's loop and of uvloop, and on ours.
 """
@@ -21,7 +22,12 @@ loop_kind, ours, streams = FIXTURES
 
 @pytest.mark.parametrize(
     "data",
-    [b"12345678", bytearray(b"12345678"), memoryview(b"12345678"), memoryview(bytearray(b"012345678"))[1:]],
+    [
+        b"12345678",
+        bytearray(b"12345678"),
+        memoryview(b"12345678"),
+        memoryview(bytearray(b"012345678"))[1:],
+    ],
     ids=["bytes", "bytearray", "memoryview", "slice"],
 )
 def test_what_can_be_written(run, streams, data):
@@ -48,7 +54,8 @@ VIEWS = {
 @pytest.mark.parametrize("name", ["write", "writelines"])
 @pytest.mark.parametrize("kind", VIEWS)
 def test_views_of_all_kinds(run, streams, name, kind):
-    """A memoryview, whatever its items and however they lie, is written as the bytes that it shows."""
+    """A memoryview, whatever its items and however they lie, is written as the bytes that it
+    shows."""
     view, shown = VIEWS[kind]
 
     async def main():
@@ -113,11 +120,14 @@ def test_nothing_to_write(run, streams):
 
 
 @pytest.mark.parametrize(
-    "make", [list, tuple, iter, lambda chunks: (each for each in chunks)], ids=["list", "tuple", "iterator", "generator"]
+    "make",
+    [list, tuple, iter, lambda chunks: (each for each in chunks)],
+    ids=["list", "tuple", "iterator", "generator"],
 )
 @pytest.mark.parametrize("count", [3, 1000])
 def test_writelines_takes_any_iterable(run, streams, make, count):
-    """writelines() takes lists, tuples, iterators and generators, of more chunks than one system call takes."""
+    """writelines() takes lists, tuples, iterators and generators, of more chunks than one system
+    call takes."""
 
     async def main():
         chunks = [b"%d," % index for index in range(count)]
@@ -164,7 +174,8 @@ def test_order_of_all_kinds_of_writes(run, streams):
 
 
 def test_write_eof(run, streams):
-    """write_eof() closes our half only: the peer sees the end, and what it answers arrives. A second one is nothing."""
+    """write_eof() closes our half only: the peer sees the end, and what it answers arrives. A
+    second one is nothing."""
 
     async def main():
         async with taken(streams, Recorder(keep_open=True)) as (transport, protocol, peer):
@@ -205,7 +216,8 @@ def test_write_eof_with_unsent_data(run, streams):
 
 
 def test_write_eof_then_close(run, streams):
-    """close() behind a write_eof() that waits for unsent data: everything arrives, and the connection ends without an error."""
+    """close() behind a write_eof() that waits for unsent data: everything arrives, and the
+    connection ends without an error."""
 
     async def main():
         async with taken(streams) as (transport, protocol, peer):
@@ -222,7 +234,8 @@ def test_write_eof_then_close(run, streams):
 
 
 def test_close_sends_what_is_unsent(run, streams):
-    """close() sends everything that was written, tells the protocol after that, and drops what arrives meanwhile."""
+    """close() sends everything that was written, tells the protocol after that, and drops what
+    arrives meanwhile."""
 
     async def main():
         async with taken(streams) as (transport, protocol, peer):
@@ -230,7 +243,8 @@ def test_close_sends_what_is_unsent(run, streams):
             transport.close()
             assert transport.is_closing()
             assert not transport.is_reading()
-            # Not sent here: a close with something unread is a reset, which may overtake what is still on its way to the peer.
+            # Not sent here: a close with something unread is a reset, which may overtake what is
+            # still on its way to the peer.
             await asyncio.sleep(0.005)
             assert "connection_lost" not in protocol.calls
             assert len(await receive(peer)) == BIG
@@ -242,7 +256,8 @@ def test_close_sends_what_is_unsent(run, streams):
 
 
 def test_what_arrives_after_close_is_dropped(run, streams):
-    """After close() no data and no EOF are given to the protocol, though what was written is still on its way."""
+    """After close() no data and no EOF are given to the protocol, though what was written is still
+    on its way."""
 
     async def main():
         async with taken(streams) as (transport, protocol, peer):
@@ -283,7 +298,8 @@ def end(transport):
 
 @pytest.mark.parametrize("unsent", [False, True])
 def test_ending_again_and_again(run, streams, unsent):
-    """close() and abort() may be called in any number and order, before the protocol is told and after: it is told once."""
+    """close() and abort() may be called in any number and order, before the protocol is told and
+    after: it is told once."""
 
     async def main():
         async with taken(streams) as (transport, protocol, _):
@@ -292,7 +308,9 @@ def test_ending_again_and_again(run, streams, unsent):
             end(transport)
             assert await protocol.lost is None
             await turns(3)
-            if streams.name == "headrace":  # asyncio's transports, once closed, have no loop to close with
+            if (
+                streams.name == "headrace"
+            ):  # asyncio's transports, once closed, have no loop to close with
                 end(transport)
             await turns(3)
             assert protocol.calls.count("connection_lost") == 1

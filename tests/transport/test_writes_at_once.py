@@ -1,4 +1,5 @@
-"""What was written, and surely what was drained, is the system's: whatever the process does next, and whoever else writes there."""
+"""What was written, and surely what was drained, is the system's: whatever the process does next,
+and whoever else writes there."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ LINES = b"one\ntwo\nthree\n"
 
 @contextlib.asynccontextmanager
 async def _served(streams, handler, family):
-    """Serve one connection by *handler*, which returns what the test waits for; give its client, a socket, and that future."""
+    """Serve one connection by *handler*, which returns what the test waits for; give its client, a
+    socket, and that future."""
     outcome = asyncio.get_running_loop().create_future()
 
     async def handle(reader, writer):
@@ -57,7 +59,8 @@ async def _served(streams, handler, family):
 @pytest.mark.parametrize("behind", ["last", "unread"])
 @pytest.mark.parametrize("how", ["write", "dup", "child"])
 def test_others_write_in_order(run, streams, family, behind, how):
-    """What goes to the descriptor after a write(), by whatever way, comes behind it; with and without unread input."""
+    """What goes to the descriptor after a write(), by whatever way, comes behind it; with and
+    without unread input."""
 
     async def main():
         async def handler(reader, writer):
@@ -93,7 +96,8 @@ def _receive_all(sock: socket.socket) -> bytes:
 
 @pytest.mark.parametrize("family", ["tcp", "unix"])
 def test_slow_answers_leave_one_by_one(run, streams, family):
-    """Of pipelined questions that take long, each answer is there before the next one is worked at."""
+    """Of pipelined questions that take long, each answer is there before the next one is worked
+    at."""
 
     async def main():
         arrived = []
@@ -117,7 +121,8 @@ def test_slow_answers_leave_one_by_one(run, streams, family):
 
 
 def test_a_quick_handler_that_blocks_at_last(run, ours):
-    """Where a handler that was quick blocks after all, the system sends what it has written: in max(200 ms, RTO)."""
+    """Where a handler that was quick blocks after all, the system sends what it has written: in
+    max(200 ms, RTO)."""
     if run.kind not in ("asyncio", "uvloop") or not sends_at_once(run.kind):
         pytest.skip("about the native way")
 
@@ -153,9 +158,12 @@ def test_a_quick_handler_that_blocks_at_last(run, ours):
     run(main)
 
 
-@pytest.mark.skipif(backend.native is None, reason="the pure-Python build has the portable way only")
+@pytest.mark.skipif(
+    backend.native is None, reason="the pure-Python build has the portable way only"
+)
 def test_quick_answers_share_segments(run, native):
-    """Thirty-two pipelined questions whose answers cost next to nothing take far fewer segments than answers."""
+    """Thirty-two pipelined questions whose answers cost next to nothing take far fewer segments
+    than answers."""
     if run.kind == "debug":
         pytest.skip("in debug mode nothing is stepped")
 
@@ -182,9 +190,12 @@ def test_quick_answers_share_segments(run, native):
     run(main)
 
 
-@pytest.mark.skipif(backend.native is None, reason="the pure-Python build has the portable way only")
+@pytest.mark.skipif(
+    backend.native is None, reason="the pure-Python build has the portable way only"
+)
 def test_what_is_held_leaves_when_the_handler_waits(run, native):
-    """An answer in front of an incomplete question is sent when the handler waits for the rest of it."""
+    """An answer in front of an incomplete question is sent when the handler waits for the rest of
+    it."""
     if run.kind == "debug":
         pytest.skip("in debug mode nothing is stepped")
 
@@ -280,16 +291,34 @@ PLACES = [
 @pytest.mark.parametrize(("end", "transport", "drained"), CASES)
 @pytest.mark.parametrize(("loop", "way"), PLACES)
 def test_an_end_right_after(loop, way, tls, tmp_path, end, transport, drained):
-    """A process that blocks, exits, forks or execs right after drain() has sent everything, behind unread input too."""
+    """A process that blocks, exits, forks or execs right after drain() has sent everything, behind
+    unread input too."""
     pem = tmp_path / "server.pem"
     tls.certificate.private_key_and_cert_chain_pem.write_to_path(str(pem))
-    program = PROGRAM.format(end=textwrap.indent(textwrap.dedent(ENDS[end]).strip(), "    ").strip())
+    program = PROGRAM.format(
+        end=textwrap.indent(textwrap.dedent(ENDS[end]).strip(), "    ").strip()
+    )
     listener = socket.socket(socket.AF_UNIX if transport == "unix" else socket.AF_INET)
-    listener.bind(b"\0headrace-ends-%d-%d" % (os.getpid(), time.monotonic_ns()) if transport == "unix" else ("127.0.0.1", 0))
+    listener.bind(
+        b"\0headrace-ends-%d-%d" % (os.getpid(), time.monotonic_ns())
+        if transport == "unix"
+        else ("127.0.0.1", 0)
+    )
     listener.listen()
     with listener:
-        command = [sys.executable, "-c", program, str(listener.fileno()), loop, transport, drained, str(pem)]
-        child = subprocess.Popen(command, pass_fds=[listener.fileno()], env={**os.environ, backend.VARIABLE: way})
+        command = [
+            sys.executable,
+            "-c",
+            program,
+            str(listener.fileno()),
+            loop,
+            transport,
+            drained,
+            str(pem),
+        ]
+        child = subprocess.Popen(
+            command, pass_fds=[listener.fileno()], env={**os.environ, backend.VARIABLE: way}
+        )
         client = socket.socket(listener.family)
         try:
             client.settimeout(10)
@@ -307,7 +336,8 @@ def test_an_end_right_after(loop, way, tls, tmp_path, end, transport, drained):
                 got += piece
             waited = time.monotonic() - began
             assert got == expected + b"head body\n"
-            # Behind unread input the system may send after 200 ms only; the end of the process comes later.
+            # Behind unread input the system may send after 200 ms only; the end of the process
+            # comes later.
             assert waited < 0.29 or end == "exits"
         except ssl.SSLEOFError:
             pytest.fail("the answer was lost")

@@ -1,4 +1,5 @@
-"""What a handler writes leaves before write() returns, in order; over TLS, before drain() does; and behind it whatever ends the stream."""
+"""What a handler writes leaves before write() returns, in order; over TLS, before drain() does; and
+behind it whatever ends the stream."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ async def _handled(peer, handler, question=b"question\n"):
 
 
 def test_each_write_leaves_at_once(run, streams):
-    """The peer has each of a handler's writes before the handler goes on, with and without a drain()."""
+    """The peer has each of a handler's writes before the handler goes on, with and without a
+    drain()."""
 
     async def main():
         async with connected(streams) as (reader, writer, peer):
@@ -46,13 +48,16 @@ def test_each_write_leaves_at_once(run, streams):
 
             await _handled(peer, answering)
             writer.write_eof()
-            assert await received(peer) == (b"" if sends_at_once(run.kind) else b"head\nbody\ntail\n")
+            assert await received(peer) == (
+                b"" if sends_at_once(run.kind) else b"head\nbody\ntail\n"
+            )
 
     run(main)
 
 
 def test_writes_outside_a_step_go_at_once(run, streams):
-    """Each write() of a task that headrace did not just wake goes to the transport within the call."""
+    """Each write() of a task that headrace did not just wake goes to the transport within the
+    call."""
 
     async def main():
         wire = Wire(streams)
@@ -103,9 +108,21 @@ def test_wait_after_write(run, streams):
     run(main)
 
 
-@pytest.mark.parametrize("end", ["close", "write_eof", "transport.write", "transport.close", "transport.write_eof", "return", "cancel"])
+@pytest.mark.parametrize(
+    "end",
+    [
+        "close",
+        "write_eof",
+        "transport.write",
+        "transport.close",
+        "transport.write_eof",
+        "return",
+        "cancel",
+    ],
+)
 def test_order_and_end(run, streams, end):
-    """What a handler wrote in its step arrives, in order, before whatever follows it: EOF, the close, a write to the transport."""
+    """What a handler wrote in its step arrives, in order, before whatever follows it: EOF, the
+    close, a write to the transport."""
 
     async def main():
         async with connected(streams) as (reader, writer, peer):
@@ -134,7 +151,9 @@ def test_order_and_end(run, streams, end):
             assert task.cancelled() == (end == "cancel")
             if end in ("return", "cancel", "transport.write"):
                 writer.close()
-            expected = b"one two three four five" if end.startswith("transport") else b"one two three five"
+            expected = (
+                b"one two three four five" if end.startswith("transport") else b"one two three five"
+            )
             assert await received(peer) == expected
 
     run(main)
@@ -142,7 +161,8 @@ def test_order_and_end(run, streams, end):
 
 @pytest.mark.parametrize("order", [True, False])
 def test_abort_in_a_step(run, streams, order):
-    """A handler may abort its connection in its step, before or after it wrote; the peer sees the end and the handler's drain() raises."""
+    """A handler may abort its connection in its step, before or after it wrote; the peer sees the
+    end and the handler's drain() raises."""
 
     async def main():
         async with connected(streams) as (reader, writer, peer):
@@ -165,10 +185,14 @@ def test_abort_in_a_step(run, streams, order):
 
 
 def test_write_to_another_connection(run, streams):
-    """What a stepped handler writes to another connection leaves too, while the handler goes on waiting."""
+    """What a stepped handler writes to another connection leaves too, while the handler goes on
+    waiting."""
 
     async def main():
-        async with connected(streams) as (reader, writer, peer), connected(streams) as (_, other_writer, other_peer):
+        async with (
+            connected(streams) as (reader, writer, peer),
+            connected(streams) as (_, other_writer, other_peer),
+        ):
 
             async def relaying():
                 while line := await reader.readline():
@@ -189,10 +213,14 @@ def test_write_to_another_connection(run, streams):
 
 
 def test_close_another_connection(run, streams):
-    """A stepped handler may close another connection, on which another task waits: what it wrote there arrives, then EOF."""
+    """A stepped handler may close another connection, on which another task waits: what it wrote
+    there arrives, then EOF."""
 
     async def main():
-        async with connected(streams) as (reader, writer, peer), connected(streams) as (other_reader, other_writer, other_peer):
+        async with (
+            connected(streams) as (reader, writer, peer),
+            connected(streams) as (other_reader, other_writer, other_peer),
+        ):
 
             async def closing():
                 await reader.readline()
@@ -250,7 +278,8 @@ def test_items_wider_than_a_byte(run, streams):
 
 
 def test_tls_gathers_up_to_a_bound(run, ours):
-    """Over TLS at most 64 KiB of plain text gather in a step: then they leave, and the rest follows in order."""
+    """Over TLS at most 64 KiB of plain text gather in a step: then they leave, and the rest follows
+    in order."""
 
     async def main():
         wire = Wire(ours, SecureTransport())
@@ -265,7 +294,9 @@ def test_tls_gathers_up_to_a_bound(run, ours):
         await turns(2)
         await from_callback(wire.protocol.data_received, b"line\n")
         await task
-        assert b"".join(wire.transport.sent) == b"".join(bytes([index]) * 1024 for index in range(256))
+        assert b"".join(wire.transport.sent) == b"".join(
+            bytes([index]) * 1024 for index in range(256)
+        )
         if run.kind != "debug":
             assert len(wire.transport.sent) <= 5
         wire.shut()
@@ -349,7 +380,8 @@ def test_drain_after_a_large_answer_waits(run, streams):
 
 
 def test_a_transport_that_fails_is_reported(run, ours):
-    """Where sending what a step gathered fails, the loop's exception handler is told, and other connections of the step are served."""
+    """Where sending what a step gathered fails, the loop's exception handler is told, and other
+    connections of the step are served."""
     errors = run.expect_errors()
 
     class Failing(SecureTransport):
@@ -370,7 +402,9 @@ def test_a_transport_that_fails_is_reported(run, ours):
         await from_callback(wire.protocol.data_received, b"line\n")
         await task
         assert wire.transport.sent == [b"sent"]
-        assert [repr(each["exception"]) for each in errors] == ([] if run.kind == "debug" else ["ValueError('no')"])
+        assert [repr(each["exception"]) for each in errors] == (
+            [] if run.kind == "debug" else ["ValueError('no')"]
+        )
         assert not stepping()
         for each in (wire, failing):
             each.shut()

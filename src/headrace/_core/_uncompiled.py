@@ -1,3 +1,4 @@
-"""What the single-source modules ask of `cython` when they run as plain Python and Cython is not installed."""
+"""What the single-source modules ask of `cython` when they run as plain Python and Cython is not
+installed."""
 
 compiled = False

@@ -13,7 +13,8 @@ cdef class ReadBuffer:
     cdef readonly long long taken
     # The bytearray that somebody else holds, or None: see expose().
     cdef bytearray live
-    # What was last searched for, and how far: an absolute position in head, or one for each separator.
+    # What was last searched for, and how far: an absolute position in head, or one for each
+    # separator.
     cdef object separators
     cdef Py_ssize_t scanned_one
     cdef list scanned
@@ -36,7 +37,10 @@ cdef class ReadBuffer:
     cpdef object spare(self)
     @cython.locals(start=Py_ssize_t, hit=Py_ssize_t)
     cpdef Py_ssize_t find_one(self, bytes separator) except -2
-    @cython.locals(best_start=Py_ssize_t, best_end=Py_ssize_t, until=Py_ssize_t, start=Py_ssize_t, hit=Py_ssize_t, i=Py_ssize_t, separator=bytes)
+    @cython.locals(
+        best_start=Py_ssize_t, best_end=Py_ssize_t, until=Py_ssize_t, start=Py_ssize_t,
+        hit=Py_ssize_t, i=Py_ssize_t, separator=bytes
+    )
     cpdef tuple find_first(self, tuple separators)
     cdef object _rebase(self, Py_ssize_t shift)
     cpdef bytearray expose(self)

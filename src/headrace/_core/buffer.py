@@ -1,14 +1,17 @@
 """ReadBuffer: the bytes that have arrived and have not been read.
 
-Invariants. The unread bytes are ``head[pos:end]``. *head* is either somebody's immutable bytes object, kept as it came
-(so that a read of the whole of it costs no copy), or, when *owned*, a storage of our own that nobody else has seen and
-that is filled up to *end*. An empty buffer holds no memory. A byte is copied once on its way in (and, amortised, once more
-while the storage grows) and once on its way out, and a separator is never looked for twice in the same byte: *scanned* (one
-position for each separator) says how far the last search came, and survives appends, takes, cancelled reads and errors.
+Invariants. The unread bytes are ``head[pos:end]``. *head* is either somebody's immutable bytes
+object, kept as it came (so that a read of the whole of it costs no copy), or, when *owned*, a
+storage of our own that nobody else has seen and that is filled up to *end*. An empty buffer holds
+no memory. A byte is copied once on its way in (and, amortised, once more while the storage grows)
+and once on its way out, and a separator is never looked for twice in the same byte: *scanned* (one
+position for each separator) says how far the last search came, and survives appends, takes,
+cancelled reads and errors.
 
-``expose()`` is the price of being a drop-in: programs reach for ``reader._buffer`` and change it in place, so it must
-be a real bytearray and the only buffer there is. While somebody else holds that bytearray (*live*), every method works
-on it and remembers nothing; once nobody does, the buffer goes back to the fast form by itself.
+``expose()`` is the price of being a drop-in: programs reach for ``reader._buffer`` and change it in
+place, so it must be a real bytearray and the only buffer there is. While somebody else holds that
+bytearray (*live*), every method works on it and remembers nothing; once nobody does, the buffer
+goes back to the fast form by itself.
 """
 
 from __future__ import annotations
@@ -31,13 +34,15 @@ if cython.compiled:
 else:
     from headrace._core.cprims_py import allocate, find, front, piece, put, put_front, references
 
-# A head of at least this size that is nearly empty is given back when a reader waits: small enough that ten thousand
-# waiting connections hold megabytes and not gigabytes, large enough that no copy is made for a line. Not measured.
+# A head of at least this size that is nearly empty is given back when a reader waits: small enough
+# that ten thousand waiting connections hold megabytes and not gigabytes, large enough that no copy
+# is made for a line. Not measured.
 SPARE_BYTES = 4096
 
 
 class ReadBuffer:
-    """Bytes in at the end, bytes out at the front. ``size`` is the count of unread bytes when not exposed."""
+    """Bytes in at the end, bytes out at the front. ``size`` is the count of unread bytes when not
+    exposed."""
 
     def __init__(self) -> None:
         self.head = b""
@@ -86,10 +91,12 @@ class ReadBuffer:
         self.end += size
 
     def reserve(self, total: int) -> None:
-        """Expect *total* unread bytes to be taken at once: collect them in the very object that take() will return.
+        """Expect *total* unread bytes to be taken at once: collect them in the very object that
+        take() will return.
 
-        Memory that is not there is not an error yet (the peer may have lied about the size): the storage then grows
-        with what arrives. Uncompiled it always does: an allocation is filled there, and the lie would cost the memory.
+        Memory that is not there is not an error yet (the peer may have lied about the size): the
+        storage then grows with what arrives. Uncompiled it always does: an allocation is filled
+        there, and the lie would cost the memory.
         """
         if not cython.compiled or (self.live is not None and not self._conceal()):
             return
@@ -109,7 +116,8 @@ class ReadBuffer:
         unread = self.end - self.pos
         if self.owned and self.end + size <= len(self.head):
             return
-        # Twice what is unread, so that a trickle of small pieces costs O(1) a byte; no more than is needed for a large one.
+        # Twice what is unread, so that a trickle of small pieces costs O(1) a byte; no more than is
+        # needed for a large one.
         self._move(allocate(max(unread + size, 2 * unread)))
 
     def _move(self, storage: bytes) -> None:
@@ -184,7 +192,8 @@ class ReadBuffer:
     # ---- search
 
     def find_one(self, separator: bytes) -> int:
-        """Return how many bytes stand before the first *separator*, or -1; O(bytes that came since the last search)."""
+        """Return how many bytes stand before the first *separator*, or -1; O(bytes that came since
+        the last search)."""
         if self.live is not None and not self._conceal():
             return self.live.find(separator)
         if self.separators is not separator:
@@ -203,9 +212,9 @@ class ReadBuffer:
     def find_first(self, separators: tuple) -> tuple:
         """Return (bytes before it, bytes up to its end) of the match that ends first, or (-1, -1).
 
-        *separators* are sorted by length; of several that end at the same place the shortest wins, as in asyncio. Each
-        is searched only up to the best end so far, and only in bytes that it has not been searched in: a separator
-        that never comes costs one look at each byte.
+        *separators* are sorted by length; of several that end at the same place the shortest wins,
+        as in asyncio. Each is searched only up to the best end so far, and only in bytes that it
+        has not been searched in: a separator that never comes costs one look at each byte.
         """
         if self.live is not None and not self._conceal():
             return find_first_in(self.live, separators)
@@ -251,7 +260,8 @@ class ReadBuffer:
         self.live = live
 
     def _conceal(self) -> bool:
-        """Leave the exposed form if nobody else holds the bytearray any more; return whether that is so."""
+        """Leave the exposed form if nobody else holds the bytearray any more; return whether that
+        is so."""
         live = self.live
         if _holders(self) > _ALONE:
             return False
@@ -278,7 +288,8 @@ def _holders(buffer: ReadBuffer) -> int:
     return references(buffer.live)
 
 
-# How many references the count shows when the buffer alone holds its bytearray; it differs between builds and Pythons.
+# How many references the count shows when the buffer alone holds its bytearray; it differs between
+# builds and Pythons.
 _probe = ReadBuffer()
 _probe.expose()
 _ALONE = _holders(_probe) + 1

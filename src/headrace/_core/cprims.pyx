@@ -1,8 +1,8 @@
 # cython: language_level=3
 """The C leaf: the few things that neither Python nor Cython's pure mode says well.
 
-Every function here has a twin of the same name and meaning in `cprims_py.py`, and one test runs both. Nothing else in
-headrace touches memory by pointer.
+Every function here has a twin of the same name and meaning in `cprims_py.py`, and one test runs
+both. Nothing else in headrace touches memory by pointer.
 """
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
@@ -30,7 +30,8 @@ cdef extern from *:
     }
     #endif
 
-    /* The tag is 0, or marked as void, from a change until the next time that an attribute is looked up. */
+    /* The tag is 0, or marked as void, from a change until the next time that an attribute is
+       looked up. */
     static unsigned int headrace_version_of(PyObject *cls) {
         PyTypeObject *type = (PyTypeObject *)cls;
     #if PY_VERSION_HEX < 0x030D0000
@@ -54,7 +55,8 @@ cdef extern from *:
     void *headrace_memmem(const void *, size_t, const void *, size_t) nogil
     Py_ssize_t Py_REFCNT(object)
     Py_ssize_t PyNumber_AsSsize_t(object, void *) except? -1  # NULL: clip, as a slice does
-    int PyContext_Enter(object context)  # declared here so that -1 is ours to handle, not an exception
+    # declared here so that -1 is ours to handle, not an exception
+    int PyContext_Enter(object context)
     int PyContext_Exit(object context) except -1
     void PyErr_Clear()
     int PyObject_GenericSetAttr(object, object, object) except -1
@@ -96,12 +98,16 @@ cpdef Py_ssize_t clipped(object number) except? -1:
 
 
 cpdef bytes allocate(Py_ssize_t size):
-    """Return *size* bytes whose content is undefined; only their owner, and nobody else yet, may write them."""
+    """Return *size* bytes whose content is undefined; only their owner, and nobody else yet, may
+    write them."""
     return PyBytes_FromStringAndSize(NULL, size)
 
 
-cpdef void put(bytes storage, Py_ssize_t at, bytes data, Py_ssize_t start, Py_ssize_t size) noexcept:
-    """Copy data[start:start + size] to storage[at:]; *storage* comes from allocate() and nobody else has seen it."""
+cpdef void put(
+    bytes storage, Py_ssize_t at, bytes data, Py_ssize_t start, Py_ssize_t size
+) noexcept:
+    """Copy data[start:start + size] to storage[at:]; *storage* comes from allocate() and nobody
+    else has seen it."""
     memcpy(PyBytes_AS_STRING(storage) + at, PyBytes_AS_STRING(data) + start, size)
 
 
@@ -111,7 +117,8 @@ cpdef void put_front(bytes storage, Py_ssize_t at, bytearray data, Py_ssize_t si
 
 
 cpdef Py_ssize_t references(object data) noexcept:
-    """Return how many references to *data* there are, those of this very call included (so compare, never trust the number)."""
+    """Return how many references to *data* there are, those of this very call included (so compare,
+    never trust the number)."""
     return Py_REFCNT(data)
 
 
@@ -136,17 +143,20 @@ cpdef object referent(object reference):
 
 
 cpdef unsigned int version_of(object cls) noexcept:
-    """Return a number that changes whenever an attribute of *cls*, or of a class that it inherits from, does; 0 where there is none."""
+    """Return a number that changes whenever an attribute of *cls*, or of a class that it inherits
+    from, does; 0 where there is none."""
     return headrace_version_of(cls)
 
 
 cpdef object set_attribute(object target, str name, object value):
-    """Do what object.__setattr__() does; that one refuses the types of an extension before Python 3.12."""
+    """Do what object.__setattr__() does; that one refuses the types of an extension before Python
+    3.12."""
     PyObject_GenericSetAttr(target, name, value)
 
 
 cpdef bint enter(object context, object callback, object argument) except -1:
-    """Call callback(argument) in *context* and return True, or return False where *context* is entered already."""
+    """Call callback(argument) in *context* and return True, or return False where *context* is
+    entered already."""
     if PyContext_Enter(context) < 0:
         PyErr_Clear()
         return False

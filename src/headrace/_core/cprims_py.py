@@ -1,7 +1,7 @@
 """The pure-Python twin of `cprims.pyx`: the same functions, for a build without the compiler.
 
-Where the C leaf writes into a bytes object that nobody has seen yet, this one uses a bytearray, which `piece()` turns into bytes when it
-leaves.
+Where the C leaf writes into a bytes object that nobody has seen yet, this one uses a bytearray,
+which `piece()` turns into bytes when it leaves.
 """
 
 import operator
@@ -37,12 +37,14 @@ def clipped(number: int) -> int:
 
 
 def allocate(size: int) -> bytearray:
-    """Return *size* bytes whose content is undefined; only their owner, and nobody else yet, may write them."""
+    """Return *size* bytes whose content is undefined; only their owner, and nobody else yet, may
+    write them."""
     return bytearray(size)
 
 
 def put(storage: bytearray, at: int, data: Storage, start: int, size: int) -> None:
-    """Copy data[start:start + size] to storage[at:]; *storage* comes from allocate() and nobody else has seen it."""
+    """Copy data[start:start + size] to storage[at:]; *storage* comes from allocate() and nobody
+    else has seen it."""
     storage[at : at + size] = memoryview(data)[start : start + size]
 
 
@@ -52,7 +54,8 @@ def put_front(storage: bytearray, at: int, data: bytearray, size: int) -> None:
 
 
 def references(data: object) -> int:
-    """Return how many references to *data* there are, those of this very call included (so compare, never trust the number)."""
+    """Return how many references to *data* there are, those of this very call included (so compare,
+    never trust the number)."""
     return sys.getrefcount(data)
 
 
@@ -72,17 +75,20 @@ def referent(reference: ref[Any]) -> object:
 
 
 def version_of(cls: type) -> int:
-    """Return a number that changes whenever an attribute of *cls*, or of a class that it inherits from, does; 0 where there is none."""
+    """Return a number that changes whenever an attribute of *cls*, or of a class that it inherits
+    from, does; 0 where there is none."""
     return 0
 
 
 def set_attribute(target: object, name: str, value: object) -> None:
-    """Do what object.__setattr__() does; that one refuses the types of an extension before Python 3.12."""
+    """Do what object.__setattr__() does; that one refuses the types of an extension before Python
+    3.12."""
     object.__setattr__(target, name, value)
 
 
 def enter(context: Context, callback: Callable[[object], object], argument: object) -> bool:
-    """Call callback(argument) in *context* and return True, or return False where *context* is entered already."""
+    """Call callback(argument) in *context* and return True, or return False where *context* is
+    entered already."""
     entered = False
 
     def call() -> None:

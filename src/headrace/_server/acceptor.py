@@ -1,4 +1,5 @@
-"""Accepting: a listening socket of a server, which can be held and resumed, on each way to the socket."""
+"""Accepting: a listening socket of a server, which can be held and resumed, on each way to the
+socket."""
 
 from __future__ import annotations
 
@@ -17,18 +18,20 @@ from headrace._transport.backend import Choice, make_listener
 
 logger = logging.getLogger("headrace.server")
 
-# How many connections a turn of the loop takes from one socket, and how long to wait where the system is out of descriptors or memory, in
-# seconds: the figures of the native way (listener.pyx).
+# How many connections a turn of the loop takes from one socket, and how long to wait where the
+# system is out of descriptors or memory, in seconds: the figures of the native way (listener.pyx).
 ACCEPTS = 32
 RETRY_SECONDS = 1.0
 
 _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-# About the listening socket itself: it is closed, or somebody has shut it down. It would be so for ever.
+# About the listening socket itself: it is closed, or somebody has shut it down. It would be so for
+# ever.
 _BROKEN = (errno.EBADF, errno.EINVAL, errno.ENOTSOCK)
 
 
 class Acceptor(Protocol):
-    """What a server needs of a listening socket; the native way has the same in compiled code (listener.pyx)."""
+    """What a server needs of a listening socket; the native way has the same in compiled code
+    (listener.pyx)."""
 
     sock: socket.socket
 
@@ -42,19 +45,26 @@ class Acceptor(Protocol):
         """Accept again after hold()."""
 
     def accept_waiting(self) -> None:
-        """Accept all connections that wait, unless it is held: what is in the system's queue when the socket is closed would be reset."""
+        """Accept all connections that wait, unless it is held: what is in the system's queue when
+        the socket is closed would be reset."""
 
     def adopt(self, sock: socket.socket, peername: Any) -> None:
-        """Make a connection of *sock*, which somebody else has accepted; it may be closed meanwhile."""
+        """Make a connection of *sock*, which somebody else has accepted; it may be closed
+        meanwhile."""
 
     def close(self) -> None:
         """Stop accepting, and close the socket."""
 
 
 def make_acceptor(
-    loop: asyncio.AbstractEventLoop, sock: socket.socket, factory: Callable[..., Any], limit: int, choice: Choice
+    loop: asyncio.AbstractEventLoop,
+    sock: socket.socket,
+    factory: Callable[..., Any],
+    limit: int,
+    choice: Choice,
 ) -> Acceptor:
-    """Return what accepts from *sock*, a bound socket, calling factory() for the protocol of each connection.
+    """Return what accepts from *sock*, a bound socket, calling factory() for the protocol of each
+    connection.
 
     Where it knows the peer's address, it gives that to factory().
     """
@@ -65,7 +75,8 @@ def make_acceptor(
 
 
 def take_waiting(acceptor: Acceptor) -> list[tuple[socket.socket, Any]]:
-    """Return all connections that wait in the queue of *acceptor*, which is held, and who they are from."""
+    """Return all connections that wait in the queue of *acceptor*, which is held, and who they are
+    from."""
     taken: list[tuple[socket.socket, Any]] = []
     while True:
         try:
@@ -74,7 +85,12 @@ def take_waiting(acceptor: Acceptor) -> list[tuple[socket.socket, Any]]:
             return taken
         except OSError as error:
             if error.errno in _SHORTAGES:
-                logger.warning("%d connections were taken out of a queue, and for the others there is no descriptor: %s", len(taken), error)
+                logger.warning(
+                    "%d connections were taken out of a queue, and for the others there is no "
+                    "descriptor: %s",
+                    len(taken),
+                    error,
+                )
             if error.errno in (*_SHORTAGES, *_BROKEN):
                 return taken
 
@@ -82,11 +98,14 @@ def take_waiting(acceptor: Acceptor) -> list[tuple[socket.socket, Any]]:
 class LoopAcceptor:
     """Accepts by itself, and leaves the rest to the loop: its own servers cannot be held."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, factory: Callable[..., Any]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, factory: Callable[..., Any]
+    ) -> None:
         self.sock = sock
         self._loop = loop
         self._factory = factory
-        # Connections begin with what the server was started with: whoever resumes it, or shuts it down, may be one of them.
+        # Connections begin with what the server was started with: whoever resumes it, or shuts it
+        # down, may be one of them.
         self._context = contextvars.copy_context()
         self._open = False
         self._held = False
@@ -152,7 +171,9 @@ class LoopAcceptor:
             if error.errno in _BROKEN:
                 self._unwatch()
                 self._open = False
-                self._loop.call_exception_handler({"message": "a listening socket is broken", "exception": error})
+                self._loop.call_exception_handler(
+                    {"message": "a listening socket is broken", "exception": error}
+                )
                 return False
             if error.errno not in _SHORTAGES:
                 return True  # about the connection that would have been accepted (accept(2))
@@ -161,7 +182,11 @@ class LoopAcceptor:
             message = "socket.accept() out of system resource"
             shown = trsock.TransportSocket(self.sock)
             self._loop.call_exception_handler(
-                {"message": message, "exception": OSError(error.errno, os.strerror(error.errno)), "socket": shown}
+                {
+                    "message": message,
+                    "exception": OSError(error.errno, os.strerror(error.errno)),
+                    "socket": shown,
+                }
             )
             return False
         self.adopt(sock, peername)
@@ -182,7 +207,12 @@ class LoopAcceptor:
         except Exception as error:
             sock.close()
             protocol.connection_lost(error)
-            self._loop.call_exception_handler({"message": "Error on transport creation for incoming connection", "exception": error})
+            self._loop.call_exception_handler(
+                {
+                    "message": "Error on transport creation for incoming connection",
+                    "exception": error,
+                }
+            )
         except BaseException:
             sock.close()
             raise

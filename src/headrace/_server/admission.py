@@ -17,7 +17,8 @@ PEER_PREFIX = 64
 
 
 def ip_of(peername: Any) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Return the IP address of *peername*, of IPv4 also where the socket is one of IPv6; None for those that have none."""
+    """Return the IP address of *peername*, of IPv4 also where the socket is one of IPv6; None for
+    those that have none."""
     if not isinstance(peername, tuple):
         return None
     address = ipaddress.ip_address(peername[0].partition("%")[0])
@@ -25,7 +26,8 @@ def ip_of(peername: Any) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None
 
 
 def peer_key(peername: Any) -> str | None:
-    """Return whom a connection from *peername* counts for: the address, of IPv6 its network; None for those that have none."""
+    """Return whom a connection from *peername* counts for: the address, of IPv6 its network; None
+    for those that have none."""
     address = ip_of(peername)
     if isinstance(address, ipaddress.IPv6Address):
         return str(ipaddress.IPv6Network((address, PEER_PREFIX), strict=False))
@@ -43,7 +45,9 @@ class Networks:
         try:
             self._networks = [ipaddress.ip_network(name) for name in names if name != "unix"]
         except ValueError as error:
-            raise ValueError(f"proxies must be networks, such as '10.0.0.0/8', '::1' and 'unix': {error}") from None
+            raise ValueError(
+                f"proxies must be networks, such as '10.0.0.0/8', '::1' and 'unix': {error}"
+            ) from None
 
     def __bool__(self) -> bool:
         return self._unix or bool(self._networks)
@@ -52,7 +56,9 @@ class Networks:
         address = ip_of(peername)
         if address is None:
             return self._unix
-        return any(address in network for network in self._networks if network.version == address.version)
+        return any(
+            address in network for network in self._networks if network.version == address.version
+        )
 
 
 class Gate:
@@ -61,9 +67,11 @@ class Gate:
     def __init__(self, loop: asyncio.AbstractEventLoop, limits: Limits) -> None:
         self.acceptors: list[Acceptor] = []
         self.reasons: set[str] = set()
-        # Whether what waits in the queues is lost when they are closed: nobody else has the sockets of this server.
+        # Whether what waits in the queues is lost when they are closed: nobody else has the sockets
+        # of this server.
         self.alone = True
-        # What was taken out of the queues then, and may not come in yet: whose it is, the socket, the peer.
+        # What was taken out of the queues then, and may not come in yet: whose it is, the socket,
+        # the peer.
         self.waiting: deque[tuple[Acceptor, socket.socket, Any]] = deque()
         # Those of the acceptors whose sockets are somebody else's too.
         self._borrowed: set[Acceptor] = set()
@@ -111,7 +119,9 @@ class Gate:
         if self._rate is None:
             return
         now = self._loop.time()
-        self._tokens = min(max(1.0, self._rate), self._tokens + (now - self._filled_at) * self._rate) - 1
+        self._tokens = (
+            min(max(1.0, self._rate), self._tokens + (now - self._filled_at) * self._rate) - 1
+        )
         self._filled_at = now
         if self._tokens < 1 and self._timer is None:
             self.hold("rate")
@@ -128,7 +138,8 @@ class Gate:
             each.close()
 
     async def close(self) -> None:
-        """Close the acceptors, after what waits in their queues, which becomes connections: at once, or when there is room."""
+        """Close the acceptors, after what waits in their queues, which becomes connections: at
+        once, or when there is room."""
         # They are still those that hold() is about.
         for each in self.acceptors:
             each.accept_waiting()

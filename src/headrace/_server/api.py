@@ -53,76 +53,102 @@ def serve(
     name: str | None = None,
     way: Way | None = None,
 ) -> StreamServer:
-    """Return a server that calls *handler*(reader, writer), a coroutine function, for every connection; ``async with`` starts and stops it.
+    """Return a server that calls *handler*(reader, writer), a coroutine function, for every
+    connection; ``async with`` starts and stops it.
 
     ::
 
         async with headrace.serve(handler, "0.0.0.0", 8888) as server:
             print(await server.serve_forever())
 
-    When the handler returns, the writer is closed after what was written. What it raises is logged once, to the logger headrace.server with
-    the peer and the connection's number, and counted; other connections go on. Its context variables are its own, and
-    current_connection() returns who it talks to.
+    When the handler returns, the writer is closed after what was written. What it raises is logged
+    once, to the logger headrace.server with the peer and the connection's number, and counted;
+    other connections go on. Its context variables are its own, and current_connection() returns who
+    it talks to.
 
     Where to listen; several of these go together:
-        host, port: as for start_server(). path: a Unix socket, with *mode* (as for chmod()), *owner* and *group* (names or numbers) if they
-            are given. sockets: bound stream sockets, such as activated_sockets() returns; they belong to the server from then on.
-        reuse_port: SO_REUSEPORT, for several processes on one port. backlog: how many connections the system keeps that are not yet
-            accepted; it takes no more than net.core.somaxconn, which is 4096 by default.
+        host, port: as for start_server(). path: a Unix socket, with *mode* (as for chmod()),
+            *owner* and *group* (names or numbers) if they are given. sockets: bound stream sockets,
+            such as activated_sockets() returns; they belong to the server from then on.
+        reuse_port: SO_REUSEPORT, for several processes on one port. backlog: how many connections
+            the system keeps that are not yet accepted; it takes no more than net.core.somaxconn,
+            which is 4096 by default.
     How to talk:
-        limit, way: as for start_server(). ssl: a context, or Certificates, which can be renewed and chosen by name. ssl_shutdown_timeout:
-            as for start_server().
-        proxies: networks ("10.0.0.0/8", "unix") whose connections begin with a PROXY header, version 1 or 2, before TLS; a connection from
-            there without one is closed. From anywhere else such a header is data like any other. It says who the client is:
+        limit, way: as for start_server(). ssl: a context, or Certificates, which can be renewed and
+            chosen by name. ssl_shutdown_timeout: as for start_server().
+        proxies: networks ("10.0.0.0/8", "unix") whose connections begin with a PROXY header,
+            version 1 or 2, before TLS; a connection from there without one is closed. From anywhere
+            else such a header is data like any other. It says who the client is:
             get_extra_info("peername") and ("sockname") return that, and ("proxy") a ProxyHeader.
-    Bounds; None is no bound. Timeouts are looked after from outside, so that reading and writing cost the same, and with a delay of up to a
-    quarter:
-        max_connections: default: nine tenths of the descriptors that this process may have (RLIMIT_NOFILE): beyond those no handler could
-            open a file.
-        refusal: what is sent to a connection above a bound before it is closed, in plain text only. Default: above max_connections nothing
-            is accepted, and connections wait in the system's queue, which is better for a short while; b"" closes them.
-        max_connections_per_peer: of one address, or one /64 of IPv6. Default: none, since proxies and providers put many clients behind
-            one address.
-        accept_rate: connections a second. Default: none; the handshakes of TLS are what a flood makes dear, about 1,000 a second on a core.
-        max_buffered_bytes: received and not read, written and not sent, of all connections together. Above it nothing is accepted, and the
-            connections with the most are ended. Default: none; each connection is bounded by twice its limit, and what the handler writes
-            without drain().
-        handshake_timeout: seconds for the PROXY header and TLS together. Default 10: three losses on a slow path (RFC 6298) take 7.
-        first_byte_timeout: seconds in which neither side has said anything. Default 60, like nginx: who connects wants something.
-        idle_timeout: seconds in which the handler waits for the peer and nothing comes. Default: none, since many protocols rest for hours.
-        stall_timeout: seconds in which the peer takes nothing of what was written. Default 60: who reads nothing for so long does not read.
-        minimum_rate: bytes a second, over ten seconds, of a message that has begun (readline(), readuntil(), readexactly()) and of what is
-            sent. Default: none; 100 or so keeps out those who send a byte now and then to keep a connection (slow-loris), and nobody else.
-            It is about one read: a request of many lines has as long as all of them, unless the handler says otherwise (asyncio.timeout()).
-        keep_alive: seconds after which the system asks a silent peer whether he is there (TCP keep-alive); gone ones end within one minute
-            more. Default 60: a peer that vanished is no client, and costs a connection for ever without idle_timeout.
-        A connection that breaks a bound is closed; a read or drain() of its handler raises ConnectionAbortedError, which says why.
+    Bounds; None is no bound. Timeouts are looked after from outside, so that reading and writing
+    cost the same, and with a delay of up to a quarter:
+        max_connections: default: nine tenths of the descriptors that this process may have
+            (RLIMIT_NOFILE): beyond those no handler could open a file.
+        refusal: what is sent to a connection above a bound before it is closed, in plain text only.
+            Default: above max_connections nothing is accepted, and connections wait in the system's
+            queue, which is better for a short while; b"" closes them.
+        max_connections_per_peer: of one address, or one /64 of IPv6. Default: none, since proxies
+            and providers put many clients behind one address.
+        accept_rate: connections a second. Default: none; the handshakes of TLS are what a flood
+            makes dear, about 1,000 a second on a core.
+        max_buffered_bytes: received and not read, written and not sent, of all connections
+            together. Above it nothing is accepted, and the connections with the most are ended.
+            Default: none; each connection is bounded by twice its limit, and what the handler
+            writes without drain().
+        handshake_timeout: seconds for the PROXY header and TLS together. Default 10: three losses
+            on a slow path (RFC 6298) take 7.
+        first_byte_timeout: seconds in which neither side has said anything. Default 60, like nginx:
+            who connects wants something.
+        idle_timeout: seconds in which the handler waits for the peer and nothing comes. Default:
+            none, since many protocols rest for hours.
+        stall_timeout: seconds in which the peer takes nothing of what was written. Default 60: who
+            reads nothing for so long does not read.
+        minimum_rate: bytes a second, over ten seconds, of a message that has begun (readline(),
+            readuntil(), readexactly()) and of what is sent. Default: none; 100 or so keeps out
+            those who send a byte now and then to keep a connection (slow-loris), and nobody else.
+            It is about one read: a request of many lines has as long as all of them, unless the
+            handler says otherwise (asyncio.timeout()).
+        keep_alive: seconds after which the system asks a silent peer whether he is there (TCP
+            keep-alive); gone ones end within one minute more. Default 60: a peer that vanished is
+            no client, and costs a connection for ever without idle_timeout.
+        A connection that breaks a bound is closed; a read or drain() of its handler raises
+        ConnectionAbortedError, which says why.
     On more than one core:
-        workers: so many processes, which this one supervises: one that dies is started again, after a pause that grows if that happens
-            again and again, and meanwhile another accepts in its place; SIGHUP, or renew(), replaces them one after another by new ones,
-            which read the program and the certificates anew, and refuses no connection. Bounds are each worker's. The handler, on_error
-            and the function of Certificates have to be those of a module that can be imported, and the main program needs
-            ``if __name__ == "__main__":``, as for multiprocessing (start method "spawn").
+        workers: so many processes, which this one supervises: one that dies is started again, after
+            a pause that grows if that happens again and again, and meanwhile another accepts in its
+            place; SIGHUP, or renew(), replaces them one after another by new ones, which read the
+            program and the certificates anew, and refuses no connection. Bounds are each worker's.
+            The handler, on_error and the function of Certificates have to be those of a module that
+            can be imported, and the main program needs ``if __name__ == "__main__":``, as for
+            multiprocessing (start method "spawn").
     In the end:
-        grace: seconds in which connections may finish in a shutdown. Default 20: Kubernetes kills after 30.
-        on_error: called with (Connection, exception) for what a handler raises, after it was logged.
-        name: what logs and metrics call the server; default: where it listens, with the port that was bound.
+        grace: seconds in which connections may finish in a shutdown. Default 20: Kubernetes kills
+            after 30.
+        on_error: called with (Connection, exception) for what a handler raises, after it was
+            logged.
+        name: what logs and metrics call the server; default: where it listens, with the port that
+            was bound.
 
-    Raises: ValueError and TypeError for arguments that are wrong, or contradict each other. For what the start raises see
-    StreamServer.start().
+    Raises: ValueError and TypeError for arguments that are wrong, or contradict each other. For
+    what the start raises see StreamServer.start().
     """
     _check_handler(handler)
     if not isinstance(ssl, Certificates):
         check_server_context(ssl)
         if ssl is not None and lacks_certificate(ssl):
-            logger.warning("serve(): the context of ssl= has no certificate to show to a client: call its load_cert_chain()")
+            logger.warning(
+                "serve(): the context of ssl= has no certificate to show to a client: call its "
+                "load_cert_chain()"
+            )
     places: list[Place] = []
     if host is not None or port is not None:
         places.append(Addresses(host, port, reuse_port, keep_alive))
     if path is not None:
         places.append(UnixPath(path, mode, owner, group))
     elif (mode, owner, group) != (None, None, None):
-        raise ValueError("mode, owner and group are those of the Unix socket at path=…, and there is none")
+        raise ValueError(
+            "mode, owner and group are those of the Unix socket at path=…, and there is none"
+        )
     if sockets:
         places.append(Inherited(sockets, keep_alive))
     if not places:
@@ -134,7 +160,9 @@ def serve(
     if not 0 <= grace < math.inf:
         raise ValueError(f"grace must be 0 or more seconds, not {grace!r}")
     if keep_alive is not None and not 0 < keep_alive < math.inf:
-        raise ValueError(f"keep_alive must be a number of seconds above 0, or None, not {keep_alive!r}")
+        raise ValueError(
+            f"keep_alive must be a number of seconds above 0, or None, not {keep_alive!r}"
+        )
     limits = Limits(
         max_connections=most_connections() if max_connections is None else max_connections,
         max_connections_per_peer=max_connections_per_peer,
@@ -162,7 +190,9 @@ def serve(
     if workers is None:
         return StreamServer(handler, places, options)
     if workers < 1:
-        raise ValueError(f"workers must be 1 or more processes, or None to serve in this one, not {workers!r}")
+        raise ValueError(
+            f"workers must be 1 or more processes, or None to serve in this one, not {workers!r}"
+        )
     # multiprocessing is not for everybody to import.
     from headrace._server.workers.supervisor import Supervisor
 
@@ -170,7 +200,8 @@ def serve(
 
 
 def _check_handler(handler: object) -> None:
-    """Raise TypeError where *handler* is surely no coroutine function, nor anything else that returns what can be awaited."""
+    """Raise TypeError where *handler* is surely no coroutine function, nor anything else that
+    returns what can be awaited."""
     if not callable(handler):
         raise TypeError(f"handler must be a coroutine function, not {type(handler).__name__!r}")
     plain = inspect.unwrap(handler)
@@ -184,4 +215,7 @@ def _check_handler(handler: object) -> None:
         and plain.__name__ != "<lambda>"
         and plain.__annotations__.get("return") in (None, "None")
     ):
-        raise TypeError(f"handler must be a coroutine function: write 'async def {plain.__name__}(reader, writer)'")
+        raise TypeError(
+            f"handler must be a coroutine function: write 'async def {plain.__name__}(reader, "
+            "writer)'"
+        )

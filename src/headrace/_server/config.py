@@ -6,13 +6,15 @@ import math
 import sys
 from dataclasses import dataclass, fields
 
-# What a process needs besides its connections: standard streams, the loop's own, a few of the handlers.
+# What a process needs besides its connections: standard streams, the loop's own, a few of the
+# handlers.
 RESERVED_DESCRIPTORS = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The bounds of a server; None is no bound. Times are in seconds, sizes in bytes. serve() explains each, and its default."""
+    """The bounds of a server; None is no bound. Times are in seconds, sizes in bytes. serve()
+    explains each, and its default."""
 
     max_connections: int | None = None
     max_connections_per_peer: int | None = None
@@ -31,12 +33,14 @@ class Limits:
             kinds = (int,) if "int" in str(each.type) else (int, float)
             if value is not None and not (isinstance(value, kinds) and 0 < value < math.inf):
                 raise ValueError(
-                    f"{each.name} must be a {'whole ' if kinds == (int,) else ''}number above 0, or None for no bound, not {value!r}"
+                    f"{each.name} must be a {'whole ' if kinds == (int,) else ''}number above 0, "
+                    f"or None for no bound, not {value!r}"
                 )
 
 
 def most_connections() -> int:
-    """Return how many connections this process has descriptors for: nine in ten of those allowed, the rest is for its handlers."""
+    """Return how many connections this process has descriptors for: nine in ten of those allowed,
+    the rest is for its handlers."""
     try:
         import resource
     except ModuleNotFoundError:  # Windows has no such limit

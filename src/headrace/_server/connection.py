@@ -1,4 +1,5 @@
-"""Connection: one connection of a server: who it is, the task that handles it, and what was last seen of it."""
+"""Connection: one connection of a server: who it is, the task that handles it, and what was last
+seen of it."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ _CREDENTIALS = struct.Struct("iII")
 
 
 class Credentials(NamedTuple):
-    """Who is at the other end of a Unix socket, as the system knows it from when he connected (SO_PEERCRED, unix(7))."""
+    """Who is at the other end of a Unix socket, as the system knows it from when he connected
+    (SO_PEERCRED, unix(7))."""
 
     pid: int
     uid: int
@@ -58,7 +60,8 @@ class Connection:
                 "_writer",
             )
         ),
-        "id": "The number of the connection, an int: those of a server are counted from 1. Logs name it.",
+        "id": "The number of the connection, an int: those of a server are counted from 1. Logs "
+        "name it.",
         "proxy": "The ProxyHeader that the connection began with, or None.",
         "server": "The StreamServer that the connection is one of.",
     }
@@ -78,8 +81,9 @@ class Connection:
         # Whom it counts for, where peers are limited; and why the server has ended it, if it has.
         self._key: str | None = None
         self._ended: str | None = None
-        # What the watch has seen: bytes that came and went, since when nothing has moved, since when something is written and nothing
-        # leaves; the state of a message that comes or goes slowly; and what came before the handler's part.
+        # What the watch has seen: bytes that came and went, since when nothing has moved, since
+        # when something is written and nothing leaves; the state of a message that comes or goes
+        # slowly; and what came before the handler's part.
         self._received = 0
         self._sent = 0
         self._since = 0.0
@@ -88,7 +92,8 @@ class Connection:
         self._base = 0
         # What is under TLS where the loop's own does it: most of what is unsent waits there.
         self._below: asyncio.WriteTransport | None = None
-        # What was written and not sent when the server cut it off, which throws it away; and whether the handler was cancelled then.
+        # What was written and not sent when the server cut it off, which throws it away; and
+        # whether the handler was cancelled then.
         self._dropped = 0
         self._cancelled = False
 
@@ -97,18 +102,24 @@ class Connection:
 
     @property
     def peername(self) -> Any:
-        """The peer's address as the socket module writes it: the client's own, where a proxy has told it in a PROXY header."""
+        """The peer's address as the socket module writes it: the client's own, where a proxy has
+        told it in a PROXY header."""
         if self._peername is None and self._writer is not None:
             return self._writer.get_extra_info("peername")
         return self._peername
 
     @property
     def credentials(self) -> Credentials | None:
-        """Who connected over a Unix socket; None for any other connection, and once it is closed."""
+        """Who connected over a Unix socket; None for any other connection, and once it is
+        closed."""
         sock = None if self._writer is None else self._writer.get_extra_info("socket")
         if sock is None or sock.family != socket.AF_UNIX or sock.fileno() < 0:
             return None
-        return Credentials(*_CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)))
+        return Credentials(
+            *_CREDENTIALS.unpack(
+                sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+            )
+        )
 
     # ---- what the protocol of the connection calls
 
@@ -126,13 +137,15 @@ class Connection:
     # ---- what the server and its watch call
 
     def _begin(self, reader: StreamReader, writer: StreamWriter) -> None:
-        """The streams are there. It is called in the context of the connection, which that of its tasks is copied from."""
+        """The streams are there. It is called in the context of the connection, which that of its
+        tasks is copied from."""
         self._reader = reader
         self._writer = writer
         _current.set(self)
 
     def _figures(self) -> tuple[int, int, bool, int, int]:
-        """Return bytes received, of these unread; whether the handler waits for more; bytes written, of these unsent."""
+        """Return bytes received, of these unread; whether the handler waits for more; bytes
+        written, of these unsent."""
         if self._writer is None:
             return 0, 0, False, 0, 0
         if not self._handled:
@@ -146,7 +159,8 @@ class Connection:
         return received - self._base, unread, waits, written, max(unsent, self._dropped)
 
     def _queued(self) -> int:
-        """Return how many bytes the system has that the peer has not acknowledged (SIOCOUTQ, tcp(7))."""
+        """Return how many bytes the system has that the peer has not acknowledged (SIOCOUTQ,
+        tcp(7))."""
         sock = None if self._writer is None else self._writer.get_extra_info("socket")
         if sock is None or sock.fileno() < 0:
             return 0
@@ -164,7 +178,8 @@ class Connection:
         context.run(call, *arguments)
 
     def _abort(self, error: BaseException) -> None:
-        """End the connection at once; whoever reads or drains is told by *error* that it was not the peer who did."""
+        """End the connection at once; whoever reads or drains is told by *error* that it was not
+        the peer who did."""
         if self._reader is not None and self._reader.exception() is None:
             self._reader.set_exception(error)
         if self._writer is not None and not self._lost:
@@ -180,4 +195,6 @@ def current_connection() -> Connection:
     try:
         return _current.get()
     except LookupError:
-        raise LookupError("this is no handler of headrace.serve(), nor a task that one has started") from None
+        raise LookupError(
+            "this is no handler of headrace.serve(), nor a task that one has started"
+        ) from None

@@ -14,8 +14,8 @@ from headrace._streams.arguments import check_stream_socket
 from headrace._streams.listening import bound_sockets
 from headrace._streams.socketfile import Path, SocketFile, bound_socket, is_abstract
 
-# What follows after the first probe of a silent peer, in seconds, and how many are lost before he is given up: nobody is found dead later
-# than the time of serve()'s keep_alive and a minute.
+# What follows after the first probe of a silent peer, in seconds, and how many are lost before he
+# is given up: nobody is found dead later than the time of serve()'s keep_alive and a minute.
 PROBE_SECONDS = 20
 PROBES = 3
 
@@ -25,7 +25,8 @@ class Place(Protocol):
 
     @property
     def name(self) -> str:
-        """Where that is, in a few characters; once there are sockets, with the port that was bound."""
+        """Where that is, in a few characters; once there are sockets, with the port that was
+        bound."""
         ...
 
     async def sockets(self, loop: asyncio.AbstractEventLoop) -> list[socket.socket]:
@@ -39,7 +40,13 @@ class Place(Protocol):
 class Addresses:
     """All addresses that a host stands for, at one port."""
 
-    def __init__(self, host: str | Sequence[str] | None, port: int | str | None, reuse_port: bool, keep_alive: float | None) -> None:
+    def __init__(
+        self,
+        host: str | Sequence[str] | None,
+        port: int | str | None,
+        reuse_port: bool,
+        keep_alive: float | None,
+    ) -> None:
         self._host = host
         self._port = port
         self._reuse_port = reuse_port
@@ -48,9 +55,17 @@ class Addresses:
         self.name = f"{shown}:{port or 0}"
 
     async def sockets(self, loop: asyncio.AbstractEventLoop) -> list[socket.socket]:
-        """See Place. Raises: OSError also where one of several hosts cannot be listened at: who names it wants it."""
+        """See Place. Raises: OSError also where one of several hosts cannot be listened at: who
+        names it wants it."""
         found = await bound_sockets(
-            loop, self._host, self._port, socket.AF_UNSPEC, socket.AI_PASSIVE, None, self._reuse_port, each_host=True
+            loop,
+            self._host,
+            self._port,
+            socket.AF_UNSPEC,
+            socket.AI_PASSIVE,
+            None,
+            self._reuse_port,
+            each_host=True,
         )
         if self._port in (None, 0, "0"):
             ports = dict.fromkeys(str(sock.getsockname()[1]) for sock in found)
@@ -84,7 +99,9 @@ class Addresses:
 class UnixPath:
     """A Unix socket in the file system, or an abstract one of Linux."""
 
-    def __init__(self, path: Path, mode: int | None, owner: str | int | None, group: str | int | None) -> None:
+    def __init__(
+        self, path: Path, mode: int | None, owner: str | int | None, group: str | int | None
+    ) -> None:
         self._path = path
         self._mode = mode
         self._owner = owner
@@ -93,7 +110,8 @@ class UnixPath:
         self.name = f"unix:{os.fsdecode(path)}"
 
     async def sockets(self, loop: asyncio.AbstractEventLoop) -> list[socket.socket]:
-        """See Place. Nobody can connect before the mode and the owner are set: the socket does not listen yet."""
+        """See Place. Nobody can connect before the mode and the owner are set: the socket does not
+        listen yet."""
         sock = bound_socket(self._path)
         self._file = SocketFile(sock)
         try:
@@ -103,7 +121,8 @@ class UnixPath:
                     raise ValueError(f"an abstract Unix socket has no mode and no owner: {path!r}")
             else:
                 if self._owner is not None or self._group is not None:
-                    shutil.chown(path, self._owner, self._group)  # type: ignore[arg-type]  # either may be None
+                    # either may be None
+                    shutil.chown(path, self._owner, self._group)  # type: ignore[arg-type]
                 if self._mode is not None:
                     os.chmod(path, self._mode)
         except BaseException:
@@ -119,7 +138,8 @@ class UnixPath:
 
 
 class Inherited:
-    """Sockets that somebody else has bound, and perhaps listens on: a service manager, a supervisor."""
+    """Sockets that somebody else has bound, and perhaps listens on: a service manager, a
+    supervisor."""
 
     def __init__(self, sockets: Sequence[socket.socket], keep_alive: float | None) -> None:
         self._sockets = list(sockets)
@@ -142,11 +162,16 @@ class Inherited:
 
 
 def set_keep_alive(sock: socket.socket, seconds: float | None) -> None:
-    """Have the system ask a peer that has been silent for *seconds* whether he is there; None asks never."""
+    """Have the system ask a peer that has been silent for *seconds* whether he is there; None asks
+    never."""
     if seconds is None:
         return
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, True)
-    options: list[tuple[str, Any]] = [("TCP_KEEPIDLE", max(1, round(seconds))), ("TCP_KEEPINTVL", PROBE_SECONDS), ("TCP_KEEPCNT", PROBES)]
+    options: list[tuple[str, Any]] = [
+        ("TCP_KEEPIDLE", max(1, round(seconds))),
+        ("TCP_KEEPINTVL", PROBE_SECONDS),
+        ("TCP_KEEPCNT", PROBES),
+    ]
     for name, value in options:
         with contextlib.suppress(AttributeError, OSError):  # not everywhere
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

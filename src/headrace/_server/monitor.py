@@ -1,8 +1,9 @@
 """Watch: looks at every connection of a server now and then, and ends those that break its bounds.
 
-Nothing of it is on the path of the data: readers and writers count their bytes, and the watch compares the counts with those it saw before.
-So a bound is kept with a delay, of up to two periods; it is never broken early. A period is an eighth of the shortest time that is
-bounded, and a round is cut into slices, so that ten thousand connections do not keep the loop busy at once.
+Nothing of it is on the path of the data: readers and writers count their bytes, and the watch
+compares the counts with those it saw before. So a bound is kept with a delay, of up to two periods;
+it is never broken early. A period is an eighth of the shortest time that is bounded, and a round is
+cut into slices, so that ten thousand connections do not keep the loop busy at once.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ from headrace._server.connection import Connection
 if TYPE_CHECKING:
     from headrace._server.server import StreamServer
 
-# How often at most, and at least, each connection is looked at, in seconds; the least is also how stale a total of buffered bytes is.
+# How often at most, and at least, each connection is looked at, in seconds; the least is also how
+# stale a total of buffered bytes is.
 SHORTEST_PERIOD = 0.02
 LONGEST_PERIOD = 5.0
 MEMORY_PERIOD = 0.5
 PERIODS_IN_TIMEOUT = 8
 # How many connections are looked at without a pause: some 100 us.
 SLICE = 64
-# Over which time a minimum rate is meant, in seconds: long enough that a packet lost twice (RFC 6298: 1 s, then 2 s) does not count.
+# Over which time a minimum rate is meant, in seconds: long enough that a packet lost twice (RFC
+# 6298: 1 s, then 2 s) does not count.
 RATE_SECONDS = 10.0
 # How long a connection that was turned away may take to go, in seconds.
 REFUSED_SECONDS = 5.0
@@ -45,12 +48,18 @@ class Slow:
 class Watch:
     """See the module's documentation."""
 
-    def __init__(self, server: StreamServer, limits: Limits, end: Callable[[Connection, str, str], None]) -> None:
+    def __init__(
+        self, server: StreamServer, limits: Limits, end: Callable[[Connection, str, str], None]
+    ) -> None:
         self._server = server
         self._limits = limits
         # Ends a connection: (connection, reason, the error's text).
         self._end = end
-        times = [each for each in (limits.first_byte_timeout, limits.idle_timeout, limits.stall_timeout) if each is not None]
+        times = [
+            each
+            for each in (limits.first_byte_timeout, limits.idle_timeout, limits.stall_timeout)
+            if each is not None
+        ]
         if limits.minimum_rate is not None:
             times.append(RATE_SECONDS)
         period = min(times) / PERIODS_IN_TIMEOUT if times else LONGEST_PERIOD
@@ -107,7 +116,8 @@ class Watch:
             return
         limits = self._limits
         received, unread, waits, written, unsent = connection._figures()
-        # Not what the system has taken: it asks for more only when a third of its buffer is free, which may be a megabyte.
+        # Not what the system has taken: it asks for more only when a third of its buffer is free,
+        # which may be a megabyte.
         sent = written - unsent - (connection._queued() if unsent else 0)
         self._total += unread + unsent
         if limits.max_buffered_bytes is not None and unread + unsent > 0:
@@ -120,19 +130,53 @@ class Watch:
         # A handler that works, and neither reads nor is kept from writing, may take its time.
         if moved or (not waits and unsent == 0):
             connection._since = now
-        if limits.stall_timeout is not None and connection._stalled is not None and now - connection._stalled >= limits.stall_timeout:
-            self._end(connection, "stalled", f"the peer has taken nothing for {limits.stall_timeout} s of {unsent} bytes that wait for it")
-        elif received == written == 0 and limits.first_byte_timeout is not None and now - connection._since >= limits.first_byte_timeout:
-            self._end(connection, "first byte", f"the peer has sent nothing for {limits.first_byte_timeout} s")
-        elif limits.idle_timeout is not None and unsent == 0 and now - connection._since >= limits.idle_timeout:
-            self._end(connection, "idle", f"nothing was sent or received for {limits.idle_timeout} s")
+        if (
+            limits.stall_timeout is not None
+            and connection._stalled is not None
+            and now - connection._stalled >= limits.stall_timeout
+        ):
+            self._end(
+                connection,
+                "stalled",
+                f"the peer has taken nothing for {limits.stall_timeout} s of {unsent} bytes that "
+                "wait for it",
+            )
+        elif (
+            received == written == 0
+            and limits.first_byte_timeout is not None
+            and now - connection._since >= limits.first_byte_timeout
+        ):
+            self._end(
+                connection,
+                "first byte",
+                f"the peer has sent nothing for {limits.first_byte_timeout} s",
+            )
+        elif (
+            limits.idle_timeout is not None
+            and unsent == 0
+            and now - connection._since >= limits.idle_timeout
+        ):
+            self._end(
+                connection, "idle", f"nothing was sent or received for {limits.idle_timeout} s"
+            )
         elif limits.minimum_rate is not None:
-            self._look_at_rate(connection, limits.minimum_rate, now, received, unread, waits, sent, unsent)
+            self._look_at_rate(
+                connection, limits.minimum_rate, now, received, unread, waits, sent, unsent
+            )
 
     def _look_at_rate(
-        self, connection: Connection, rate: float, now: float, received: int, unread: int, waits: bool, sent: int, unsent: int
+        self,
+        connection: Connection,
+        rate: float,
+        now: float,
+        received: int,
+        unread: int,
+        waits: bool,
+        sent: int,
+        unsent: int,
     ) -> None:
-        """End *connection* where a message that has begun comes too slowly, or what was written goes too slowly."""
+        """End *connection* where a message that has begun comes too slowly, or what was written
+        goes too slowly."""
         slow = connection._slow
         if not (waits and unread) and not unsent:
             connection._slow = None
@@ -151,12 +195,15 @@ class Watch:
             slow.out_since, slow.out_bytes = now, sent
         elif now - slow.out_since >= RATE_SECONDS:
             if sent - slow.out_bytes < rate * (now - slow.out_since):
-                self._end(connection, "rate", f"the peer takes what is sent at less than {rate} bytes/s")
+                self._end(
+                    connection, "rate", f"the peer takes what is sent at less than {rate} bytes/s"
+                )
                 return
             slow.out_since, slow.out_bytes = now, sent
 
     def _bound_memory(self) -> None:
-        """Accept nothing while the buffers are too full, and end the connections with the fullest until they are not."""
+        """Accept nothing while the buffers are too full, and end the connections with the fullest
+        until they are not."""
         most = self._limits.max_buffered_bytes
         if most is None:
             return
@@ -169,5 +216,10 @@ class Watch:
                 if total <= most * RELIEF:
                     break
                 total -= size
-                self._end(connection, "memory", f"the server's buffers hold more than {most} bytes, {size} of them for this connection")
+                self._end(
+                    connection,
+                    "memory",
+                    f"the server's buffers hold more than {most} bytes, {size} of them for this "
+                    "connection",
+                )
         self._largest.clear()

@@ -1,4 +1,5 @@
-"""Negotiation: what comes before a handler: the PROXY header, then TLS; and why it fails, in one word."""
+"""Negotiation: what comes before a handler: the PROXY header, then TLS; and why it fails, in one
+word."""
 
 from __future__ import annotations
 
@@ -11,15 +12,17 @@ from headrace._server.proxy import V2_SIGNATURE, ProxyError, ProxyHeader, parse
 from headrace._streams.reader import StreamReader
 from headrace._streams.writer import StreamWriter
 
-# The signature of version 2, which is shorter than any header of version 1; and what follows it up to the length.
+# The signature of version 2, which is shorter than any header of version 1; and what follows it up
+# to the length.
 HEAD_BYTES = 12
 LENGTH_BYTES = 4
 # The type of the record that a ClientHello comes in (RFC 8446, 5.1).
 HANDSHAKE = b"\x16"
 # How much of what is not TLS is shown in the error.
 SHOWN_BYTES = 40
-# How long to wait for what a proxy's own connection (a LOCAL header) brings, in seconds. One that only looks whether the server is there
-# ends at once; the server of a protocol in which it speaks first greets the others after this.
+# How long to wait for what a proxy's own connection (a LOCAL header) brings, in seconds. One that
+# only looks whether the server is there ends at once; the server of a protocol in which it speaks
+# first greets the others after this.
 CHECK_SECONDS = 0.1
 # What OpenSSL calls the want of a certificate, before TLS 1.3 and in it.
 NO_CERTIFICATE = ("NO_SHARED_CIPHER", "NO_SUITABLE_SIGNATURE_ALGORITHM", "NO_CERTIFICATE_SET")
@@ -44,10 +47,13 @@ _CAUSES = {
 async def read_proxy_header(reader: StreamReader) -> ProxyHeader:
     """Return the PROXY header that the stream begins with, and leave what is behind it.
 
-    Raises: ProxyError where there is none, or a wrong one; asyncio.IncompleteReadError or ConnectionError where the stream ends in it.
+    Raises: ProxyError where there is none, or a wrong one; asyncio.IncompleteReadError or
+    ConnectionError where the stream ends in it.
     """
     data = b""
-    while (parsed := parse(data)) is None:  # it raises what cannot become a header, as early as that is clear
+    while (
+        parsed := parse(data)
+    ) is None:  # it raises what cannot become a header, as early as that is clear
         # Never more than any header still has: what is behind it stays in the stream.
         if len(data) < HEAD_BYTES:
             wanted = HEAD_BYTES - len(data)
@@ -65,13 +71,20 @@ async def read_proxy_header(reader: StreamReader) -> ProxyHeader:
 
 
 async def secure(
-    reader: StreamReader, writer: StreamWriter, context: ssl.SSLContext, shutdown_timeout: float | None, proxied: bool
+    reader: StreamReader,
+    writer: StreamWriter,
+    context: ssl.SSLContext,
+    shutdown_timeout: float | None,
+    proxied: bool,
 ) -> None:
-    """Do a server's handshake. Raises what StreamWriter.start_tls() does, and NotTLSError where the peer speaks something else."""
+    """Do a server's handshake. Raises what StreamWriter.start_tls() does, and NotTLSError where the
+    peer speaks something else."""
     opening = await first_bytes(reader)
     try:
         # The time of both, the header and the handshake, is bounded by the caller.
-        await writer.start_tls(context, ssl_handshake_timeout=_NO_LIMIT, ssl_shutdown_timeout=shutdown_timeout)
+        await writer.start_tls(
+            context, ssl_handshake_timeout=_NO_LIMIT, ssl_shutdown_timeout=shutdown_timeout
+        )
     except (ssl.SSLError, ConnectionError, asyncio.IncompleteReadError) as error:
         if opening[:1] in (b"", HANDSHAKE):
             raise
@@ -79,7 +92,8 @@ async def secure(
 
 
 async def first_bytes(reader: StreamReader) -> bytes:
-    """Wait for the first bytes, or the end, and return up to SHOWN_BYTES of them without taking them."""
+    """Wait for the first bytes, or the end, and return up to SHOWN_BYTES of them without taking
+    them."""
     buffer: Any = reader
     if not buffer._buffer and not buffer._eof and reader.exception() is None:
         await buffer._wait_for_data("serve")
@@ -87,7 +101,8 @@ async def first_bytes(reader: StreamReader) -> bytes:
 
 
 async def is_over(reader: StreamReader) -> bool:
-    """Tell whether the peer ends the connection without another byte, within CHECK_SECONDS: a proxy's health check does."""
+    """Tell whether the peer ends the connection without another byte, within CHECK_SECONDS: a
+    proxy's health check does."""
     try:
         async with asyncio.timeout(CHECK_SECONDS):
             return not await first_bytes(reader)
@@ -98,7 +113,8 @@ async def is_over(reader: StreamReader) -> bool:
 
 
 def is_a_check(header: ProxyHeader | None, error: BaseException) -> bool:
-    """Tell whether *error* ended a connection by which a proxy only looks whether somebody is here (a LOCAL header)."""
+    """Tell whether *error* ended a connection by which a proxy only looks whether somebody is here
+    (a LOCAL header)."""
     return header is not None and header.local and cause_of(error) == "closed"
 
 
@@ -109,13 +125,18 @@ class NotTLSError(ssl.SSLError):
 def describe(opening: bytes, proxied: bool) -> str:
     """Return what a connection that begins with *opening*, and not with TLS, seems to be."""
     if opening.startswith((b"PROXY ", V2_SIGNATURE)):
-        return "there are two PROXY headers" if proxied else "begins with a PROXY header: is proxies= missing?"
+        return (
+            "there are two PROXY headers"
+            if proxied
+            else "begins with a PROXY header: is proxies= missing?"
+        )
     printable = all(0x20 <= byte < 0x7F or byte in b"\r\n\t" for byte in opening)
     return f"that is {'plain text' if printable else 'not TLS'}: {opening!r}"
 
 
 def lacks_certificate(context: ssl.SSLContext) -> bool:
-    """Tell whether a handshake with *context*, a server's, fails for want of a certificate. One that chooses by name is not tried."""
+    """Tell whether a handshake with *context*, a server's, fails for want of a certificate. One
+    that chooses by name is not tried."""
     if context.sni_callback is not None:
         return False
     anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -35,7 +35,8 @@ from headrace._transport.stepper import stepper_of
 
 logger = logging.getLogger("headrace.server")
 
-# How long max_connections must not have been reached for the next time to be worth a warning, in seconds.
+# How long max_connections must not have been reached for the next time to be worth a warning, in
+# seconds.
 FULL_SECONDS = 60.0
 
 Handler = Callable[[StreamReader, StreamWriter], Awaitable[object]]
@@ -61,7 +62,8 @@ class Options:
 
 
 class StreamServer:
-    """A server over streams: an asynchronous context manager that begins to accept, and is shut down at the end. Made by serve()."""
+    """A server over streams: an asynchronous context manager that begins to accept, and is shut
+    down at the end. Made by serve()."""
 
     def __init__(self, handler: Handler, places: Sequence[Place], options: Options) -> None:
         self._connections: set[Connection] = set()
@@ -90,17 +92,20 @@ class StreamServer:
 
     @property
     def name(self) -> str:
-        """What logs and metrics call the server: name= of serve(), or else where it listens, from the start on with the bound port."""
+        """What logs and metrics call the server: name= of serve(), or else where it listens, from
+        the start on with the bound port."""
         return self._options.name or self._places[0].name
 
     @property
     def connections(self) -> set[Connection]:
-        """Every Connection that is open, those that are turned away or in their handshake among them; for looking at."""
+        """Every Connection that is open, those that are turned away or in their handshake among
+        them; for looking at."""
         return self._connections
 
     @property
     def draining(self) -> asyncio.Event:
-        """An asyncio.Event that is set when the server begins to shut down: handlers look (``draining.is_set()``), or wait for it."""
+        """An asyncio.Event that is set when the server begins to shut down: handlers look
+        (``draining.is_set()``), or wait for it."""
         return self._draining
 
     # ---- the life of the server
@@ -109,14 +114,20 @@ class StreamServer:
         await self.start()
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         # Whoever leaves by an error, or is cancelled, does not want to wait.
         await self.shutdown(None if error is None else 0)
 
     async def start(self) -> None:
         """Bind, listen, and accept from now on; `async with` does it.
 
-        Raises: OSError where an address is taken or forbidden; RuntimeError where the server was started before.
+        Raises: OSError where an address is taken or forbidden; RuntimeError where the server was
+        started before.
         """
         if self._loop is not None:
             raise RuntimeError(f"{self!r} was started before: a server runs once")
@@ -150,18 +161,26 @@ class StreamServer:
         """Return what accepts from *sock*, a bound socket."""
         loop, options = self.get_loop(), self._options
         choice = await choose(loop, options.limit, sock=sock, way=options.way)
-        return make_acceptor(loop, sock, functools.partial(self._make_protocol, choice), options.limit, choice)
+        return make_acceptor(
+            loop, sock, functools.partial(self._make_protocol, choice), options.limit, choice
+        )
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
-        """Return the event loop that the server was started in. Raises: RuntimeError before that."""
+        """Return the event loop that the server was started in. Raises: RuntimeError before
+        that."""
         if self._loop is None:
             raise RuntimeError(f"{self!r} was not started")
         return self._loop
 
     @property
     def sockets(self) -> tuple[trsock.TransportSocket, ...]:
-        """The listening sockets, for looking at; () before the start and once the server is shut down."""
-        return () if self._loop is None else tuple(trsock.TransportSocket(each.sock) for each in self._gate.acceptors)
+        """The listening sockets, for looking at; () before the start and once the server is shut
+        down."""
+        return (
+            ()
+            if self._loop is None
+            else tuple(trsock.TransportSocket(each.sock) for each in self._gate.acceptors)
+        )
 
     @property
     def processes(self) -> tuple[int, ...]:
@@ -171,10 +190,12 @@ class StreamServer:
     async def serve_forever(self) -> ShutdownReport:
         """Serve until SIGTERM or SIGINT, or until somebody calls shutdown(); return how that went.
 
-        The first signal lets connections finish, for as long as the grace of serve(); a second one cancels their handlers, a third cuts
-        them off. SIGHUP does what renew() does; it does so from the start of the server on, unless the program has taken it. In another
-        thread than the main one there are no signals. Service managers that ask for it are told when the server is ready, and when it
-        stops (sd_notify(3)). Cancellation: the server is shut down without a grace, then it is raised.
+        The first signal lets connections finish, for as long as the grace of serve(); a second one
+        cancels their handlers, a third cuts them off. SIGHUP does what renew() does; it does so
+        from the start of the server on, unless the program has taken it. In another thread than the
+        main one there are no signals. Service managers that ask for it are told when the server is
+        ready, and when it stops (sd_notify(3)). Cancellation: the server is shut down without a
+        grace, then it is raised.
         """
         signals = self._signals
         try:
@@ -192,11 +213,13 @@ class StreamServer:
     async def shutdown(self, grace: float | None = None) -> ShutdownReport:
         """Stop accepting, and bring all connections to their end; return how many ended how.
 
-        Connections that wait in the system's queue are still accepted, as soon as the bounds of serve() have room for them. The event
-        ``draining`` tells handlers. They have *grace* seconds to finish (default: the grace of serve()); then they are cancelled, and after
-        two more seconds cut off. What a handler has written is sent if it returns or is cancelled. Called again, it waits for the same
-        shutdown, and a smaller *grace* hurries it. A handler that waits for it waits for itself, for the whole grace: it starts a task for
-        that. Cancellation: safe; the shutdown goes on.
+        Connections that wait in the system's queue are still accepted, as soon as the bounds of
+        serve() have room for them. The event ``draining`` tells handlers. They have *grace* seconds
+        to finish (default: the grace of serve()); then they are cancelled, and after two more
+        seconds cut off. What a handler has written is sent if it returns or is cancelled. Called
+        again, it waits for the same shutdown, and a smaller *grace* hurries it. A handler that
+        waits for it waits for itself, for the whole grace: it starts a task for that. Cancellation:
+        safe; the shutdown goes on.
         """
         return await asyncio.shield(self._begin_shutdown(grace))
 
@@ -211,7 +234,8 @@ class StreamServer:
         return self._stopped
 
     def _hurry(self) -> None:
-        """Go on with the shutdown: from waiting for handlers to cancelling them, from that to cutting them off."""
+        """Go on with the shutdown: from waiting for handlers to cancelling them, from that to
+        cutting them off."""
         if self._stopping is not None:
             self._stopping.skip()
 
@@ -228,13 +252,16 @@ class StreamServer:
     async def renew(self) -> None:
         """Read the certificates again, for new connections; what SIGHUP does in serve_forever().
 
-        With workers: replace them one after another by new processes, which read the program and the certificates anew; the old ones stop
-        accepting when the new ones do it, and finish their connections. Raises: what Certificates.reload() does, or RuntimeError where a
-        new worker does not start; what was not renewed yet stays as it was.
+        With workers: replace them one after another by new processes, which read the program and
+        the certificates anew; the old ones stop accepting when the new ones do it, and finish their
+        connections. Raises: what Certificates.reload() does, or RuntimeError where a new worker
+        does not start; what was not renewed yet stays as it was.
         """
         if isinstance(self._options.ssl, Certificates):
             self._options.ssl.reload()
-            logger.info("%s: the certificates were read again", self.name, extra={"server": self.name})
+            logger.info(
+                "%s: the certificates were read again", self.name, extra={"server": self.name}
+            )
 
     def _close_places(self) -> None:
         for place in self._places:
@@ -272,7 +299,8 @@ class StreamServer:
     # ---- the life of a connection
 
     def _make_protocol(self, choice: Choice, peername: Any = None) -> Any:
-        """Return the protocol of a connection that was accepted just now, from *peername*, unless its transport says that later."""
+        """Return the protocol of a connection that was accepted just now, from *peername*, unless
+        its transport says that later."""
         self._numbers += 1
         connection = Connection(self, self._numbers)
         connection._peername = peername
@@ -293,10 +321,17 @@ class StreamServer:
         return protocol
 
     def _say_full(self, consequence: str) -> None:
-        """Warn that max_connections is reached: once, and again only where that was over for a while."""
+        """Warn that max_connections is reached: once, and again only where that was over for a
+        while."""
         now = self.get_loop().time()
         if now - self._full_at >= FULL_SECONDS:
-            logger.warning("%s: %d connections are open: %s", self.name, len(self.connections), consequence, extra={"server": self.name})
+            logger.warning(
+                "%s: %d connections are open: %s",
+                self.name,
+                len(self.connections),
+                consequence,
+                extra={"server": self.name},
+            )
         self._full_at = now
 
     def _connected(self, reader: StreamReader, writer: StreamWriter) -> None:
@@ -332,19 +367,28 @@ class StreamServer:
         self._refused[reason] += 1
         writer = connection._writer
         assert writer is not None
-        if self._options.refusal and (self._options.ssl is None or writer.get_extra_info("sslcontext") is not None):
+        if self._options.refusal and (
+            self._options.ssl is None or writer.get_extra_info("sslcontext") is not None
+        ):
             writer.write(self._options.refusal)
             linger(writer.transport)
         connection._ended = "refused"
         writer.close()
 
-    def _negotiate(self, connection: Connection, reader: StreamReader, writer: StreamWriter, proxied: bool) -> None:
+    def _negotiate(
+        self, connection: Connection, reader: StreamReader, writer: StreamWriter, proxied: bool
+    ) -> None:
         self._negotiating += 1
-        task = connection._task = self.get_loop().create_task(self._do_negotiate(connection, reader, writer, proxied))
+        task = connection._task = self.get_loop().create_task(
+            self._do_negotiate(connection, reader, writer, proxied)
+        )
         task.add_done_callback(lambda task: self._negotiated(connection, task))
 
-    async def _do_negotiate(self, connection: Connection, reader: StreamReader, writer: StreamWriter, proxied: bool) -> str:
-        """Read the PROXY header, then do the handshake; return what comes of it: "admitted", "peer", refused for that, or "check"."""
+    async def _do_negotiate(
+        self, connection: Connection, reader: StreamReader, writer: StreamWriter, proxied: bool
+    ) -> str:
+        """Read the PROXY header, then do the handshake; return what comes of it: "admitted",
+        "peer", refused for that, or "check"."""
         async with asyncio.timeout(self._options.limits.handshake_timeout):
             if proxied:
                 header = connection.proxy = await read_proxy_header(reader)
@@ -364,7 +408,11 @@ class StreamServer:
                 below = writer.transport
                 await secure(reader, writer, context, self._options.shutdown_timeout, proxied)
                 connection._below = None if writer.transport is below else below
-                if connection.proxy is not None and connection.proxy.local and await is_over(reader):
+                if (
+                    connection.proxy is not None
+                    and connection.proxy.local
+                    and await is_over(reader)
+                ):
                     return "check"
         return "admitted"
 
@@ -378,7 +426,14 @@ class StreamServer:
         elif error is not None:
             cause = cause_of(error)
             self._failed[cause] += 1
-            self._report(logging.INFO, connection, "the negotiation with %r failed (%s): %s", connection.peername, cause, error)
+            self._report(
+                logging.INFO,
+                connection,
+                "the negotiation with %r failed (%s): %s",
+                connection.peername,
+                cause,
+                error,
+            )
             connection._abort(error)
         elif task.result() == "check":
             # Of a proxy that looks whether somebody is here: it counts as nothing.
@@ -401,8 +456,13 @@ class StreamServer:
         connection._handled = True
         connection._since = loop.time()
         try:
-            result: Any = self._handler(connection._reader, connection._writer)  # type: ignore[arg-type]  # they are there
-            task: Any = stepper_of(loop).start(result) if asyncio.iscoroutine(result) else asyncio.ensure_future(result, loop=loop)
+            # they are there
+            result: Any = self._handler(connection._reader, connection._writer)  # type: ignore[arg-type]
+            task: Any = (
+                stepper_of(loop).start(result)
+                if asyncio.iscoroutine(result)
+                else asyncio.ensure_future(result, loop=loop)
+            )
         except Exception as error:
             self._handler_failed(connection, error)
             self._finish(connection)
@@ -430,24 +490,64 @@ class StreamServer:
         self._leave_if_over(connection)
 
     def _handler_failed(self, connection: Connection, error: Exception) -> None:
-        """Log what a handler raised, count it where that was its own fault, and tell who wants to know."""
-        if connection._ended is not None and connection._reader is not None and error is connection._reader.exception():
+        """Log what a handler raised, count it where that was its own fault, and tell who wants to
+        know."""
+        if (
+            connection._ended is not None
+            and connection._reader is not None
+            and error is connection._reader.exception()
+        ):
             # It was told so, and that was logged.
-            self._report(logging.DEBUG, connection, "the handler for %r ended: %s", connection.peername, error)
+            self._report(
+                logging.DEBUG,
+                connection,
+                "the handler for %r ended: %s",
+                connection.peername,
+                error,
+            )
         elif _is_the_peers(connection, error):
-            self._report(logging.INFO, connection, "%r broke the connection: %r", connection.peername, error)
+            self._report(
+                logging.INFO, connection, "%r broke the connection: %r", connection.peername, error
+            )
         else:
             self._errors[type(error).__name__] += 1
-            self._report(logging.ERROR, connection, "the handler for %r failed", connection.peername, error=error)
+            self._report(
+                logging.ERROR,
+                connection,
+                "the handler for %r failed",
+                connection.peername,
+                error=error,
+            )
         if self._options.on_error is not None:
             try:
                 connection._run(self._options.on_error, connection, error)
             except Exception as failure:
-                self._report(logging.ERROR, connection, "on_error() failed for %r", connection.peername, error=failure)
+                self._report(
+                    logging.ERROR,
+                    connection,
+                    "on_error() failed for %r",
+                    connection.peername,
+                    error=failure,
+                )
 
-    def _report(self, level: int, connection: Connection, message: str, *arguments: object, error: BaseException | None = None) -> None:
+    def _report(
+        self,
+        level: int,
+        connection: Connection,
+        message: str,
+        *arguments: object,
+        error: BaseException | None = None,
+    ) -> None:
         extra = {"server": self.name, "connection": connection.id, "peer": connection.peername}
-        logger.log(level, "%s: connection %d: " + message, self.name, connection.id, *arguments, exc_info=error, extra=extra)
+        logger.log(
+            level,
+            "%s: connection %d: " + message,
+            self.name,
+            connection.id,
+            *arguments,
+            exc_info=error,
+            extra=extra,
+        )
 
     def _lost(self, connection: Connection) -> None:
         """The transport is gone."""
@@ -458,12 +558,18 @@ class StreamServer:
         self._leave_if_over(connection)
 
     def _leave_if_over(self, connection: Connection) -> None:
-        if not connection._lost or connection._task is not None or connection not in self.connections:
+        if (
+            not connection._lost
+            or connection._task is not None
+            or connection not in self.connections
+        ):
             return
         if logger.isEnabledFor(logging.DEBUG):
             received, _, _, written, unsent = connection._figures()
             what = "from %r is over: %d bytes came, %d went"
-            self._report(logging.DEBUG, connection, what, connection.peername, received, written - unsent)
+            self._report(
+                logging.DEBUG, connection, what, connection.peername, received, written - unsent
+            )
         self.connections.remove(connection)
         self._left += 1
         self._peers.leave(connection._key)
@@ -482,7 +588,12 @@ class StreamServer:
         count = self._gate.give_up()
         if count:
             self._ended["shutdown"] += count
-            logger.info("%s: %d connections found no room before the shutdown", self.name, count, extra={"server": self.name})
+            logger.info(
+                "%s: %d connections found no room before the shutdown",
+                self.name,
+                count,
+                extra={"server": self.name},
+            )
         return count
 
     # ---- what the watch and a shutdown call
@@ -491,7 +602,9 @@ class StreamServer:
         """End the connection at once, and have the handler told why."""
         if connection._ended is None:
             self._ended[reason] += 1
-            self._report(logging.INFO, connection, "with %r is ended: %s", connection.peername, text)
+            self._report(
+                logging.INFO, connection, "with %r is ended: %s", connection.peername, text
+            )
         connection._ended = reason
         connection._abort(ConnectionAbortedError(f"the server has ended the connection: {text}"))
         if reason == "shutdown" and connection._task is not None:
@@ -504,11 +617,14 @@ class StreamServer:
 
 
 def _is_the_peers(connection: Connection, error: Exception) -> bool:
-    """Tell whether the peer has caused *error*, and not, say, a database that the handler has to do with."""
+    """Tell whether the peer has caused *error*, and not, say, a database that the handler has to do
+    with."""
     reader = connection._reader
     assert reader is not None
     if isinstance(error, ExceptionGroup):
         return all(_is_the_peers(connection, each) for each in error.exceptions)
     if isinstance(error, asyncio.IncompleteReadError):
         return reader.at_eof()
-    return error is reader.exception() or (connection._lost and isinstance(error, (ConnectionError, ssl_module.SSLError)))
+    return error is reader.exception() or (
+        connection._lost and isinstance(error, (ConnectionError, ssl_module.SSLError))
+    )

@@ -9,20 +9,22 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from headrace._server.server import StreamServer
 
-# How long a handler that was cancelled may take to clean up, and to have sent what it wrote, in seconds; then how long one may that was
-# told its connection is gone. After that nobody waits for it. Docker and Kubernetes kill 10 and 30 s after SIGTERM, which has to be enough
-# for all.
+# How long a handler that was cancelled may take to clean up, and to have sent what it wrote, in
+# seconds; then how long one may that was told its connection is gone. After that nobody waits for
+# it. Docker and Kubernetes kill 10 and 30 s after SIGTERM, which has to be enough for all.
 CANCEL_SECONDS = 2.0
 ABORT_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class ShutdownReport:
-    """How the connections of a server ended that were open when it was shut down, and how long that took, in seconds.
+    """How the connections of a server ended that were open when it was shut down, and how long that
+    took, in seconds.
 
-    *finished* came to their end within the grace; *cancelled* had their handlers cancelled, and what those had written was sent; *aborted*
-    were cut off, and what they had to send is lost; so were those that waited to come in, and found no room. *stuck* of the aborted have
-    handlers that do not end.
+    *finished* came to their end within the grace; *cancelled* had their handlers cancelled, and
+    what those had written was sent; *aborted* were cut off, and what they had to send is lost; so
+    were those that waited to come in, and found no room. *stuck* of the aborted have handlers that
+    do not end.
     """
 
     finished: int
@@ -33,7 +35,10 @@ class ShutdownReport:
 
     def __str__(self) -> str:
         stuck = f", {self.stuck} of them with handlers that do not end" if self.stuck else ""
-        return f"{self.finished} finished, {self.cancelled} cancelled, {self.aborted} aborted{stuck}, in {self.seconds:.2f} s"
+        return (
+            f"{self.finished} finished, {self.cancelled} cancelled, {self.aborted} aborted{stuck}, "
+            f"in {self.seconds:.2f} s"
+        )
 
 
 class Stopping:
@@ -75,7 +80,8 @@ class Stopping:
             self._over.set_result(None)
 
     async def run(self) -> ShutdownReport:
-        """Bring all connections to their end; return how it went. A stage that is skipped ends at once."""
+        """Bring all connections to their end; return how it went. A stage that is skipped ends at
+        once."""
         server = self._server
         await self._wait()
         self._stage = 1
@@ -93,7 +99,13 @@ class Stopping:
         await self._wait()
         stuck = len(server.connections)
         finished = server._left - self._left - len(cancelled | aborted) + stuck
-        return ShutdownReport(finished, len(cancelled - aborted), len(aborted) + outside, stuck, self._loop.time() - self._began)
+        return ShutdownReport(
+            finished,
+            len(cancelled - aborted),
+            len(aborted) + outside,
+            stuck,
+            self._loop.time() - self._began,
+        )
 
     async def _wait(self) -> None:
         """Wait until the last connection is gone, or the time of the stage is over."""

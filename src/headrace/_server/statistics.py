@@ -9,35 +9,42 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """What ``StreamServer.statistics()`` returns. All numbers but those of what is there now grow from 0 as long as the server lives.
+    """What ``StreamServer.statistics()`` returns. All numbers but those of what is there now grow
+    from 0 as long as the server lives.
 
     Mappings have no entry for what has not happened yet.
     """
 
     # Seconds since the server began to listen.
     uptime: float
-    # What is there now: connections from their acceptance to their end, handshakes and PROXY headers under way among them, and
-    # bytes received that no handler has read, or written and not sent.
+    # What is there now: connections from their acceptance to their end, handshakes and PROXY
+    # headers under way among them, and bytes received that no handler has read, or written and not
+    # sent.
     open: int
-    # How many there may be, None for no bound (with workers: of all together); and whether new ones are accepted just now.
+    # How many there may be, None for no bound (with workers: of all together); and whether new ones
+    # are accepted just now.
     max_connections: int | None
     accepting: bool
     negotiating: int
     buffered_bytes: int
     draining: bool
-    # Connections that were accepted, those that were turned away among them, by reason: "full", "peer".
+    # Connections that were accepted, those that were turned away among them, by reason: "full",
+    # "peer".
     accepted: int
     refused: Mapping[str, int]
-    # Connections that the server has ended, by reason: "first byte", "idle", "rate", "stalled", "memory", "shutdown".
+    # Connections that the server has ended, by reason: "first byte", "idle", "rate", "stalled",
+    # "memory", "shutdown".
     ended: Mapping[str, int]
-    # Handshakes and PROXY headers that failed, by cause: "timeout", "closed", "certificate", "version", "cipher", "not TLS", "proxy",
-    # "other".
+    # Handshakes and PROXY headers that failed, by cause: "timeout", "closed", "certificate",
+    # "version", "cipher", "not TLS", "proxy", "other".
     failed: Mapping[str, int]
-    # Handlers that have ended, and those that raised what was their own fault, by the name of the exception's class. A connection
-    # that the peer broke, or that the server has ended, is no error.
+    # Handlers that have ended, and those that raised what was their own fault, by the name of the
+    # exception's class. A connection that the peer broke, or that the server has ended, is no
+    # error.
     handled: int
     errors: Mapping[str, int]
-    # Bytes that came from and went to the peers, as handlers see them: without TLS and the PROXY protocol.
+    # Bytes that came from and went to the peers, as handlers see them: without TLS and the PROXY
+    # protocol.
     received_bytes: int
     sent_bytes: int
     # Seconds that the last shutdown() took; None where there was none.
@@ -50,7 +57,8 @@ class Statistics:
 
 
 def total(parts: Iterable[Statistics]) -> Statistics:
-    """Return the sum of what several servers, or processes of one, have done; times are the longest of theirs."""
+    """Return the sum of what several servers, or processes of one, have done; times are the longest
+    of theirs."""
     several = list(parts)
     refused: Counter[str] = Counter()
     ended: Counter[str] = Counter()
@@ -65,7 +73,9 @@ def total(parts: Iterable[Statistics]) -> Statistics:
     return Statistics(
         uptime=max((each.uptime for each in several), default=0.0),
         open=sum(each.open for each in several),
-        max_connections=None if None in bounds else sum(bound for bound in bounds if bound is not None),
+        max_connections=None
+        if None in bounds
+        else sum(bound for bound in bounds if bound is not None),
         accepting=any(each.accepting for each in several),
         negotiating=sum(each.negotiating for each in several),
         buffered_bytes=sum(each.buffered_bytes for each in several),
@@ -78,5 +88,7 @@ def total(parts: Iterable[Statistics]) -> Statistics:
         errors=dict(errors),
         received_bytes=sum(each.received_bytes for each in several),
         sent_bytes=sum(each.sent_bytes for each in several),
-        drain_seconds=max((each.drain_seconds for each in several if each.drain_seconds is not None), default=None),
+        drain_seconds=max(
+            (each.drain_seconds for each in several if each.drain_seconds is not None), default=None
+        ),
     )

@@ -1,8 +1,10 @@
-"""Server: what start_server() returns. It wraps the server that the loop makes, and behaves as asyncio's of Python 3.13 everywhere.
+"""Server: what start_server() returns. It wraps the server that the loop makes, and behaves as
+asyncio's of Python 3.13 everywhere.
 
-The loop's server accepts. Connections are counted here, because loops and versions differ: wait_closed() of 3.11 and of
-uvloop returns while connections are open, and close_clients() is new in 3.13. asyncio's transports say when they come and go;
-other loops' do not, and a connection there counts from the making of its protocol until that is told of the end, or is freed.
+The loop's server accepts. Connections are counted here, because loops and versions differ:
+wait_closed() of 3.11 and of uvloop returns while connections are open, and close_clients() is new
+in 3.13. asyncio's transports say when they come and go; other loops' do not, and a connection there
+counts from the making of its protocol until that is told of the end, or is freed.
 """
 
 from __future__ import annotations
@@ -21,9 +23,11 @@ from headrace._transport.backend import Choice
 
 
 class Client(weakref.ref):  # type: ignore[type-arg]
-    """One connection as its server knows it: a weak reference to its protocol, so that a dropped writer is still noticed.
+    """One connection as its server knows it: a weak reference to its protocol, so that a dropped
+    writer is still noticed.
 
-    The protocol and its transport call the methods. A protocol that dies without them (a handshake failed) is no connection any more.
+    The protocol and its transport call the methods. A protocol that dies without them (a handshake
+    failed) is no connection any more.
     """
 
     __slots__ = ("connected", "refused", "server", "shaking")
@@ -73,18 +77,21 @@ def _absent(server: object) -> None:
 
 
 class Server(base_events.Server):
-    """A listening server: an asynchronous context manager that closes it and waits for its connections.
+    """A listening server: an asynchronous context manager that closes it and waits for its
+    connections.
 
-    Made by start_server() and start_unix_server(). Closing stops accepting and leaves the connections alone; close_clients() and
-    abort_clients() end those too.
+    Made by start_server() and start_unix_server(). Closing stops accepting and leaves the
+    connections alone; close_clients() and abort_clients() end those too.
     """
 
-    # asyncio's class is there for isinstance(); nothing of it is used, and its initialiser is not called. These helpers of it
-    # would work on what this server does not have.
+    # asyncio's class is there for isinstance(); nothing of it is used, and its initialiser is not
+    # called. These helpers of it would work on what this server does not have.
     _wakeup = property(_absent)
     _start_serving = property(_absent)
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, limit: int, choice: Choice, callback: ClientConnected) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, limit: int, choice: Choice, callback: ClientConnected
+    ) -> None:
         self._loop = loop
         self._h_limit = limit
         self._h_choice = choice
@@ -93,10 +100,12 @@ class Server(base_events.Server):
         self._h_backlog = 0
         self._h_file: SocketFile | None = None
         self._h_clients: set[Client] = set()
-        # How many transports there are, where the loop's server is asyncio's and says so; else the clients are what is known.
+        # How many transports there are, where the loop's server is asyncio's and says so; else the
+        # clients are what is known.
         self._h_transports: int | None = None
         self._h_held = 0
-        # Whether a connection in its handshake was given up: its transport lives on, and nobody waits for it.
+        # Whether a connection in its handshake was given up: its transport lives on, and nobody
+        # waits for it.
         self._h_gave_up = False
         self._h_failures = 0
         self._h_closed = False
@@ -111,7 +120,8 @@ class Server(base_events.Server):
     # ---- what listen.py and the loop call
 
     def _h_make_protocol(self) -> Any:
-        """Return the protocol of a connection that was accepted just now, and count it from here on."""
+        """Return the protocol of a connection that was accepted just now, and count it from here
+        on."""
         protocol: Any = make(self._loop, self._h_limit, self._h_choice, self._h_callback)[1]
         client = Client(protocol, _forget)
         client.server = self
@@ -125,19 +135,22 @@ class Server(base_events.Server):
         return protocol
 
     def _h_adopt(self, inner: Any, backlog: int, file: SocketFile | None = None) -> None:
-        """Take over *inner*, the loop's server, which is not yet serving, and the *file* to remove at the end."""
+        """Take over *inner*, the loop's server, which is not yet serving, and the *file* to remove
+        at the end."""
         self._h_inner = inner
         self._h_backlog = backlog
         self._h_file = file
         if isinstance(inner, base_events.Server):
-            # Its own _attach() fails an assertion, and drops the connection, where close() comes between accept() and the
-            # transport (gh-109564). It is called with the transport from Python 3.13 on.
+            # Its own _attach() fails an assertion, and drops the connection, where close() comes
+            # between accept() and the transport (gh-109564). It is called with the transport from
+            # Python 3.13 on.
             self._h_transports = 0
             inner._attach = self._attach  # type: ignore[attr-defined]
             inner._detach = self._detach  # type: ignore[attr-defined]
 
     def _attach(self, *transport: object) -> None:
-        # Called by asyncio's transports; where there are none, by programs that hold the server open.
+        # Called by asyncio's transports; where there are none, by programs that hold the server
+        # open.
         if self._h_transports is None:
             self._h_held += 1
         else:
@@ -160,7 +173,13 @@ class Server(base_events.Server):
             # Once, and no traceback: whoever scans ports would fill the log.
             peer = transport.get_extra_info("peername")
             why = " ".join([str(error), *(f"({note})" for note in getattr(error, "__notes__", ()))])
-            logger.warning("%r: a TLS handshake with %r failed: %s; further ones are only counted (handshake_failures)", self, peer, why)
+            logger.warning(
+                "%r: a TLS handshake with %r failed: %s; further ones are only counted "
+                "(handshake_failures)",
+                self,
+                peer,
+                why,
+            )
 
     def _h_wake_if_done(self) -> None:
         if self._waiters is None or not self._h_closed or self._h_busy():
@@ -188,7 +207,8 @@ class Server(base_events.Server):
 
     @property
     def sockets(self) -> tuple[Any, ...]:
-        """The listening sockets, for looking at: asyncio's TransportSocket or uvloop's; () once the server is closed."""
+        """The listening sockets, for looking at: asyncio's TransportSocket or uvloop's; () once the
+        server is closed."""
         return () if self._h_closed or self._h_inner is None else tuple(self._h_inner.sockets)
 
     @property
@@ -197,7 +217,8 @@ class Server(base_events.Server):
 
     @property
     def handshake_failures(self) -> int:
-        """How many TLS handshakes have failed; the first is logged. On the portable way loops keep them to themselves, and this is 0."""
+        """How many TLS handshakes have failed; the first is logged. On the portable way loops keep
+        them to themselves, and this is 0."""
         return self._h_failures
 
     async def start_serving(self) -> None:
@@ -213,7 +234,9 @@ class Server(base_events.Server):
             return
         self._serving = True
         try:
-            if self._h_choice.way == "portable" and not isinstance(self._h_inner, base_events.Server):
+            if self._h_choice.way == "portable" and not isinstance(
+                self._h_inner, base_events.Server
+            ):
                 self._h_listen()
             await self._h_inner.start_serving()
         except Exception:
@@ -233,11 +256,12 @@ class Server(base_events.Server):
     async def serve_forever(self) -> None:
         """Accept until cancelled or closed, then wait for the connections.
 
-        A cancellation closes the server and, as from Python 3.14 on, its connections, as close_clients() does: an idle client would
-        keep it waiting for ever. close() leaves them alone.
+        A cancellation closes the server and, as from Python 3.14 on, its connections, as
+        close_clients() does: an idle client would keep it waiting for ever. close() leaves them
+        alone.
 
-        Raises: RuntimeError where the server is closed or somebody serves already; asyncio.CancelledError at the end, also
-        when it came by close().
+        Raises: RuntimeError where the server is closed or somebody serves already;
+        asyncio.CancelledError at the end, also when it came by close().
         """
         if self._serving_forever_fut is not None:
             raise RuntimeError(f"server {self!r} is already being awaited on serve_forever()")
@@ -276,9 +300,11 @@ class Server(base_events.Server):
         self._h_wake_if_done()
 
     async def wait_closed(self) -> None:
-        """Wait until the server is closed and the last of its connections is gone, in whichever order.
+        """Wait until the server is closed and the last of its connections is gone, in whichever
+        order.
 
-        It closes nothing: an idle client keeps it waiting for ever, unless close_clients() or abort_clients() ends it.
+        It closes nothing: an idle client keeps it waiting for ever, unless close_clients() or
+        abort_clients() ends it.
         """
         if self._waiters is None:
             return
@@ -303,10 +329,11 @@ class Server(base_events.Server):
                 transport.abort()
 
     def _h_connected(self) -> list[Any]:
-        """Return the protocols of the connections that are made; those in a TLS handshake are ended.
+        """Return the protocols of the connections that are made; those in a TLS handshake are
+        ended.
 
-        Where the transport is not ours, the loop keeps it to itself until the handshake is over, or has taken too long: such a
-        connection is refused then.
+        Where the transport is not ours, the loop keeps it to itself until the handshake is over, or
+        has taken too long: such a connection is refused then.
         """
         found = []
         for client in tuple(self._h_clients):

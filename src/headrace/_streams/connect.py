@@ -1,8 +1,9 @@
 """open_connection() and open_unix_connection(): a reader and a writer for a new connection.
 
-The loop connects wherever it can. headrace resolves and connects itself for what a loop lacks (uvloop has no
-happy_eyeballs_delay, interleave or all_errors; asyncio's own loop has all_errors from 3.12) and for what asyncio's race between
-addresses gets wrong, and then hands the connected socket to the loop.
+The loop connects wherever it can. headrace resolves and connects itself for what a loop lacks
+(uvloop has no happy_eyeballs_delay, interleave or all_errors; asyncio's own loop has all_errors
+from 3.12) and for what asyncio's race between addresses gets wrong, and then hands the connected
+socket to the loop.
 """
 
 from __future__ import annotations
@@ -52,27 +53,35 @@ async def open_connection(
     ssl_session: ssl_module.SSLSession | None = None,
     way: Way | None = None,
 ) -> tuple[StreamReader, StreamWriter]:
-    """Connect to *host* and *port* over TCP, and TLS where *ssl* is given; return the reader and the writer.
+    """Connect to *host* and *port* over TCP, and TLS where *ssl* is given; return the reader and
+    the writer.
 
     Args:
         limit: the reader's buffer limit in bytes; None for 64 KiB, asyncio's default.
-        ssl: a context, or True for the default one. *server_hostname* (default: *host*) is the name to verify; "" for none.
+        ssl: a context, or True for the default one. *server_hostname* (default: *host*) is the name
+            to verify; "" for none.
         ssl_handshake_timeout, ssl_shutdown_timeout: seconds; None for asyncio's 60 and 30.
-        ssl_session: the session of an earlier connection to the same server and with the same context, to be resumed if the server
-            likes: its ``get_extra_info("ssl_object").session``, in TLS 1.3 once something was read. (Ask for that once and keep it:
-            each time, CPython up to 3.13 loses 6 KB.) On the portable way it is not used.
+        ssl_session: the session of an earlier connection to the same server and with the same
+            context, to be resumed if the server likes: its
+            ``get_extra_info("ssl_object").session``, in TLS 1.3 once something was read. (Ask for
+            that once and keep it: each time, CPython up to 3.13 loses 6 KB.) On the portable way it
+            is not used.
         family, proto, flags: passed to getaddrinfo().
-        sock: a connected socket to use instead of *host* and *port*. It belongs to the writer from then on.
+        sock: a connected socket to use instead of *host* and *port*. It belongs to the writer from
+            then on.
         local_addr: (host, port) to connect from.
-        happy_eyeballs_delay: seconds after which the next address is tried while the last one has not answered (RFC 8305
-            recommends 0.25); None tries one after the other. interleave: how many addresses of the first family come before
-            the families alternate; default 1 with a delay, else 0.
+        happy_eyeballs_delay: seconds after which the next address is tried while the last one has
+            not answered (RFC 8305 recommends 0.25); None tries one after the other. interleave: how
+            many addresses of the first family come before the families alternate; default 1 with a
+            delay, else 0.
         all_errors: raise what went wrong with every address, as an ExceptionGroup of OSErrors.
-        way: "native" or "portable" to insist on one way to the socket; None for the best that there is, or for what the
-            environment variable HEADRACE_WAY says. `headrace doctor` explains the choice.
+        way: "native" or "portable" to insist on one way to the socket; None for the best that there
+            is, or for what the environment variable HEADRACE_WAY says. `headrace doctor` explains
+            the choice.
 
-    Raises: OSError where no address can be reached (the errors in one message where they differ); ssl.SSLError or
-    ConnectionError where the handshake fails, also when it times out; ValueError for arguments that contradict each other.
+    Raises: OSError where no address can be reached (the errors in one message where they differ);
+    ssl.SSLError or ConnectionError where the handshake fails, also when it times out; ValueError
+    for arguments that contradict each other.
     Cancellation: safe; the socket is closed.
     """
     limit = checked_limit(limit)
@@ -108,14 +117,28 @@ async def open_connection(
     choice = await choose(loop, limit, tls=context, sock=sock, way=way)
     reader, protocol = make(loop, limit, choice)
     native = choice.way == "native"
-    tls = None if context is None else Secure(context, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout, ssl_session)
+    tls = (
+        None
+        if context is None
+        else Secure(
+            context, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout, ssl_session
+        )
+    )
     if sock is not None:
         if native:
             transport = await adopt(loop, sock, protocol, receive_bytes(limit), tls)
         else:
             transport, _ = await loop.create_connection(lambda: protocol, sock=sock, **secure)
-    elif not native and happy_eyeballs_delay is None and not interleave and not all_errors and (local_addr is None or is_asyncio(loop)):
-        where = given(family=family or None, proto=proto or None, flags=flags or None, local_addr=local_addr)
+    elif (
+        not native
+        and happy_eyeballs_delay is None
+        and not interleave
+        and not all_errors
+        and (local_addr is None or is_asyncio(loop))
+    ):
+        where = given(
+            family=family or None, proto=proto or None, flags=flags or None, local_addr=local_addr
+        )
         # typeshed: a host may be bytes too, and a port the name of a service.
         transport, _ = await loop.create_connection(lambda: protocol, host, port, **where, **secure)  # type: ignore[arg-type]
     else:
@@ -128,7 +151,9 @@ async def open_connection(
             local = await resolve(loop, *local_addr[:2], hints)
         connected = await race(loop, addresses, local, happy_eyeballs_delay, interleave, all_errors)
         if native:
-            transport = await _or_close(loop, connected, adopt(loop, connected, protocol, receive_bytes(limit), tls))
+            transport = await _or_close(
+                loop, connected, adopt(loop, connected, protocol, receive_bytes(limit), tls)
+            )
         else:
             transport = await _hand_over(loop, loop.create_connection, protocol, connected, secure)
     return reader, StreamWriter(transport, protocol, reader, loop)
@@ -146,10 +171,11 @@ async def open_unix_connection(
     ssl_session: ssl_module.SSLSession | None = None,
     way: Way | None = None,
 ) -> tuple[StreamReader, StreamWriter]:
-    """Connect to the Unix socket at *path*, or take the connected *sock*; return the reader and the writer.
+    """Connect to the Unix socket at *path*, or take the connected *sock*; return the reader and the
+    writer.
 
-    A path that begins with a NUL is an abstract socket of Linux. The other arguments, and what is raised, are as for
-    open_connection(); with *ssl* the *server_hostname* has to be given.
+    A path that begins with a NUL is an abstract socket of Linux. The other arguments, and what is
+    raised, are as for open_connection(); with *ssl* the *server_hostname* has to be given.
     """
     limit = checked_limit(limit)
     loop = asyncio.get_running_loop()
@@ -177,32 +203,48 @@ async def open_unix_connection(
     choice = await choose(loop, limit, tls=context, sock=sock, way=way)
     reader, protocol = make(loop, limit, choice)
     native = choice.way == "native"
-    tls = None if context is None else Secure(context, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout, ssl_session)
+    tls = (
+        None
+        if context is None
+        else Secure(
+            context, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout, ssl_session
+        )
+    )
     if sock is not None:
         if native:
             transport = await adopt(loop, sock, protocol, receive_bytes(limit), tls)
         else:
             transport, _ = await loop.create_unix_connection(lambda: protocol, sock=sock, **secure)
     elif not native and is_asyncio(loop):
-        transport, _ = await loop.create_unix_connection(lambda: protocol, os.fspath(path), **secure)  # type: ignore[arg-type]  # not None here
+        transport, _ = await loop.create_unix_connection(
+            lambda: protocol, os.fspath(path), **secure
+        )  # type: ignore[arg-type]  # not None here
     else:
         # libuv takes a path for a C string, and so knows no abstract sockets.
         connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connected.setblocking(False)
-            await loop.sock_connect(connected, os.fspath(path))  # type: ignore[arg-type]  # not None here
+            # not None here
+            await loop.sock_connect(connected, os.fspath(path))  # type: ignore[arg-type]
         except BaseException:
             connected.close()
             raise
         if native:
-            transport = await _or_close(loop, connected, adopt(loop, connected, protocol, receive_bytes(limit), tls))
+            transport = await _or_close(
+                loop, connected, adopt(loop, connected, protocol, receive_bytes(limit), tls)
+            )
         else:
-            transport = await _hand_over(loop, loop.create_unix_connection, protocol, connected, secure)
+            transport = await _hand_over(
+                loop, loop.create_unix_connection, protocol, connected, secure
+            )
     return reader, StreamWriter(transport, protocol, reader, loop)
 
 
-def context_for(ssl: ssl_module.SSLContext | bool | None, server_hostname: str | None) -> ssl_module.SSLContext | None:
-    """Return the context that *ssl* stands for: True is the default one, which checks names where there is one to check."""
+def context_for(
+    ssl: ssl_module.SSLContext | bool | None, server_hostname: str | None
+) -> ssl_module.SSLContext | None:
+    """Return the context that *ssl* stands for: True is the default one, which checks names where
+    there is one to check."""
     if ssl is not True:
         return ssl or None
     context = ssl_module.create_default_context()
@@ -216,7 +258,13 @@ def is_asyncio(loop: asyncio.AbstractEventLoop) -> bool:
     return isinstance(loop, asyncio.BaseEventLoop)
 
 
-async def _hand_over(loop: Any, create: Any, protocol: asyncio.BaseProtocol, sock: socket.socket, secure: dict[str, Any]) -> Any:
+async def _hand_over(
+    loop: Any,
+    create: Any,
+    protocol: asyncio.BaseProtocol,
+    sock: socket.socket,
+    secure: dict[str, Any],
+) -> Any:
     """Return the transport that the loop makes of *sock*, which is closed where it makes none."""
     transport, _ = await _or_close(loop, sock, create(lambda: protocol, sock=sock, **secure))
     return transport
@@ -227,17 +275,25 @@ async def _or_close(loop: Any, sock: socket.socket, making: Awaitable[Any]) -> A
     try:
         return await making
     except BaseException:
-        # Where there is a transport it closes the socket in the loop's next turn, before us; a second close does nothing.
+        # Where there is a transport it closes the socket in the loop's next turn, before us; a
+        # second close does nothing.
         loop.call_soon(sock.close)
         raise
 
 
-async def resolve(loop: asyncio.AbstractEventLoop, host: Any, port: Any, hints: dict[str, int]) -> Sequence[AddressInfo]:
-    """Return what getaddrinfo() says, never nothing. Raises: OSError (socket.gaierror where the name is unknown)."""
+async def resolve(
+    loop: asyncio.AbstractEventLoop, host: Any, port: Any, hints: dict[str, int]
+) -> Sequence[AddressInfo]:
+    """Return what getaddrinfo() says, never nothing. Raises: OSError (socket.gaierror where the
+    name is unknown)."""
     found: Sequence[AddressInfo]
     try:
         # What needs no resolver needs no thread for it either.
-        found = socket.getaddrinfo(host, port, **{**hints, "flags": hints["flags"] | socket.AI_NUMERICHOST | socket.AI_NUMERICSERV})
+        found = socket.getaddrinfo(
+            host,
+            port,
+            **{**hints, "flags": hints["flags"] | socket.AI_NUMERICHOST | socket.AI_NUMERICSERV},
+        )
     except socket.gaierror:
         found = await loop.getaddrinfo(host, port, **hints)
     if not found:
@@ -253,7 +309,8 @@ async def race(
     interleave: int | None,
     all_errors: bool,
 ) -> socket.socket:
-    """Return a socket that is connected to the first of *addresses* that answers; raise as open_connection() says."""
+    """Return a socket that is connected to the first of *addresses* that answers; raise as
+    open_connection() says."""
     # When it is needed: importing it takes a third as long as headrace.
     import aiohappyeyeballs
 
@@ -268,7 +325,8 @@ async def race(
         )
     except Exception as error:
         attempts.forget_frames(error)
-        # The callback that woke us holds the last attempt's future, and so the error, until the loop turns.
+        # The callback that woke us holds the last attempt's future, and so the error, until the
+        # loop turns.
         await asyncio.sleep(0)
         raise (attempts.failure(all_errors) or error) from None
     finally:
@@ -276,8 +334,11 @@ async def race(
         attempts.errors.clear()
 
 
-async def connect_as_given(loop: asyncio.AbstractEventLoop, sock: socket.socket, address: Any) -> None:
-    """Connect *sock*, non-blocking, to *address* as it is: uvloop resolves it again, and loses its scope and flow label.
+async def connect_as_given(
+    loop: asyncio.AbstractEventLoop, sock: socket.socket, address: Any
+) -> None:
+    """Connect *sock*, non-blocking, to *address* as it is: uvloop resolves it again, and loses its
+    scope and flow label.
 
     Raises: OSError. Cancellation: safe; the socket is still the caller's.
     """
@@ -298,18 +359,22 @@ async def connect_as_given(loop: asyncio.AbstractEventLoop, sock: socket.socket,
 
 
 class Attempts:
-    """The sockets of one race: makes, binds and connects them, and remembers everything that went wrong.
+    """The sockets of one race: makes, binds and connects them, and remembers everything that went
+    wrong.
 
     It stands in for the loop, of which the library uses nothing but sock_connect().
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, local: Sequence[AddressInfo] | None) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, local: Sequence[AddressInfo] | None
+    ) -> None:
         self.loop = loop
         self.local = local
         self.errors: list[Exception] = []
 
     def make_socket(self, address: AddressInfo) -> socket.socket:
-        """Return a socket for *address*, bound to the first local address of its family that is free."""
+        """Return a socket for *address*, bound to the first local address of its family that is
+        free."""
         family, kind, proto = address[:3]
         try:
             sock = socket.socket(family, kind, proto)
@@ -332,7 +397,10 @@ class Attempts:
                 sock.bind(where)
                 return
             except OSError as error:
-                refused = OSError(error.errno, f"error while attempting to bind on address {where!r}: {str(error).lower()}")
+                refused = OSError(
+                    error.errno,
+                    f"error while attempting to bind on address {where!r}: {str(error).lower()}",
+                )
                 self.errors.append(refused)
         if refused is None:
             refused = OSError(f"no matching local address with {family=} found")
@@ -351,13 +419,15 @@ class Attempts:
             raise
 
     def forget_frames(self, raised: Exception) -> None:
-        """Drop the tracebacks: frames of the library and of the loop hold what they have raised, which makes each failure a cycle."""
+        """Drop the tracebacks: frames of the library and of the loop hold what they have raised,
+        which makes each failure a cycle."""
         raised.__traceback__ = None
         for error in self.errors:
             error.__traceback__ = None
 
     def failure(self, all_errors: bool) -> Exception | None:
-        """Return what a race that nobody won raises, in asyncio's words; None where no attempt was made."""
+        """Return what a race that nobody won raises, in asyncio's words; None where no attempt was
+        made."""
         errors = self.errors
         if not errors:
             return None

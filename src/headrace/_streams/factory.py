@@ -12,7 +12,8 @@ from headrace._transport.backend import Choice
 
 # What asyncio's own transports receive at a time; a larger limit gains nothing from more.
 MAX_RECEIVE_BYTES = 256 * 1024
-# Small enough for any limit, large enough that a tiny limit does not cost a system call for every few bytes. Not measured.
+# Small enough for any limit, large enough that a tiny limit does not cost a system call for every
+# few bytes. Not measured.
 MIN_RECEIVE_BYTES = 1024
 
 ClientConnected = Callable[[StreamReader, StreamWriter], Awaitable[None] | None]
@@ -21,16 +22,21 @@ ClientConnected = Callable[[StreamReader, StreamWriter], Awaitable[None] | None]
 def receive_bytes(limit: int) -> int:
     """Return how much a connection receives at a time whose reader has the buffer limit *limit*.
 
-    Up to the limit: a reader then holds at most 2 * limit and one receive, and what a read of 64 KiB finds with the default limit
-    is one object, which it returns without a copy. (On the native way a reader that waits while its peer floods gets more.)
+    Up to the limit: a reader then holds at most 2 * limit and one receive, and what a read of 64
+    KiB finds with the default limit is one object, which it returns without a copy. (On the native
+    way a reader that waits while its peer floods gets more.)
     """
     return min(max(limit, MIN_RECEIVE_BYTES), MAX_RECEIVE_BYTES)
 
 
 def make(
-    loop: asyncio.AbstractEventLoop, limit: int, choice: Choice, callback: ClientConnected | None = None
+    loop: asyncio.AbstractEventLoop,
+    limit: int,
+    choice: Choice,
+    callback: ClientConnected | None = None,
 ) -> tuple[StreamReader, StreamReaderProtocol | BufferedStreamProtocol]:
-    """Return a reader with the buffer limit *limit* (bytes) and the protocol that feeds it; a server's calls *callback*."""
+    """Return a reader with the buffer limit *limit* (bytes) and the protocol that feeds it; a
+    server's calls *callback*."""
     reader = StreamReader(limit, loop)
     form = BufferedStreamProtocol if choice.form == "buffered" else StreamReaderProtocol
     protocol = form(reader, callback, loop)

@@ -1,4 +1,5 @@
-"""Listening on the native way: the sockets that start_server() binds, and what a Server drives in the place of a loop's own server."""
+"""Listening on the native way: the sockets that start_server() binds, and what a Server drives in
+the place of a loop's own server."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from headrace._transport.backend import Secure, make_listener
 
 
 class Listening:
-    """Accepts on *sockets*, which belong to it, with a protocol of factory() for each connection, over TLS where *secure*."""
+    """Accepts on *sockets*, which belong to it, with a protocol of factory() for each connection,
+    over TLS where *secure*."""
 
     def __init__(
         self,
@@ -28,7 +30,9 @@ class Listening:
         secure: Secure | None,
     ) -> None:
         self._backlog = backlog
-        self._listeners = [make_listener(loop, sock, factory, receive_bytes, secure) for sock in sockets]
+        self._listeners = [
+            make_listener(loop, sock, factory, receive_bytes, secure) for sock in sockets
+        ]
 
     @property
     def sockets(self) -> tuple[trsock.TransportSocket, ...]:
@@ -56,17 +60,25 @@ async def bound_sockets(
     reuse_port: bool | None,
     each_host: bool = False,
 ) -> list[socket.socket]:
-    """Return a socket for each address that *host*, a name, an iterable of names, None or "", stands for, bound to it and to *port*.
+    """Return a socket for each address that *host*, a name, an iterable of names, None or "",
+    stands for, bound to it and to *port*.
 
-    Addresses that this machine does not have are left out, as asyncio leaves them out. Raises: OSError where one is taken or forbidden,
-    or none is left, of all or, where *each_host* matters, of one name; OverflowError where *port* is no port.
+    Addresses that this machine does not have are left out, as asyncio leaves them out. Raises:
+    OSError where one is taken or forbidden, or none is left, of all or, where *each_host* matters,
+    of one name; OverflowError where *port* is no port.
     """
     check_port(port, "bind")
-    names = [host or None] if isinstance(host, (str, bytes)) or not isinstance(host, Iterable) else list(host)
+    names = (
+        [host or None]
+        if isinstance(host, (str, bytes)) or not isinstance(host, Iterable)
+        else list(host)
+    )
     hints = {"family": family, "type": socket.SOCK_STREAM, "proto": 0, "flags": flags}
     found = await asyncio.gather(*[_resolved(loop, name, port, hints, each_host) for name in names])
     # Each once, in the order in which they were named.
-    addresses = dict.fromkeys((info[0], info[1], info[2], info[4]) for infos in found for info in infos)
+    addresses = dict.fromkeys(
+        (info[0], info[1], info[2], info[4]) for infos in found for info in infos
+    )
     sockets: list[socket.socket] = []
     wrong: dict[Any, str] = {}
     try:
@@ -88,14 +100,18 @@ async def bound_sockets(
             try:
                 sock.bind(address)
             except OSError as error:
-                message = f"error while attempting to bind on address {address!r}: {str(error).lower()}"
+                message = (
+                    f"error while attempting to bind on address {address!r}: {str(error).lower()}"
+                )
                 if error.errno != errno.EADDRNOTAVAIL:
                     raise OSError(error.errno, message) from None
                 sockets.pop().close()
                 wrong[address] = message
                 logger.debug(message)
         if not sockets:
-            raise OSError(f"could not bind on any address out of {[address for *_, address in addresses]!r}")
+            raise OSError(
+                f"could not bind on any address out of {[address for *_, address in addresses]!r}"
+            )
         for name, infos in zip(names, found, strict=True):
             if each_host and all(info[4] in wrong for info in infos):
                 reasons = "; ".join(dict.fromkeys(wrong[info[4]] for info in infos))
@@ -107,8 +123,15 @@ async def bound_sockets(
     return sockets
 
 
-async def _resolved(loop: asyncio.AbstractEventLoop, name: Any, port: int | str | None, hints: dict[str, Any], say_which: bool) -> Any:
-    """Return what resolve() does; where it finds nothing and one is to *say_which* name that is, the error does."""
+async def _resolved(
+    loop: asyncio.AbstractEventLoop,
+    name: Any,
+    port: int | str | None,
+    hints: dict[str, Any],
+    say_which: bool,
+) -> Any:
+    """Return what resolve() does; where it finds nothing and one is to *say_which* name that is,
+    the error does."""
     try:
         return await resolve(loop, name, port, hints)
     except socket.gaierror as error:
@@ -121,4 +144,6 @@ def _set_reuse_port(sock: socket.socket) -> None:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, True)
     except OSError:
-        raise ValueError("reuse_port not supported by socket module, SO_REUSEPORT defined but not implemented.") from None
+        raise ValueError(
+            "reuse_port not supported by socket module, SO_REUSEPORT defined but not implemented."
+        ) from None

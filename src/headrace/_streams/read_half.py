@@ -1,7 +1,9 @@
-"""The incoming half of a stream: what arrives, when the transport is paused, and the one read that waits.
+"""The incoming half of a stream: what arrives, when the transport is paused, and the one read that
+waits.
 
-``Intake`` is what a protocol delivers to. It is compiled, and the base of the reader (``reader.py``), which takes the bytes out
-again. Nothing here decides what a read returns; is_ready() only says whether waking it is worth while.
+``Intake`` is what a protocol delivers to. It is compiled, and the base of the reader
+(``reader.py``), which takes the bytes out again. Nothing here decides what a read returns;
+is_ready() only says whether waking it is worth while.
 """
 
 from __future__ import annotations
@@ -52,8 +54,8 @@ else:
 
 from headrace._streams.arguments import DEFAULT_LIMIT, checked_limit
 
-# A readexactly() of at least this collects its bytes in the object that it returns. Below it, the copy is cheaper than
-# the allocation of a storage. Not measured.
+# A readexactly() of at least this collects its bytes in the object that it returns. Below it, the
+# copy is cheaper than the allocation of a storage. Not measured.
 RESERVE_BYTES = 2**16
 
 NEWLINE = b"\n"
@@ -152,7 +154,8 @@ class Intake(Receiver):
         return self._exception
 
     def set_exception(self, exc: BaseException) -> None:
-        """Make every read raise *exc* from now on, whatever is buffered; a waiting read is woken."""
+        """Make every read raise *exc* from now on, whatever is buffered; a waiting read is
+        woken."""
         self._exception = exc
         self._h_lost = None
         self._h_wake()
@@ -192,7 +195,12 @@ class Intake(Receiver):
 
     def _h_reserved(self) -> ReadBuffer | None:
         waiter = self._h_waiter
-        if waiter is None or type(waiter) is not Operation or not is_large(waiter) or self._h_bytes.room() == 0:
+        if (
+            waiter is None
+            or type(waiter) is not Operation
+            or not is_large(waiter)
+            or self._h_bytes.room() == 0
+        ):
             return None
         return self._h_bytes
 
@@ -206,14 +214,19 @@ class Intake(Receiver):
             if type(waiter) is not Operation or is_ready(self, waiter):
                 self._h_wake()
             else:
-                # It wants more than the limit, which is its right: no pause, or it would wait for ever.
+                # It wants more than the limit, which is its right: no pause, or it would wait for
+                # ever.
                 if is_greedy(self, waiter):
                     self._h_pause_once(waiter)
                 return
         self._h_maybe_pause()
 
     def _h_maybe_pause(self) -> None:
-        if self._paused or self._h_transport is None or self._h_bytes.length() - self._limit <= self._limit:
+        if (
+            self._paused
+            or self._h_transport is None
+            or self._h_bytes.length() - self._limit <= self._limit
+        ):
             return
         try:
             self._h_transport.pause_reading()
@@ -224,7 +237,8 @@ class Intake(Receiver):
             self._paused = True
 
     def _h_pause_once(self, waiter: Operation) -> None:
-        """Give a sender that floods read(-1) one pause: other connections get their turn, and asyncio's own tests look for it."""
+        """Give a sender that floods read(-1) one pause: other connections get their turn, and
+        asyncio's own tests look for it."""
         self._h_maybe_pause()
         if self._paused:
             waiter.amount = 0
@@ -239,8 +253,9 @@ class Intake(Receiver):
         if self._h_context is None:
             self._h_transport.resume_reading()
         else:
-            # The loop runs later receives in the context of this call, which must not be that of whoever happens to read.
-            # A copy, since a transport may deliver at once, and that may end here again.
+            # The loop runs later receives in the context of this call, which must not be that of
+            # whoever happens to read. A copy, since a transport may deliver at once, and that may
+            # end here again.
             self._h_context.copy().run(self._h_transport.resume_reading)
 
     def _h_lose(self, error: BaseException) -> None:
@@ -272,7 +287,8 @@ class Intake(Receiver):
         return data
 
     def _h_pending(self) -> object:
-        """Return PENDING, or raise what broke the connection: what is buffered does not satisfy the read, and no more comes."""
+        """Return PENDING, or raise what broke the connection: what is buffered does not satisfy the
+        read, and no more comes."""
         if self._h_lost is not None:
             raise self._h_lost.with_traceback(None)
         return PENDING
@@ -280,8 +296,14 @@ class Intake(Receiver):
     def _h_wait(self, operation: Operation) -> None:
         if self._h_occupied():
             operation.end()
-            name = operation.argument if operation.kind == WAIT_FOR_DATA else WAIT_NAMES[operation.kind]
-            raise RuntimeError(f"{name}() called while another coroutine is already waiting for incoming data")
+            name = (
+                operation.argument
+                if operation.kind == WAIT_FOR_DATA
+                else WAIT_NAMES[operation.kind]
+            )
+            raise RuntimeError(
+                f"{name}() called while another coroutine is already waiting for incoming data"
+            )
         self._h_bytes.spare()
         if is_large(operation):
             self._h_bytes.reserve(operation.amount)
@@ -291,7 +313,8 @@ class Intake(Receiver):
             self._h_resume()
 
     def _h_occupied(self) -> bool:
-        """Return whether somebody waits; one whose task was cancelled does not, though he has not run since."""
+        """Return whether somebody waits; one whose task was cancelled does not, though he has not
+        run since."""
         waiter = self._h_waiter
         return waiter is not None and (type(waiter) is not Operation or is_waiting(waiter))
 
@@ -336,5 +359,10 @@ def is_ready(reader: Intake, operation: Operation) -> bool:
 
 
 def is_greedy(reader: Intake, operation: Operation) -> bool:
-    """Tell whether *operation* reads to EOF, has more than twice the limit already, and was never paused for it."""
-    return operation.kind == READ_ALL and operation.amount != 0 and reader._h_bytes.length() - reader._limit > reader._limit
+    """Tell whether *operation* reads to EOF, has more than twice the limit already, and was never
+    paused for it."""
+    return (
+        operation.kind == READ_ALL
+        and operation.amount != 0
+        and reader._h_bytes.length() - reader._limit > reader._limit
+    )

@@ -1,8 +1,9 @@
 """StreamReader: asyncio's reader over an Intake and operations.
 
-``Reader`` does the reads and is compiled; ``StreamReader`` puts asyncio's class behind it, so that ``isinstance`` holds and a
-program may set any attribute, put methods on the class, and read asyncio's private names (``_buffer``, ``_limit``, ``_eof``, …).
-A subclass or an instance that overrides a method which asyncio calls internally is noticed, and its method is called.
+``Reader`` does the reads and is compiled; ``StreamReader`` puts asyncio's class behind it, so that
+``isinstance`` holds and a program may set any attribute, put methods on the class, and read
+asyncio's private names (``_buffer``, ``_limit``, ``_eof``, …). A subclass or an instance that
+overrides a method which asyncio calls internally is noticed, and its method is called.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ from headrace._streams.arguments import DEFAULT_LIMIT
 
 Separator = bytes | bytearray | memoryview
 
-# The methods that asyncio's own code calls on a reader, so that overriding them has an effect there.
+# The methods that asyncio's own code calls on a reader, so that overriding them has an effect
+# there.
 _INNER_FEEDS = ("feed_data", "feed_eof", "set_exception")
 _INNER_READS = ("readuntil", "readline", "exception")
 
@@ -64,7 +66,8 @@ _plain_reads = True
 
 
 class Reader(Intake):
-    """The reader without asyncio's class behind it. See StreamReader for the public documentation."""
+    """The reader without asyncio's class behind it. See StreamReader for the public
+    documentation."""
 
     def __init__(self, limit: int | None = DEFAULT_LIMIT, loop: Any = None) -> None:
         Intake.__init__(self, limit, loop)
@@ -103,9 +106,11 @@ class Reader(Intake):
     # ---- reading
 
     def read(self, n: int = -1) -> Coroutine[Any, Any, bytes]:
-        """Return up to *n* bytes as soon as there are any; all up to the end of input where *n* is negative; b"" at the end.
+        """Return up to *n* bytes as soon as there are any; all up to the end of input where *n* is
+        negative; b"" at the end.
 
-        Raises: what broke the connection, once what arrived before it has been read. Cancellation: safe, also of read(-1).
+        Raises: what broke the connection, once what arrived before it has been read. Cancellation:
+        safe, also of read(-1).
         """
         if type(n) is int:  # as nearly always, and then nothing can be wrong with it
             amount = clipped(n)
@@ -119,8 +124,8 @@ class Reader(Intake):
     def readexactly(self, n: int) -> Coroutine[Any, Any, bytes]:
         """Return exactly *n* bytes; *n* may be above the limit.
 
-        Raises: ValueError where *n* is negative; IncompleteReadError at the end of input, whose ``partial`` has what was left;
-        what broke the connection. Cancellation: safe.
+        Raises: ValueError where *n* is negative; IncompleteReadError at the end of input, whose
+        ``partial`` has what was left; what broke the connection. Cancellation: safe.
         """
         if type(n) is int:  # as nearly always, and then nothing can be wrong with it
             amount = clipped(n)
@@ -131,20 +136,24 @@ class Reader(Intake):
                 return self._h_refuse(n)
         return start(self, READEXACTLY, amount, n)
 
-    def readuntil(self, separator: Separator | tuple[Separator, ...] = NEWLINE) -> Coroutine[Any, Any, bytes]:
-        """Return the bytes up to and with *separator*, or with whichever of a tuple of separators ends first.
+    def readuntil(
+        self, separator: Separator | tuple[Separator, ...] = NEWLINE
+    ) -> Coroutine[Any, Any, bytes]:
+        """Return the bytes up to and with *separator*, or with whichever of a tuple of separators
+        ends first.
 
-        Raises: ValueError for an empty separator or tuple; IncompleteReadError at the end of input, whose ``partial`` has what was
-        left; LimitOverrunError where more than the limit stands before the separator: all of it stays, and ``consumed`` bytes
-        can be read to get past it; what broke the connection. Cancellation: safe, and the search goes on where it stopped.
+        Raises: ValueError for an empty separator or tuple; IncompleteReadError at the end of input,
+        whose ``partial`` has what was left; LimitOverrunError where more than the limit stands
+        before the separator: all of it stays, and ``consumed`` bytes can be read to get past it;
+        what broke the connection. Cancellation: safe, and the search goes on where it stopped.
         """
         return start(self, READUNTIL, 0, separator)
 
     def readline(self) -> Coroutine[Any, Any, bytes]:
         """Return one line with its newline; at the end of input what is left, which may be b"".
 
-        Raises: ValueError where a line is longer than the limit: it is dropped, up to its newline if that has come;
-        what broke the connection. Cancellation: safe.
+        Raises: ValueError where a line is longer than the limit: it is dropped, up to its newline
+        if that has come; what broke the connection. Cancellation: safe.
         """
         if not self._h_plain_reads:
             return self._h_readline_by_readuntil()
@@ -203,7 +212,8 @@ class Reader(Intake):
         return self._h_wait_once(operation)
 
     def _h_check(self) -> None:
-        """Raise what set_exception() set; the loss of the connection only counts where the buffer does not do."""
+        """Raise what set_exception() set; the loss of the connection only counts where the buffer
+        does not do."""
         if self._exception is not None and self._h_lost is None:
             raise self._exception.with_traceback(None)
 
@@ -261,7 +271,8 @@ class Reader(Intake):
             raise ValueError(message)  # noqa: B904 (the context shows, as it does in asyncio)
 
     def _h_drop_overrun(self, consumed: int) -> None:
-        """Do what readline() does with a line that is too long: remove it, or everything where its end has not come."""
+        """Do what readline() does with a line that is too long: remove it, or everything where its
+        end has not come."""
         size = self._h_bytes.length()
         if consumed < size and self._h_bytes.find_one(NEWLINE) == consumed:
             self._h_bytes.skip(consumed + 1)
@@ -291,7 +302,8 @@ class Reader(Intake):
         return self._h_pending()
 
     def _h_wait_once(self, operation: Operation) -> object:
-        """Wait for any data or EOF, once: asyncio's _wait_for_data(), for subclasses that call it."""
+        """Wait for any data or EOF, once: asyncio's _wait_for_data(), for subclasses that call
+        it."""
         if operation.amount == 0:
             operation.amount = 1
             return PENDING
@@ -300,14 +312,16 @@ class Reader(Intake):
 
 
 def prepare_separators(operation: Operation) -> None:
-    """Check readuntil()'s argument, and set the operation's argument and amount (the longest one's length) from it."""
+    """Check readuntil()'s argument, and set the operation's argument and amount (the longest one's
+    length) from it."""
     global _last
     given = operation.argument
     if not isinstance(given, tuple):
         operation.argument = as_separator(given)
         operation.amount = len(operation.argument)
         return
-    # Nearly every program has one tuple, a constant. Read and set in one piece: loops in other threads have theirs.
+    # Nearly every program has one tuple, a constant. Read and set in one piece: loops in other
+    # threads have theirs.
     last = _last
     if given is last[0]:
         separators = last[1]
@@ -326,9 +340,13 @@ _last: tuple[object, tuple[bytes, ...]] = (None, ())
 
 
 def as_separator(separator: object) -> bytes:
-    """Return *separator* as bytes, or raise: it has to be a bytes-like object of at least one byte."""
+    """Return *separator* as bytes, or raise: it has to be a bytes-like object of at least one
+    byte."""
     if not isinstance(separator, (bytes, bytearray, memoryview)):
-        raise TypeError(f"separator should be a bytes-like object or a tuple of them, not {type(separator).__name__!r}")
+        raise TypeError(
+            "separator should be a bytes-like object or a tuple of them, not "
+            f"{type(separator).__name__!r}"
+        )
     if len(separator) == 0:
         raise ValueError("Separator should be at least one-byte string")
     return bytes(separator)
@@ -337,20 +355,29 @@ def as_separator(separator: object) -> bytes:
 def overrun_message(found: bool, size: int, limit: int) -> str:
     """Say what was too long, by how much and against what: asyncio's words, then the figures."""
     if found:
-        return f"Separator is found, but chunk is longer than limit ({size} bytes before it; limit={limit})"
-    return f"Separator is not found, and chunk exceed the limit ({size} bytes searched; limit={limit})"
+        return (
+            "Separator is found, but chunk is longer than limit "
+            f"({size} bytes before it; limit={limit})"
+        )
+    return (
+        f"Separator is not found, and chunk exceed the limit ({size} bytes searched; limit={limit})"
+    )
 
 
 class StreamReader(Reader, StockStreamReader):
-    """Reads from a byte stream: what open_connection() returns and start_server() hands to its callback.
+    """Reads from a byte stream: what open_connection() returns and start_server() hands to its
+    callback.
 
-    Every read keeps what it has not returned: cancelling one, or letting it time out, loses no byte, and the next read goes on
-    where it stood. At most one read may wait at a time; a second one raises RuntimeError.
+    Every read keeps what it has not returned: cancelling one, or letting it time out, loses no
+    byte, and the next read goes on where it stood. At most one read may wait at a time; a second
+    one raises RuntimeError.
     """
 
     __signature__ = SignatureOf(StockStreamReader)
 
 
-mark_coroutine_functions(StreamReader, ("read", "readline", "readexactly", "readuntil", "_wait_for_data"))
+mark_coroutine_functions(
+    StreamReader, ("read", "readline", "readexactly", "readuntil", "_wait_for_data")
+)
 
 _originals = {name: getattr(StreamReader, name) for name in (*_INNER_FEEDS, *_INNER_READS)}

@@ -1,8 +1,10 @@
-"""The protocol classes that users see and subclass: the compiled StreamProtocol with asyncio's bases, and the streams it makes.
+"""The protocol classes that users see and subclass: the compiled StreamProtocol with asyncio's
+bases, and the streams it makes.
 
-Two forms. ``StreamReaderProtocol`` is a plain asyncio.Protocol, as it always was, since programs subclass it. Connections
-that headrace makes itself may use ``BufferedStreamProtocol``, for loops whose transports allocate memory for every
-receive unless the protocol brings its own: see ``_transport/backend.py``.
+Two forms. ``StreamReaderProtocol`` is a plain asyncio.Protocol, as it always was, since programs
+subclass it. Connections that headrace makes itself may use ``BufferedStreamProtocol``, for loops
+whose transports allocate memory for every receive unless the protocol brings its own: see
+``_transport/backend.py``.
 """
 
 from __future__ import annotations
@@ -28,17 +30,22 @@ from headrace._streams.writer import StreamWriter
 
 
 class ConnectingProtocol(StreamProtocol):
-    """StreamProtocol that, on a server, makes the streams of a connection and calls the server's callback."""
+    """StreamProtocol that, on a server, makes the streams of a connection and calls the server's
+    callback."""
 
     def connection_made(self, transport: object) -> None:
-        """Connect the reader; on a server, call the callback and run what it returns if that is a coroutine.
+        """Connect the reader; on a server, call the callback and run what it returns if that is a
+        coroutine.
 
-        A callback that raises is reported to the loop's exception handler and its connection is closed. (asyncio leaves
-        it open. It also leaves open, until 3.13, the connection of a handler that is cancelled.)
+        A callback that raises is reported to the loop's exception handler and its connection is
+        closed. (asyncio leaves it open. It also leaves open, until 3.13, the connection of a
+        handler that is cancelled.)
         """
         self._h_transport = transport
         reader = self._stream_reader
-        if self._h_sender is None or self._h_sender.transport is not transport:  # a transport of ours brings its own
+        if (
+            self._h_sender is None or self._h_sender.transport is not transport
+        ):  # a transport of ours brings its own
             self._h_sender = Sender(transport, self._h_stepper, not self._h_private)
         if reader is not None:
             reader.set_transport(transport)
@@ -53,7 +60,9 @@ class ConnectingProtocol(StreamProtocol):
 
     def _h_call_back(self, reader: object, transport: object) -> None:
         try:
-            result = self._client_connected_cb(reader, StreamWriter(transport, self, reader, self._loop))
+            result = self._client_connected_cb(
+                reader, StreamWriter(transport, self, reader, self._loop)
+            )
         except Exception as error:
             _report(self._loop, transport, error)
             return
@@ -68,7 +77,8 @@ def share_sender(reader: Reader, sender: Sender) -> None:
 
 
 class HandlerDone:
-    """Closes the connection of a handler that fails or is cancelled. (A function with what it refers to takes four times the memory.)"""
+    """Closes the connection of a handler that fails or is cancelled. (A function with what it
+    refers to takes four times the memory.)"""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> None:
         self.loop = loop
@@ -84,8 +94,16 @@ class HandlerDone:
             _report(self.loop, self.transport, error)
 
 
-def _report(loop: asyncio.AbstractEventLoop, transport: asyncio.Transport, error: BaseException) -> None:
-    loop.call_exception_handler({"message": "Unhandled exception in client_connected_cb", "exception": error, "transport": transport})
+def _report(
+    loop: asyncio.AbstractEventLoop, transport: asyncio.Transport, error: BaseException
+) -> None:
+    loop.call_exception_handler(
+        {
+            "message": "Unhandled exception in client_connected_cb",
+            "exception": error,
+            "transport": transport,
+        }
+    )
     transport.close()
 
 
@@ -99,7 +117,8 @@ class FlowControlMixin(FlowControl, asyncio.Protocol):
 
 
 class StreamReaderProtocol(ConnectingProtocol, FlowControlMixin):
-    """Adapts a transport of the loop to a StreamReader and, on a server, calls *client_connected_cb*(reader, writer).
+    """Adapts a transport of the loop to a StreamReader and, on a server, calls
+    *client_connected_cb*(reader, writer).
 
     Args: *stream_reader* may be None; it is held weakly. *loop* defaults to the current event loop.
     """

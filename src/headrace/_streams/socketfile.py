@@ -1,4 +1,5 @@
-"""The file of a Unix socket: made by bind(), left behind by the kernel, and removed by us if it is still ours."""
+"""The file of a Unix socket: made by bind(), left behind by the kernel, and removed by us if it is
+still ours."""
 
 from __future__ import annotations
 
@@ -12,14 +13,16 @@ Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 
 def is_abstract(path: str | bytes) -> bool:
-    """Tell whether *path* names no file: an abstract socket of Linux, or one that was never bound."""
+    """Tell whether *path* names no file: an abstract socket of Linux, or one that was never
+    bound."""
     return path[:1] in ("", b"", "\0", b"\0")
 
 
 def bound_socket(path: Path) -> socket.socket:
     """Return a socket bound to *path*, in the place of a socket file that is there already.
 
-    Raises: OSError where that cannot be, with EADDRINUSE and the path in words where something else is there.
+    Raises: OSError where that cannot be, with EADDRINUSE and the path in words where something else
+    is there.
     """
     path = os.fspath(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -59,7 +62,8 @@ class SocketFile:
         try:
             self.identity = None if self.path is None else identity(self.path)
         except OSError:
-            # A socket that was passed may have been bound where we cannot look: nothing of ours to remove.
+            # A socket that was passed may have been bound where we cannot look: nothing of ours to
+            # remove.
             self.identity = None
 
     def remove(self) -> None:
@@ -76,7 +80,8 @@ class SocketFile:
 
 
 def identity(path: str | bytes) -> tuple[int, int] | None:
-    """Return what tells the file at *path* from any other: device and inode; None where there is none."""
+    """Return what tells the file at *path* from any other: device and inode; None where there is
+    none."""
     try:
         found = os.stat(path)
     except FileNotFoundError:

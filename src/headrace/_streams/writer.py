@@ -1,7 +1,7 @@
 """StreamWriter: asyncio's writer over a Sender.
 
-``Writer`` does the work and is compiled; ``StreamWriter`` adds asyncio's class, for ``isinstance``, and the methods that are not on the
-data path. Writes go through the Sender.
+``Writer`` does the work and is compiled; ``StreamWriter`` adds asyncio's class, for ``isinstance``,
+and the methods that are not on the data path. Writes go through the Sender.
 """
 
 from __future__ import annotations
@@ -19,16 +19,35 @@ except ModuleNotFoundError:
 
 if cython.compiled:
     from cython.cimports.headrace._streams.reader import Reader
-    from cython.cimports.headrace._transport.operation import DRAIN, PENDING, TURN, Operation, Source, start
+    from cython.cimports.headrace._transport.operation import (
+        DRAIN,
+        PENDING,
+        TURN,
+        Operation,
+        Source,
+        start,
+    )
     from cython.cimports.headrace._transport.sender import Sender, as_bytes, is_secure
     from cython.cimports.headrace._transport.stepper import stepper_of
-    from cython.cimports.headrace._transport.stream_protocol import FRESH, TURNED, WAITED, FlowControl, StreamProtocol
+    from cython.cimports.headrace._transport.stream_protocol import (
+        FRESH,
+        TURNED,
+        WAITED,
+        FlowControl,
+        StreamProtocol,
+    )
 else:
     from headrace._streams.reader import Reader
     from headrace._transport.operation import DRAIN, PENDING, TURN, Operation, Source, start
     from headrace._transport.sender import Sender, as_bytes, is_secure
     from headrace._transport.stepper import stepper_of
-    from headrace._transport.stream_protocol import FRESH, TURNED, WAITED, FlowControl, StreamProtocol
+    from headrace._transport.stream_protocol import (
+        FRESH,
+        TURNED,
+        WAITED,
+        FlowControl,
+        StreamProtocol,
+    )
 
 from headrace._core.coroutines import SignatureOf, mark_coroutine_functions
 from headrace._core.stock import StockStreamReader, StockStreamWriter
@@ -42,7 +61,9 @@ class Writer(Source):
 
     def __init__(self, transport: Any, protocol: Any, reader: Any, loop: Any) -> None:
         if reader is not None and not isinstance(reader, StockStreamReader):
-            raise AssertionError(f"reader must be a StreamReader or None, not {type(reader).__name__!r}")
+            raise AssertionError(
+                f"reader must be a StreamReader or None, not {type(reader).__name__!r}"
+            )
         self._loop = loop
         self._h_extra = None
         self._h_sender = None
@@ -58,7 +79,9 @@ class Writer(Source):
             if self._h_flow is not None and self._h_flow._h_sender is None:
                 self._h_flow._h_sender = sender
             elif isinstance(protocol, StreamProtocol) and is_secure(transport):
-                protocol._over_ssl = True  # after loop.start_tls(), over the protocol that there was
+                protocol._over_ssl = (
+                    True  # after loop.start_tls(), over the protocol that there was
+                )
         self._h_sender = sender
         self._h_attend()
         if self._h_reader is not None and self._h_reader._h_sender is None:
@@ -119,11 +142,12 @@ class Writer(Source):
         return self._h_sender.expose()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Send *data* (bytes, bytearray or memoryview), or keep it until it can be sent; drain() waits while too much is kept.
+        """Send *data* (bytes, bytearray or memoryview), or keep it until it can be sent; drain()
+        waits while too much is kept.
 
-        It is offered to the system before this returns; over TLS, what a handler writes without waiting may be
-        encrypted together, at the next drain() or when the handler waits. A mutable buffer may be changed right
-        after the call: it is copied.
+        It is offered to the system before this returns; over TLS, what a handler writes without
+        waiting may be encrypted together, at the next drain() or when the handler waits. A mutable
+        buffer may be changed right after the call: it is copied.
 
         Raises: TypeError where *data* is none of these; RuntimeError after write_eof().
         What is written after close(), or after the connection is lost, is dropped: drain() says so.
@@ -131,7 +155,8 @@ class Writer(Source):
         self._h_sender.write(data)
 
     def writelines(self, data: Iterable[bytes | bytearray | memoryview]) -> None:
-        """Send all of *data*, an iterable of bytes-like objects, as one write(); empty ones are allowed."""
+        """Send all of *data*, an iterable of bytes-like objects, as one write(); empty ones are
+        allowed."""
         self._h_sender.write(b"".join([as_bytes(each) for each in data]))
 
     def write_eof(self) -> None:
@@ -142,11 +167,13 @@ class Writer(Source):
         return self._h_sender.write_eof()
 
     def can_write_eof(self) -> bool:
-        """Return whether the transport supports write_eof(); TLS over a loop's own transport does not."""
+        """Return whether the transport supports write_eof(); TLS over a loop's own transport does
+        not."""
         return self._h_sender.transport.can_write_eof()
 
     def close(self) -> None:
-        """Send what was written, then close; wait_closed() waits for it. Closing twice is allowed."""
+        """Send what was written, then close; wait_closed() waits for it. Closing twice is
+        allowed."""
         return self._h_sender.close()
 
     def is_closing(self) -> bool:
@@ -154,22 +181,26 @@ class Writer(Source):
         return self._h_sender.is_closing()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Return what the transport knows under *name* ('peername', 'sockname', 'socket', 'sslcontext', …), or *default*."""
+        """Return what the transport knows under *name* ('peername', 'sockname', 'socket',
+        'sslcontext', …), or *default*."""
         if self._h_extra is not None and name in self._h_extra:
             return self._h_extra[name]
         return self._h_sender.transport.get_extra_info(name, default)
 
     def drain(self) -> Coroutine[Any, Any, None]:
-        """Wait until the peer has taken enough for more to be written; do not wait while little is kept.
+        """Wait until the peer has taken enough for more to be written; do not wait while little is
+        kept.
 
-        Raises: what broke the connection, as the reader has it, or ConnectionResetError. Cancellation: safe; nothing is unsent by it.
+        Raises: what broke the connection, as the reader has it, or ConnectionResetError.
+        Cancellation: safe; nothing is unsent by it.
         """
         if self._h_flow is None:
             return self._h_drain_foreign()
         return start(self, DRAIN, 0, None)
 
     async def _h_drain_foreign(self) -> None:
-        """drain() over a protocol whose flow control is not ours (asyncio's subprocess pipes, a subclass's own)."""
+        """drain() over a protocol whose flow control is not ours (asyncio's subprocess pipes, a
+        subclass's own)."""
         self._h_sender.flush()
         self._h_check_reader()
         if self._h_sender.is_closing():
@@ -195,7 +226,8 @@ class Writer(Source):
     def _h_check_reader(self) -> None:
         """Raise what is wrong with the connection, as asyncio does, from the reader's exception().
 
-        It is one object, raised again and again: without the frames of the last time, which would stay alive with it.
+        It is one object, raised again and again: without the frames of the last time, which would
+        stay alive with it.
         """
         reader = self._h_reader
         if reader is not None and reader._h_plain_reads:
@@ -217,11 +249,15 @@ class Writer(Source):
     def wait_closed(self) -> Coroutine[Any, Any, None]:
         """Wait until the connection is closed; close() has to come first.
 
-        Raises: what broke the connection, if that is how it ended (ConnectionResetError, ssl.SSLError, …).
+        Raises: what broke the connection, if that is how it ended (ConnectionResetError,
+        ssl.SSLError, …).
         Cancellation: safe, and private: it does not disturb others who wait, as it does in asyncio.
         """
         protocol = self._h_protocol
-        if isinstance(protocol, StreamProtocol) and type(protocol)._get_close_waiter is StreamProtocol._get_close_waiter:
+        if (
+            isinstance(protocol, StreamProtocol)
+            and type(protocol)._get_close_waiter is StreamProtocol._get_close_waiter
+        ):
             return protocol._h_wait_closed()
         return self._h_wait_closed_foreign()
 
@@ -239,26 +275,35 @@ class Writer(Source):
     ) -> None:
         """Upgrade the connection to TLS; both ends of the stream go on over it.
 
-        The server's side is the one that a callback was given for. Bytes that have been received and not read are the
-        client's first handshake message on a server and go into the handshake; on a client they can only have been injected, and
-        are an error. What was written before leaves before the handshake, in plain text; what is written during it, after.
+        The server's side is the one that a callback was given for. Bytes that have been received
+        and not read are the client's first handshake message on a server and go into the handshake;
+        on a client they can only have been injected, and are an error. What was written before
+        leaves before the handshake, in plain text; what is written during it, after.
 
-        Args: *server_hostname*, the name to verify, needed on a client whose context checks names; the timeouts are in
-        seconds, None for 60 (handshake) and 30 (shutdown), as in asyncio; *ssl_session* as for open_connection().
-        Raises: TypeError where *sslcontext* is no context, ValueError where *server_hostname* is missing (the stream goes on as it was in
-        both cases); UpgradeError where plain bytes are left on a client; ssl.SSLError, ConnectionError or TimeoutError where the
-        handshake fails.
+        Args: *server_hostname*, the name to verify, needed on a client whose context checks names;
+        the timeouts are in seconds, None for 60 (handshake) and 30 (shutdown), as in asyncio;
+        *ssl_session* as for open_connection().
+        Raises: TypeError where *sslcontext* is no context, ValueError where *server_hostname* is
+        missing (the stream goes on as it was in both cases); UpgradeError where plain bytes are
+        left on a client; ssl.SSLError, ConnectionError or TimeoutError where the handshake fails.
         Cancellation: the connection is closed, as after any failure.
         """
-        # What has no socket is a stand-in, in CPython's own tests too: what its loop takes for a context is up to the loop.
+        # What has no socket is a stand-in, in CPython's own tests too: what its loop takes for a
+        # context is up to the loop.
         if not isinstance(sslcontext, ssl.SSLContext) and self.get_extra_info("socket") is not None:
-            raise TypeError(f"sslcontext is expected to be an instance of ssl.SSLContext, got {sslcontext!r}")
+            raise TypeError(
+                f"sslcontext is expected to be an instance of ssl.SSLContext, got {sslcontext!r}"
+            )
         protocol = self._h_protocol
         server_side = protocol._client_connected_cb is not None
-        # Asked as gently as asyncio does, which leaves the context to the loop: its own tests have contexts that are not.
+        # Asked as gently as asyncio does, which leaves the context to the loop: its own tests have
+        # contexts that are not.
         if not server_side and getattr(sslcontext, "check_hostname", False) and not server_hostname:
-            # The loop would find out in a callback, and leave this waiting until the handshake times out.
-            raise ValueError("start_tls() on a client needs server_hostname: its context checks names")
+            # The loop would find out in a callback, and leave this waiting until the handshake
+            # times out.
+            raise ValueError(
+                "start_tls() on a client needs server_hostname: its context checks names"
+            )
         await self.drain()
         sender = self._h_sender
         reader = self._h_reader
@@ -271,12 +316,19 @@ class Writer(Source):
             reader._paused = False
         sender.hold()
         try:
-            secure = Secure(sslcontext, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout, ssl_session)
+            secure = Secure(
+                sslcontext,
+                server_hostname,
+                ssl_handshake_timeout,
+                ssl_shutdown_timeout,
+                ssl_session,
+            )
             upgraded = await upgrade(self._loop, transport, protocol, secure, early, server_side)
         except BaseException as error:
             sender.lost()
             transport.close()
-            # In two turns the transport is closed. What it belongs to now, the TLS layer, may keep that to itself.
+            # In two turns the transport is closed. What it belongs to now, the TLS layer, may keep
+            # that to itself.
             self._loop.call_soon(self._loop.call_soon, _tell_of_the_end, protocol, self, error)
             raise
         sender.rebind(upgraded, False)
@@ -295,7 +347,8 @@ class Writer(Source):
         self._h_extra = extra
 
     def _h_figures(self) -> tuple[int, int, bool, int, int]:
-        """Return how many bytes have come, and are unread; whether somebody waits for more; how many were written, and are unsent."""
+        """Return how many bytes have come, and are unread; whether somebody waits for more; how
+        many were written, and are unsent."""
         reader = self._h_reader
         sender = self._h_sender
         unsent = sender.size + sender.transport.get_write_buffer_size()
@@ -326,20 +379,23 @@ def close_sender(sender: Sender) -> None:
 
 
 def _tell_of_the_end(protocol: object, writer: Writer, error: BaseException) -> None:
-    """Tell *protocol*, unless it knows already, that its connection ended in a handshake that failed."""
+    """Tell *protocol*, unless it knows already, that its connection ended in a handshake that
+    failed."""
     if not protocol._get_close_waiter(writer).done():
         protocol.connection_lost(error if isinstance(error, OSError) else None)
 
 
 def is_flow_ours(protocol: object) -> bool:
-    """Tell whether *protocol* waits for resume_writing() as we do: nobody has put another _drain_helper in its place."""
-    return getattr(type(protocol), "_drain_helper", None) is FlowControl._drain_helper and "_drain_helper" not in getattr(
-        protocol, "__dict__", ()
-    )
+    """Tell whether *protocol* waits for resume_writing() as we do: nobody has put another
+    _drain_helper in its place."""
+    return getattr(
+        type(protocol), "_drain_helper", None
+    ) is FlowControl._drain_helper and "_drain_helper" not in getattr(protocol, "__dict__", ())
 
 
 class StreamWriter(Writer, StockStreamWriter):
-    """Writes to a byte stream: what open_connection() returns and start_server() hands to its callback."""
+    """Writes to a byte stream: what open_connection() returns and start_server() hands to its
+    callback."""
 
     __signature__ = SignatureOf(StockStreamWriter)
 

@@ -1,8 +1,10 @@
 """Which way a connection takes to its socket, and why, in words.
 
-native         the socket is ours, and the loop watches one epoll set for all of them (reactor.pyx, connection.pyx): Linux, compiled
+native         the socket is ours, and the loop watches one epoll set for all of them (native/):
+               Linux, compiled
 portable       a protocol over the transport that the loop itself makes, in one of two forms:
-  buffered       the transport receives into one buffer that all connections of the loop share (asyncio.BufferedProtocol)
+  buffered       the transport receives into one buffer that all connections of the loop share
+                 (asyncio.BufferedProtocol)
   data_received  the transport hands over a new bytes object for every receive (asyncio.Protocol)
 """
 
@@ -46,13 +48,14 @@ SOCKET_CALLS = ("accept", "recv", "recv_into", "send", "sendmsg")
 # What of a loop makes its transports: who overrides one means to see every connection.
 LOOP_CALLS = ("create_connection", "create_server", "create_unix_connection", "create_unix_server")
 
-# Who asks for a lower limit than asyncio's default wants little memory: uvloop receives up to 256,000 bytes at a time (uvloop 0.23,
-# UV_STREAM_RECV_BUF_SIZE), four times that default.
+# Who asks for a lower limit than asyncio's default wants little memory: uvloop receives up to
+# 256,000 bytes at a time (uvloop 0.23, UV_STREAM_RECV_BUF_SIZE), four times that default.
 SMALL_LIMIT_BYTES = 65536
 
 
 class Choice(NamedTuple):
-    """How a connection is served: the *way* to the socket, the *form* of the protocol, and the *reason*, one sentence."""
+    """How a connection is served: the *way* to the socket, the *form* of the protocol, and the
+    *reason*, one sentence."""
 
     way: Way
     form: Literal["direct", "buffered", "data_received"]
@@ -60,33 +63,50 @@ class Choice(NamedTuple):
 
 
 NATIVE = Choice(
-    "native", "direct", "headrace serves the socket itself, which costs less than any transport of a loop and loses nothing around the end"
+    "native",
+    "direct",
+    "headrace serves the socket itself, which costs less than any transport of a loop and loses "
+    "nothing around the end",
 )
 SELECTOR = Choice(
     "portable",
     "buffered",
-    "asyncio's selector loop allocates 256 KiB for every receive unless the protocol brings a buffer",
+    "asyncio's selector loop allocates 256 KiB for every receive unless the protocol brings a "
+    "buffer",
 )
-LIBUV = Choice("portable", "data_received", "uvloop receives into a buffer of its own, and handing over bytes is its fastest path")
+LIBUV = Choice(
+    "portable",
+    "data_received",
+    "uvloop receives into a buffer of its own, and handing over bytes is its fastest path",
+)
 LIBUV_SMALL = Choice(
     "portable",
     "buffered",
-    "the limit is below 64 KiB: uvloop would receive 256,000 bytes at a time, and a buffer of ours keeps a receive small",
+    "the limit is below 64 KiB: uvloop would receive 256,000 bytes at a time, and a buffer of ours "
+    "keeps a receive small",
 )
 UNKNOWN = Choice(
     "portable",
     "data_received",
-    "this loop may fill a buffer while others run, as a proactor does, so that connections cannot share one",
+    "this loop may fill a buffer while others run, as a proactor does, so that connections cannot "
+    "share one",
 )
 
 
 async def choose(
-    loop: asyncio.AbstractEventLoop, limit: int, *, tls: object = None, sock: socket.socket | None = None, way: Way | None = None
+    loop: asyncio.AbstractEventLoop,
+    limit: int,
+    *,
+    tls: object = None,
+    sock: socket.socket | None = None,
+    way: Way | None = None,
 ) -> Choice:
-    """Return what a connection of *loop*, the running one, gets whose reader has the buffer limit *limit* (bytes).
+    """Return what a connection of *loop*, the running one, gets whose reader has the buffer limit
+    *limit* (bytes).
 
-    *tls* is the SSLContext where there is one. *way* asks for one way, else the environment variable HEADRACE_WAY does; whoever asks for
-    the native one knows his loop, and where nobody asks a class of loops that is seen for the first time is tried: see trial.py.
+    *tls* is the SSLContext where there is one. *way* asks for one way, else the environment
+    variable HEADRACE_WAY does; whoever asks for the native one knows his loop, and where nobody
+    asks a class of loops that is seen for the first time is tried: see trial.py.
     Raises: ValueError where *way* is no way, or cannot be. Cancellation: safe.
     """
     if way is not None and way not in WAYS:
@@ -106,7 +126,9 @@ async def choose(
 def _from_environment() -> str | None:
     asked = os.environ.get(VARIABLE) or None
     if asked is not None and asked not in WAYS:
-        raise ValueError(f"the environment variable {VARIABLE} must be 'native' or 'portable', not {asked!r}")
+        raise ValueError(
+            f"the environment variable {VARIABLE} must be 'native' or 'portable', not {asked!r}"
+        )
     return asked
 
 
@@ -136,8 +158,9 @@ def _obstacle(tls: object, sock: socket.socket | None) -> str | None:
 def _replaced(loop: asyncio.AbstractEventLoop) -> str | None:
     """Return why *loop* may mean to see every connection, or None where it does not.
 
-    It does where a method that the native way does without is overridden, on the object or in a class that
-    is not from the package which made the loop, or is that of a loop in front of another one.
+    It does where a method that the native way does without is overridden, on the object or in a
+    class that is not from the package which made the loop, or is that of a loop in front of another
+    one.
     """
     watcher = watcher_of(loop)
     attributes = loop.__dict__
@@ -147,14 +170,18 @@ def _replaced(loop: asyncio.AbstractEventLoop) -> str | None:
         if (
             name in attributes
             or getattr(kind, name, None) is not getattr(theirs, name, None)
-            or (watcher is not loop and getattr(getattr(loop, name, None), "__self__", watcher) is not watcher)
+            or (
+                watcher is not loop
+                and getattr(getattr(loop, name, None), "__self__", watcher) is not watcher
+            )
         ):
             return f"somebody has put a {name}() of his own into this loop"
     return None
 
 
 def _theirs(kind: type) -> type:
-    """Return the class of the loops of *kind* that they had before somebody derived his own from it."""
+    """Return the class of the loops of *kind* that they had before somebody derived his own from
+    it."""
     try:
         return _made[kind]
     except KeyError:
@@ -162,7 +189,9 @@ def _theirs(kind: type) -> type:
     classes = [cls for cls in kind.__mro__ if cls is not asyncio.AbstractEventLoop]
     # Who first defined add_reader() has made the loop.
     maker = next((_package(cls) for cls in reversed(classes) if "add_reader" in cls.__dict__), "")
-    theirs = _made[kind] = next((cls for cls in classes if _package(cls) == maker), asyncio.AbstractEventLoop)
+    theirs = _made[kind] = next(
+        (cls for cls in classes if _package(cls) == maker), asyncio.AbstractEventLoop
+    )
     return theirs
 
 
@@ -187,14 +216,16 @@ def is_libuv(loop: asyncio.AbstractEventLoop) -> bool:
 
 
 class Secure(NamedTuple):
-    """How connections are secured: what the functions that open them are given as ssl=…, server_hostname=… and the rest."""
+    """How connections are secured: what the functions that open them are given as ssl=…,
+    server_hostname=… and the rest."""
 
     context: ssl.SSLContext
     # The name that a client verifies; None on a server, or for no name.
     server_hostname: str | None = None
     handshake_timeout: float | None = None
     shutdown_timeout: float | None = None
-    # A session to resume, which a client has from an earlier connection. No loop's transport takes one.
+    # A session to resume, which a client has from an earlier connection. No loop's transport takes
+    # one.
     resume: ssl.SSLSession | None = None
 
     @property
@@ -208,25 +239,42 @@ class Secure(NamedTuple):
 
     def session(self, server_side: bool) -> Any:
         """Return a new session of ours, for the native way: see tls.pyx."""
-        return _tls.TLS(self.context, server_side, None if server_side else self.server_hostname or None, self.resume)
+        return _tls.TLS(
+            self.context,
+            server_side,
+            None if server_side else self.server_hostname or None,
+            self.resume,
+        )
 
 
 async def adopt(
-    loop: asyncio.AbstractEventLoop, sock: socket.socket, protocol: Any, receive_bytes: int, secure: Secure | None = None
+    loop: asyncio.AbstractEventLoop,
+    sock: socket.socket,
+    protocol: Any,
+    receive_bytes: int,
+    secure: Secure | None = None,
 ) -> Any:
-    """Return a transport of ours for the connected *sock*, after the handshake where it is to be *secure*: see socket.pyx."""
+    """Return a transport of ours for the connected *sock*, after the handshake where it is to be
+    *secure*: see socket.pyx."""
     if secure is None:
         return native.adopt(loop, sock, protocol, receive_bytes)
-    return await native.adopt_secure(loop, sock, protocol, receive_bytes, secure.session(server_side=False), *secure.timeouts)
+    return await native.adopt_secure(
+        loop, sock, protocol, receive_bytes, secure.session(server_side=False), *secure.timeouts
+    )
 
 
 def is_native(transport: asyncio.BaseTransport) -> bool:
     """Tell whether *transport* is one of ours, in plain text."""
-    return native is not None and type(transport) is native.SocketTransport and transport.get_extra_info("sslcontext") is None
+    return (
+        native is not None
+        and type(transport) is native.SocketTransport
+        and transport.get_extra_info("sslcontext") is None
+    )
 
 
 def linger(transport: Any) -> None:
-    """Have close() take nothing from a peer that still sends: see SocketTransport.linger(). A transport of a loop's cannot."""
+    """Have close() take nothing from a peer that still sends: see SocketTransport.linger(). A
+    transport of a loop's cannot."""
     if is_native(transport):
         transport.linger()
 
@@ -237,7 +285,17 @@ async def start_tls(transport: Any, secure: Secure, early: bytes, server_side: b
 
 
 def make_listener(
-    loop: asyncio.AbstractEventLoop, sock: socket.socket, factory: Any, receive_bytes: int, secure: Secure | None = None
+    loop: asyncio.AbstractEventLoop,
+    sock: socket.socket,
+    factory: Any,
+    receive_bytes: int,
+    secure: Secure | None = None,
 ) -> Any:
     """Return a Listener for the bound *sock*: see listener.pyx."""
-    return _listener.Listener(loop, sock, factory, receive_bytes, None if secure is None else (secure.context, *secure.timeouts))
+    return _listener.Listener(
+        loop,
+        sock,
+        factory,
+        receive_bytes,
+        None if secure is None else (secure.context, *secure.timeouts),
+    )

@@ -1,6 +1,8 @@
-"""What tools see of an operation, which has neither code nor frame: those of the method that made it, as of an asyncio coroutine.
+"""What tools see of an operation, which has neither code nor frame: those of the method that made
+it, as of an asyncio coroutine.
 
-asyncio.print_call_graph(), Task.print_stack() and the repr of a task ask for them; nothing is made until somebody does.
+asyncio.print_call_graph(), Task.print_stack() and the repr of a task ask for them; nothing is made
+until somebody does.
 """
 
 from __future__ import annotations
@@ -25,31 +27,48 @@ class Frame:
         self.f_generator = generator
         self.f_code = code
         self.f_lineno = code.co_firstlineno
-        self.f_globals: dict[str, Any] = {"__name__": os.path.splitext(os.path.basename(code.co_filename))[0]}
+        self.f_globals: dict[str, Any] = {
+            "__name__": os.path.splitext(os.path.basename(code.co_filename))[0]
+        }
         self.f_locals: dict[str, Any] = {}
 
     def __repr__(self) -> str:
-        return f"<frame of an operation, file {self.f_code.co_filename!r}, line {self.f_lineno}, code {self.f_code.co_name}>"
+        code = self.f_code
+        where = f"file {code.co_filename!r}, line {self.f_lineno}"
+        return f"<frame of an operation, {where}, code {code.co_name}>"
 
 
 @functools.cache
 def code_of(name: str) -> types.CodeType:
-    """Return the code of the method of headrace that is called *name*, class and method, with the file and the line where its text is."""
+    """Return the code of the method of headrace that is called *name*, class and method, with the
+    file and the line where its text is."""
     function: Any = functools.reduce(getattr, name.split("."), sys.modules["headrace"])
     method = name.rpartition(".")[2]
     # Special methods of compiled classes have no code, and know their module by their class.
     module = sys.modules[getattr(function, "__objclass__", function).__module__]
     code: types.CodeType = getattr(function, "__code__", nothing.__code__)
-    # Compiled, the module is another file beside the text, and its code names the place where it was built.
-    text = os.path.join(os.path.dirname(str(module.__file__)), f"{module.__name__.rpartition('.')[2]}.py")
-    first = code.co_firstlineno if code is not nothing.__code__ else _line_of(text, f"def {method}(")
+    # Compiled, the module is another file beside the text, and its code names the place where it
+    # was built.
+    text = os.path.join(
+        os.path.dirname(str(module.__file__)), f"{module.__name__.rpartition('.')[2]}.py"
+    )
+    first = (
+        code.co_firstlineno if code is not nothing.__code__ else _line_of(text, f"def {method}(")
+    )
     return code.replace(co_filename=text, co_name=method, co_qualname=name, co_firstlineno=first)
 
 
 def _line_of(text: str, beginning: str) -> int:
     try:
         with open(text, encoding="utf-8") as lines:
-            return next((number for number, line in enumerate(lines, 1) if line.lstrip().startswith(beginning)), 1)
+            return next(
+                (
+                    number
+                    for number, line in enumerate(lines, 1)
+                    if line.lstrip().startswith(beginning)
+                ),
+                1,
+            )
     except OSError:  # the source is not installed
         return 1
 

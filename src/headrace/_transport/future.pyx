@@ -1,9 +1,13 @@
 # cython: language_level=3
-"""Who waits for a future: the wake-up of the one task, without the list of tuples that asyncio makes of it.
+"""Who waits for a future: the wake-up of the one task, without the list of tuples that asyncio
+makes of it.
 
-Every wait that ends in a step needs it. From Python 3.14 on a future knows the tasks that await it, too, and holds them: a task enters
-when it begins to wait, and leaves in its wake-up, but only the future that it is woken with. A step wakes it with another, and takes it out here. The fields of asyncio's C futures are private to it, and so are looked at only where a probe at
-import finds them in the places that are meant; other futures, and a Python that has changed, take the way of the twin, `future_py.py`.
+Every wait that ends in a step needs it. From Python 3.14 on a future knows the tasks that await it,
+too, and holds them: a task enters when it begins to wait, and leaves in its wake-up, but only the
+future that it is woken with. A step wakes it with another, and takes it out here. The fields of
+asyncio's C futures are private to it, and so are looked at only where a probe at import finds them
+in the places that are meant; other futures, and a Python that has changed, take the way of the
+twin, `future_py.py`.
 """
 
 from contextvars import Context
@@ -28,7 +32,8 @@ cdef extern from *:
         PyObject *source_tb;
         PyObject *cancel_msg;
         PyObject *cancelled_exc;
-        PyObject *awaited_by; /* NULL, the one, or a set of more; the one is no set, which is no future */
+        /* NULL, the one, or a set of more; the one is no set, which is no future */
+        PyObject *awaited_by;
     #endif
     } headrace_future;
 
@@ -52,11 +57,13 @@ cdef extern from *:
     #endif
     }
 
-    /* Take back the callback, which is bound to the one that awaits; return 0, having done nothing, where that is not all there is. */
+    /* Take back the callback, which is bound to the one that awaits; return 0, having done nothing,
+       where that is not all there is. */
     static int headrace_forget(headrace_future *future) {
     #if PY_VERSION_HEX >= 0x030E0000
         if (future->awaited_by != NULL) {
-            if (!PyCFunction_Check(future->callback0) || PyCFunction_GET_SELF(future->callback0) != future->awaited_by) return 0;
+            if (!PyCFunction_Check(future->callback0)
+                || PyCFunction_GET_SELF(future->callback0) != future->awaited_by) return 0;
             Py_CLEAR(future->awaited_by);
         }
     #endif
@@ -70,7 +77,8 @@ cdef extern from *:
         PyObject *iterator = Py_TYPE(future)->tp_iter(future);
         PyObject *yielded = iterator == NULL ? NULL : Py_TYPE(iterator)->tp_iternext(iterator);
         Py_XDECREF(iterator);
-        if (yielded == NULL) return -1; /* with an exception: a future that is done ends with StopIteration */
+        /* with an exception: a future that is done ends with StopIteration */
+        if (yielded == NULL) return -1;
         Py_DECREF(yielded);
         return 0;
     }
@@ -118,7 +126,8 @@ cpdef object task_context(object future):
 
 
 cpdef bint forget_task(object future) except -1:
-    """Take back the one callback of *future*, a task's wake-up, and the task out of those that await it; return whether there was one."""
+    """Take back the one callback of *future*, a task's wake-up, and the task out of those that
+    await it; return whether there was one."""
     cdef Fields *fields = known(<PyObject *>future)
     if fields == NULL:
         return future_py.forget_task(future)
@@ -133,17 +142,27 @@ class _Loop:
 
 
 cdef bint is_as_expected(object cls) except -1:
-    """Tell whether the fields of a future of *cls* are where Fields says, by setting and reading each."""
+    """Tell whether the fields of a future of *cls* are where Fields says, by setting and reading
+    each."""
     cdef Fields *fields
     if not is_large_enough(<PyObject *>cls):
         return False
     loop, context, callbacks = _Loop(), Context(), [lambda _: None, lambda _: None]
     future = cls(loop=loop)
     fields = <Fields *><PyObject *>future
-    if fields.loop != <PyObject *>loop or fields.callback0 != NULL or fields.context0 != NULL or fields.callbacks != NULL:
+    if (
+        fields.loop != <PyObject *>loop
+        or fields.callback0 != NULL
+        or fields.context0 != NULL
+        or fields.callbacks != NULL
+    ):
         return False
     future.add_done_callback(callbacks[0], context=context)
-    if fields.callback0 != <PyObject *>callbacks[0] or fields.context0 != <PyObject *>context or fields.callbacks != NULL:
+    if (
+        fields.callback0 != <PyObject *>callbacks[0]
+        or fields.context0 != <PyObject *>context
+        or fields.callbacks != NULL
+    ):
         return False
     future.add_done_callback(callbacks[1], context=context)
     if fields.callbacks == NULL or <object>fields.callbacks != [(callbacks[1], context)]:
@@ -157,12 +176,21 @@ cdef bint is_as_expected(object cls) except -1:
     for waiter in waiters:
         future.add_done_callback(waiter.cancel, context=context)
         future_py.add_to_awaited_by(future, waiter)
-        if awaited_by(fields) != <PyObject *>waiter or not forget(fields) or future._callbacks or future._asyncio_awaited_by:
+        if (
+            awaited_by(fields) != <PyObject *>waiter
+            or not forget(fields)
+            or future._callbacks
+            or future._asyncio_awaited_by
+        ):
             return False
     for waiter in waiters:
         future_py.add_to_awaited_by(future, waiter)
     future.add_done_callback(waiters[0].cancel, context=context)
-    return awaited_by(fields) != NULL and not forget(fields) and future._asyncio_awaited_by == set(waiters)
+    return (
+        awaited_by(fields) != NULL
+        and not forget(fields)
+        and future._asyncio_awaited_by == set(waiters)
+    )
 
 
 cdef list _kept = []

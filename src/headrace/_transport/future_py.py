@@ -1,4 +1,5 @@
-"""The pure-Python twin of `future.pyx`: who waits for a future, by what asyncio's futures show of it."""
+"""The pure-Python twin of `future.pyx`: who waits for a future, by what asyncio's futures show of
+it."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ def begin_wait(future: Any) -> None:
 
 
 def task_callback(future: Any) -> Callable[[object], object] | None:
-    """Return the one callback of *future*; None where there is none, or more than one, or where it does not tell."""
+    """Return the one callback of *future*; None where there is none, or more than one, or where it
+    does not tell."""
     callbacks = getattr(future, "_callbacks", None)
     return callbacks[0][0] if callbacks and len(callbacks) == 1 else None
 
@@ -30,7 +32,8 @@ def task_context(future: Any) -> Context:
 
 
 def forget_task(future: Any) -> bool:
-    """Take back the one callback of *future*, a task's wake-up, and the task out of those that await it; return whether there was one."""
+    """Take back the one callback of *future*, a task's wake-up, and the task out of those that
+    await it; return whether there was one."""
     callback: Any = task_callback(future)
     if callback is None or future.remove_done_callback(callback) != 1:
         return False

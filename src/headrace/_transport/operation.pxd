@@ -41,13 +41,15 @@ cdef class Operation:
     cdef Source source
     cdef int kind
     cdef int state
-    # How many bytes. For a search: the length of the longest separator. For what has no number: 1 once it has had its one turn.
+    # How many bytes. For a search: the length of the longest separator. For what has no number: 1
+    # once it has had its one turn.
     cdef Py_ssize_t amount
     # The separator or separators.
     cdef object argument
     # What the task waits for, while it waits.
     cdef object future
-    # What a debugger of another process takes for a coroutine's state: see opslots.pyx. The last field.
+    # What a debugger of another process takes for a coroutine's state: see opslots.pyx. The last
+    # field.
     cdef char[OUTSIDE] outside
 
     @cython.locals(state=int, source=Source)

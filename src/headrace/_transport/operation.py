@@ -1,13 +1,15 @@
 """Operation: one wait, as an awaitable that costs one call.
 
-What ``reader.read()``, ``writer.drain()`` and their like return. It is lazy: it touches nothing until it is awaited. On its first step
-it asks its Source to do the work at once; only where that is not possible does it become a waiter. To the world it is a coroutine
-(``asyncio.iscoroutine``), so create_task, wait_for, gather and shield take it; nothing about it is a future, or gather would wait
-for something that nobody ever starts. The task that awaits it gets a future of the loop's own kind to wait for, which costs
-a C task less than any object of ours could.
+What ``reader.read()``, ``writer.drain()`` and their like return. It is lazy: it touches nothing
+until it is awaited. On its first step it asks its Source to do the work at once; only where that is
+not possible does it become a waiter. To the world it is a coroutine (``asyncio.iscoroutine``), so
+create_task, wait_for, gather and shield take it; nothing about it is a future, or gather would wait
+for something that nobody ever starts. The task that awaits it gets a future of the loop's own kind
+to wait for, which costs a C task less than any object of ours could.
 
-Nothing is ever delivered *through* an operation, nor through its future. A wake says "try again", and the work is done in the step of the
-task that awaits, so a cancelled or timed-out wait has taken nothing. How the future ends is the Stepper's matter.
+Nothing is ever delivered *through* an operation, nor through its future. A wake says "try again",
+and the work is done in the step of the task that awaits, so a cancelled or timed-out wait has taken
+nothing. How the future ends is the Stepper's matter.
 
     NEW -> (attempt) -> DONE                     done at once
     NEW -> PAUSED -> (attempt)                   the turn of others first: see Stepper.left
@@ -38,7 +40,8 @@ WAITING = 2
 WOKEN = 3
 DONE = 4
 
-# What Source._h_attempt() returns where it cannot do the work yet, and where others shall have their turn first.
+# What Source._h_attempt() returns where it cannot do the work yet, and where others shall have
+# their turn first.
 PENDING = object()
 TURN = object()
 
@@ -72,11 +75,13 @@ class Source:
     """What operations work on: a reader, a writer, a protocol. The loop's Stepper comes with it."""
 
     def _h_attempt(self, operation: Operation) -> object:
-        """Do the work and return its result, or return PENDING or TURN; an exception is the operation's."""
+        """Do the work and return its result, or return PENDING or TURN; an exception is the
+        operation's."""
         raise NotImplementedError
 
     def _h_wait(self, operation: Operation) -> None:
-        """Remember *operation*, which waits, to be woken when an attempt is worth while; end() it before raising."""
+        """Remember *operation*, which waits, to be woken when an attempt is worth while; end() it
+        before raising."""
         raise NotImplementedError
 
     def _h_detach(self, operation: Operation) -> None:
@@ -111,7 +116,8 @@ class Operation:
             source._h_detach(self)
         else:
             raise RuntimeError("cannot reuse already awaited operation")
-        # Over, and free of what it refers to, unless the attempt says otherwise: whatever it raises ends the operation.
+        # Over, and free of what it refers to, unless the attempt says otherwise: whatever it raises
+        # ends the operation.
         self.source = None
         self.future = None
         self.state = DONE
@@ -173,7 +179,9 @@ class Operation:
     def end(self) -> None:
         """Be over, and no waiter any more."""
         source = self.source
-        if self.state == WAITING and source is not None:  # None where the collector of cycles came first
+        if (
+            self.state == WAITING and source is not None
+        ):  # None where the collector of cycles came first
             source._h_detach(self)
         self.future = None
         self.source = None
@@ -190,7 +198,13 @@ class Operation:
     @property
     def cr_state(self) -> str:
         # New in Python 3.15, and what inspect.getcoroutinestate() asks for there.
-        return "CORO_CREATED" if self.state == NEW else "CORO_CLOSED" if self.state == DONE else "CORO_SUSPENDED"
+        return (
+            "CORO_CREATED"
+            if self.state == NEW
+            else "CORO_CLOSED"
+            if self.state == DONE
+            else "CORO_SUSPENDED"
+        )
 
     @property
     def cr_await(self) -> object:
@@ -211,11 +225,13 @@ class Operation:
     # ---- waking, by the source
 
     def is_waiting(self) -> bool:
-        """Return whether somebody waits still; not once the task was cancelled, though its step with the cancellation is to come."""
+        """Return whether somebody waits still; not once the task was cancelled, though its step
+        with the cancellation is to come."""
         return self.state == WAITING and not self.future.done()
 
     def woken(self) -> object:
-        """Be worth trying again; return the future that the task waits for, which is to be completed."""
+        """Be worth trying again; return the future that the task waits for, which is to be
+        completed."""
         future = self.future
         self.future = None
         self.state = WOKEN
@@ -226,11 +242,13 @@ STATES = ("new", "paused", "waiting", "woken", "done")
 
 
 def start(source: Source, kind: int, amount: int, argument: object) -> Any:
-    """Return a new Operation of *source*; nothing happens until it is awaited. (Any: each caller knows what it will return.)"""
+    """Return a new Operation of *source*; nothing happens until it is awaited. (Any: each caller
+    knows what it will return.)"""
     global _spare
     operation = _spare
     if operation is not None and references(operation) <= _ALONE:
-        # Kept, it would not be freed when it is dropped, and nobody would hear that it was never awaited.
+        # Kept, it would not be freed when it is dropped, and nobody would hear that it was never
+        # awaited.
         _spare = None
     else:
         operation = Operation.__new__(Operation)
@@ -243,8 +261,9 @@ def start(source: Source, kind: int, amount: int, argument: object) -> Any:
     return operation
 
 
-# The operation that was over last. Nobody else refers to most of them when the next one is wanted: one object then serves a
-# whole handler. (Uncompiled, counting references would cost more than it saves.)
+# The operation that was over last. Nobody else refers to most of them when the next one is wanted:
+# one object then serves a whole handler. (Uncompiled, counting references would cost more than it
+# saves.)
 _spare: Operation | None = None
 _ALONE = 2
 
@@ -255,18 +274,21 @@ def woken(operation: Operation) -> object:
 
 
 def name_of(operation: Operation, name: str) -> str:
-    """Return the ``__name__`` or ``__qualname__`` that a coroutine would have. (In the class they would be the class's own.)"""
+    """Return the ``__name__`` or ``__qualname__`` that a coroutine would have. (In the class they
+    would be the class's own.)"""
     qualified = NAMES[operation.kind]
     return qualified if name == "__qualname__" else qualified.rpartition(".")[2]
 
 
 def warn_never_awaited(kind: int) -> None:
-    """Warn of an operation that is freed without having been started, as Python does of a coroutine."""
+    """Warn of an operation that is freed without having been started, as Python does of a
+    coroutine."""
     warnings.warn(f"operation {NAMES[kind]!r} was never awaited", RuntimeWarning, stacklevel=2)
 
 
 if not cython.compiled:
-    # Compiled, the type's own deallocation does it: a finalizer would cost every operation. See opslots.pyx.
+    # Compiled, the type's own deallocation does it: a finalizer would cost every operation. See
+    # opslots.pyx.
 
     def _finalize(operation: Operation) -> None:
         if operation.state == NEW:

@@ -1,9 +1,11 @@
 # cython: language_level=3
-"""The type slots of Operation that Cython would fill at a price: how an interpreter resumes an awaitable, and its end.
+"""The type slots of Operation that Cython would fill at a price: how an interpreter resumes an
+awaitable, and its end.
 
-In Cython a ``__next__`` that returns a value raises StopIteration, with a traceback: that alone costs more than a read
-from the buffer. Here the slots of Operation are C functions. 3.11 resumes through ``am_send``, which returns the value as it is;
-3.12 and later through ``tp_iternext``, which has to set a StopIteration: an exception object is kept for that and used again.
+In Cython a ``__next__`` that returns a value raises StopIteration, with a traceback: that alone
+costs more than a read from the buffer. Here the slots of Operation are C functions. 3.11 resumes
+through ``am_send``, which returns the value as it is; 3.12 and later through ``tp_iternext``, which
+has to set a StopIteration: an exception object is kept for that and used again.
 """
 
 import gc
@@ -12,7 +14,9 @@ import sys
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
 
-from headrace._transport.operation cimport NEW, OUTSIDE, PENDING, TURN, Operation, name_of, warn_never_awaited
+from headrace._transport.operation cimport (
+    NEW, OUTSIDE, PENDING, TURN, Operation, name_of, warn_never_awaited
+)
 
 from headrace._transport.frames import nothing
 
@@ -30,7 +34,8 @@ cdef extern from *:
     #if PY_VERSION_HEX >= 0x030C0000
         PyObject *stop = headrace_stop;
         if (PyBytes_CheckExact(value) && PyBytes_GET_SIZE(value) <= HEADRACE_KEEP_BYTES) {
-            if (stop != NULL && Py_REFCNT(stop) == 1 && ((PyBaseExceptionObject *)stop)->traceback == NULL
+            if (stop != NULL && Py_REFCNT(stop) == 1
+                && ((PyBaseExceptionObject *)stop)->traceback == NULL
                 && ((PyBaseExceptionObject *)stop)->context == NULL) {
                 PyObject *old = ((PyStopIterationObject *)stop)->value;
                 Py_INCREF(value);
@@ -52,10 +57,12 @@ cdef extern from *:
         PyErr_SetObject(PyExc_StopIteration, value);
     }
 
-    /* Let go of the value that was returned last: who got it may have dropped it since, and a large one could be used again. */
+    /* Let go of the value that was returned last: who got it may have dropped it since, and a large
+       one could be used again. */
     static CYTHON_INLINE void headrace_drop_value(void) {
     #if PY_VERSION_HEX >= 0x030C0000
-        if (headrace_stop != NULL && Py_REFCNT(headrace_stop) == 1) Py_CLEAR(((PyStopIterationObject *)headrace_stop)->value);
+        if (headrace_stop != NULL && Py_REFCNT(headrace_stop) == 1)
+            Py_CLEAR(((PyStopIterationObject *)headrace_stop)->value);
     #endif
     }
 
@@ -64,7 +71,8 @@ cdef extern from *:
     static PyObject *headrace_free[HEADRACE_FREE_OPERATIONS];
     static int headrace_free_count = 0;
 
-    /* Where a coroutine has the state of its frame, 0 for unknown, and the one that says that it has none any more. */
+    /* Where a coroutine has the state of its frame, 0 for unknown, and the one that says that it
+       has none any more. */
     static size_t headrace_state_at = 0;
     static char headrace_state_cleared = 0;
 
@@ -75,7 +83,9 @@ cdef extern from *:
             if (self == NULL) return NULL;
         } else {
             self = headrace_free[--headrace_free_count];
-            memset((char *)self + sizeof(PyObject), 0, (size_t)type->tp_basicsize - sizeof(PyObject));
+            memset(
+                (char *)self + sizeof(PyObject), 0, (size_t)type->tp_basicsize - sizeof(PyObject)
+            );
             PyObject_Init(self, type);
             PyObject_GC_Track(self);
         }
@@ -83,9 +93,11 @@ cdef extern from *:
         return self;
     }
 
-    /* From Python 3.14 on `python -m asyncio ps` reads the tasks of another process, and takes whatever a task runs for a coroutine: where
-       that is an operation it followed wild pointers, and gave up. A coroutine without a frame it passes over. Where the state is, is
-       seen by closing *coroutine*: only one byte from *from* up to *to* may change, or an operation cannot look like that. */
+    /* From Python 3.14 on `python -m asyncio ps` reads the tasks of another process, and takes
+       whatever a task runs for a coroutine: where that is an operation it followed wild pointers,
+       and gave up. A coroutine without a frame it passes over. Where the state is, is seen by
+       closing *coroutine*: only one byte from *from* up to *to* may change, or an operation cannot
+       look like that. */
     static int headrace_watch_close(PyObject *coroutine, size_t from, size_t to) {
         char before[64];
         size_t at, found = 0;
@@ -105,7 +117,8 @@ cdef extern from *:
         return 0;
     }
 
-    /* Report the exception that is being handled; Cython's own report calls sys.excepthook as well. */
+    /* Report the exception that is being handled; Cython's own report calls sys.excepthook as
+       well. */
     static void headrace_report(void) {
         PyObject *type, *value, *traceback;
         PyErr_GetExcInfo(&type, &value, &traceback);
@@ -117,7 +130,8 @@ cdef extern from *:
     }
 
     static void headrace_release(void *self) {
-        if (headrace_free_count < HEADRACE_FREE_OPERATIONS) headrace_free[headrace_free_count++] = (PyObject *)self;
+        if (headrace_free_count < HEADRACE_FREE_OPERATIONS)
+            headrace_free[headrace_free_count++] = (PyObject *)self;
         else PyObject_GC_Del(self);
     }
 
@@ -161,7 +175,8 @@ cdef extern from *:
 
 
 cdef PyObject *resume(PyObject *self) except? NULL:
-    """tp_iternext: yield what to wait for, or None for a turn of the loop, or end with a StopIteration."""
+    """tp_iternext: yield what to wait for, or None for a turn of the loop, or end with a
+    StopIteration."""
     result = (<Operation>self)._advance()
     if result is PENDING:
         drop_value()
@@ -197,12 +212,14 @@ cdef destructor deallocate_as_before
 
 
 cdef void deallocate(PyObject *self) noexcept:
-    """tp_dealloc: warn of an operation that nobody ever started. (A finalizer would cost every operation more than its work.)"""
+    """tp_dealloc: warn of an operation that nobody ever started. (A finalizer would cost every
+    operation more than its work.)"""
     cdef PyObject *kind
     cdef PyObject *value
     cdef PyObject *traceback
     if (<Operation>self).state == NEW:
-        # The warning runs Python code, and so perhaps a collection, which must not see what is being freed.
+        # The warning runs Python code, and so perhaps a collection, which must not see what is
+        # being freed.
         PyObject_GC_UnTrack(self)
         PyErr_Fetch(&kind, &value, &traceback)
         warn((<Operation>self).kind)
@@ -211,7 +228,8 @@ cdef void deallocate(PyObject *self) noexcept:
 
 
 cdef void warn(int kind) noexcept:
-    # Where warnings are errors, this one is reported as ignored, like every error in a deallocation.
+    # Where warnings are errors, this one is reported as ignored, like every error in a
+    # deallocation.
     try:
         warn_never_awaited(kind)
     except BaseException:
@@ -219,13 +237,15 @@ cdef void warn(int kind) noexcept:
 
 
 def release_free(phase: str, info: dict) -> None:
-    """Give the free operations back in a full collection, as Python does with its own free things: each may hold an arena of the allocator."""
+    """Give the free operations back in a full collection, as Python does with its own free things:
+    each may hold an arena of the allocator."""
     if phase == "stop" and info["generation"] == 2:
         release_all()
 
 
 def install() -> None:
-    """Put the functions into Operation's slots; ``__next__`` and ``send`` called from Python stay as they are."""
+    """Put the functions into Operation's slots; ``__next__`` and ``send`` called from Python stay
+    as they are."""
     global deallocate_as_before
     deallocate_as_before = (<Type *>Operation).tp_dealloc
     (<Type *>Operation).tp_dealloc = <destructor>deallocate
@@ -233,8 +253,11 @@ def install() -> None:
     (<Type *>Operation).tp_free = headrace_release
     gc.callbacks.append(release_free)
     if sys.version_info >= (3, 14):
-        watch_close(nothing(), (<Type *>Operation).tp_basicsize - OUTSIDE, (<Type *>Operation).tp_basicsize)
-    # A __getattr__ would slow down every attribute; these two cannot be written in the class, where they would name the class.
+        watch_close(
+            nothing(), (<Type *>Operation).tp_basicsize - OUTSIDE, (<Type *>Operation).tp_basicsize
+        )
+    # A __getattr__ would slow down every attribute; these two cannot be written in the class, where
+    # they would name the class.
     names = <dict>(<Type *>Operation).tp_dict
     names["__name__"] = property(lambda operation: name_of(operation, "__name__"))
     names["__qualname__"] = property(lambda operation: name_of(operation, "__qualname__"))

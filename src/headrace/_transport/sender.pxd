@@ -15,7 +15,8 @@ cdef class Sender(Gathering):
     cdef bint gathers
     # What the reader of the same connection holds; None where there is no reader of ours.
     cdef ReadBuffer input
-    # What was gathered: the first piece, all pieces where there are several, and the sum of their sizes.
+    # What was gathered: the first piece, all pieces where there are several, and the sum of their
+    # sizes.
     cdef bytes pending
     cdef list more
     cdef readonly Py_ssize_t size

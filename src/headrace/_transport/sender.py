@@ -1,13 +1,15 @@
 """Sender: what a writer has written, on its way to a transport of the loop.
 
-Every write goes to the transport before write() returns, as in asyncio: what the system took survives a loop
-that blocks and a process that exits, and keeps its place before whatever else is written to the descriptor.
+Every write goes to the transport before write() returns, as in asyncio: what the system took
+survives a loop that blocks and a process that exits, and keeps its place before whatever else is
+written to the descriptor.
 
-Over TLS a write is a record, and a record costs more than the bytes in it. So there, inside a step (see Stepper),
-plain text gathers and is encrypted in one piece: at drain(), at 64 KiB, at the step's end, and before anything
-that would show the difference (close, write_eof, start_tls, any use of the transport). Nothing else that is
-written to the descriptor of a TLS connection could keep its place, so nobody can tell. Once somebody has the
-transport nothing gathers any more, since headrace cannot know in which order they write to both.
+Over TLS a write is a record, and a record costs more than the bytes in it. So there, inside a step
+(see Stepper), plain text gathers and is encrypted in one piece: at drain(), at 64 KiB, at the
+step's end, and before anything that would show the difference (close, write_eof, start_tls, any use
+of the transport). Nothing else that is written to the descriptor of a TLS connection could keep its
+place, so nobody can tell. Once somebody has the transport nothing gathers any more, since headrace
+cannot know in which order they write to both.
 
 A Sender refers to the transport and never to the writer, so that a dropped writer is noticed.
 """
@@ -24,9 +26,11 @@ if cython.compiled:
 else:
     from headrace._transport.stepper import Gathering
 
-# Four of TLS's largest records, and no more than the 64 KiB high-water mark of a transport. Not measured.
+# Four of TLS's largest records, and no more than the 64 KiB high-water mark of a transport. Not
+# measured.
 GATHER_BYTES = 65536
-# A write counts against the budget of operations by size: sending 4 KiB takes about as long as an operation.
+# A write counts against the budget of operations by size: sending 4 KiB takes about as long as an
+# operation.
 COST_SHIFT = 12
 
 
@@ -84,7 +88,8 @@ class Sender(Gathering):
         self.size += size
 
     def is_followed(self) -> bool:
-        """Tell whether the system may hold what is sent next, for something behind it; a loop's transport cannot say so."""
+        """Tell whether the system may hold what is sent next, for something behind it; a loop's
+        transport cannot say so."""
         return False
 
     def _send(self, data: bytes, followed: bool) -> None:
@@ -92,7 +97,8 @@ class Sender(Gathering):
         try:
             self.transport.write(data)
         except RuntimeError:
-            # A transport of uvloop's that has closed itself raises; what is written after the end is dropped, as asyncio's drop it.
+            # A transport of uvloop's that has closed itself raises; what is written after the end
+            # is dropped, as asyncio's drop it.
             if not self.transport.is_closing():
                 raise
 
@@ -114,7 +120,8 @@ class Sender(Gathering):
             self._hand_over(self.is_followed())
 
     def has_ended(self) -> bool:
-        """Tell whether the connection is closed or being closed, for drain(): a transport is asked only where that can be new."""
+        """Tell whether the connection is closed or being closed, for drain(): a transport is asked
+        only where that can be new."""
         if self.unchecked or self.exposed:
             self.unchecked = False
             return self.is_closing()
@@ -128,7 +135,8 @@ class Sender(Gathering):
         return self.transport
 
     def rebind(self, transport: object, exposed: bool) -> None:
-        """Go on with another transport: start_tls, or an assignment to ``writer._transport``, whose maker has it (*exposed*)."""
+        """Go on with another transport: start_tls, or an assignment to ``writer._transport``, whose
+        maker has it (*exposed*)."""
         self.flush()
         self.transport = transport
         self.exposed = exposed
@@ -147,7 +155,8 @@ class Sender(Gathering):
         self.flush()
 
     def write_eof(self) -> object:
-        """Send what is left, then EOF; on a connection that is closing it changes nothing: what is written is dropped, before as after."""
+        """Send what is left, then EOF; on a connection that is closing it changes nothing: what is
+        written is dropped, before as after."""
         self.flush()
         closing = self.is_closing()
         if closing and self.transport.can_write_eof():
@@ -158,7 +167,8 @@ class Sender(Gathering):
         return result
 
     def close(self) -> object:
-        """Close after sending what is left; a second close does nothing (asyncio's TLS transport does not survive it)."""
+        """Close after sending what is left; a second close does nothing (asyncio's TLS transport
+        does not survive it)."""
         self.flush()
         self.lost()
         return None if self.transport.is_closing() else self.transport.close()

@@ -1,8 +1,9 @@
 """start_tls, with the bytes that came too early.
 
-A transport of ours goes on in TLS by itself. Over one of the loop's, ``loop.start_tls()`` does the work. What that cannot do is begin
-with bytes that have already been read: a client may send its ClientHello together with whatever made the server upgrade. They are put
-into the loop's own TLS protocol right after it was connected, and before the transport reads anything more.
+A transport of ours goes on in TLS by itself. Over one of the loop's, ``loop.start_tls()`` does the
+work. What that cannot do is begin with bytes that have already been read: a client may send its
+ClientHello together with whatever made the server upgrade. They are put into the loop's own TLS
+protocol right after it was connected, and before the transport reads anything more.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ async def upgrade(
     early: bytes,
     server_side: bool,
 ) -> asyncio.Transport:
-    """Return the TLS transport over *transport*, or that itself, after the handshake; *early* are its first received bytes.
+    """Return the TLS transport over *transport*, or that itself, after the handshake; *early* are
+    its first received bytes.
 
     Raises what loop.start_tls() raises; *transport* is then closed or closing.
     """
@@ -43,7 +45,9 @@ async def upgrade(
     if not early:
         upgraded = await handshake
     else:
-        upgraded = await _after_first_step(handshake, lambda: loop.call_soon(_receive, transport, early))
+        upgraded = await _after_first_step(
+            handshake, lambda: loop.call_soon(_receive, transport, early)
+        )
     # Lost just as the handshake ended, or closed by somebody else meanwhile.
     if upgraded is None or transport.is_closing():
         raise ConnectionResetError("Connection lost during the TLS handshake")
@@ -51,11 +55,14 @@ async def upgrade(
 
 
 @types.coroutine
-def _after_first_step(coroutine: Coroutine[Any, Any, Any], then: Callable[[], object]) -> Generator[Any, Any, Any]:
+def _after_first_step(
+    coroutine: Coroutine[Any, Any, Any], then: Callable[[], object]
+) -> Generator[Any, Any, Any]:
     """Await *coroutine*, and call then() when it has run up to its first wait.
 
-    In that step start_tls() schedules connection_made() and resume_reading() of its protocol. What then() schedules runs right
-    behind these, in the same turn of the loop, so no byte of the socket can come between.
+    In that step start_tls() schedules connection_made() and resume_reading() of its protocol. What
+    then() schedules runs right behind these, in the same turn of the loop, so no byte of the socket
+    can come between.
     """
     try:
         waited_for = coroutine.send(None)

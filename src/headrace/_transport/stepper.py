@@ -1,10 +1,12 @@
 """Stepper: one event loop's share of what makes a wait cheap.
 
-In asyncio every task that waits is resumed by a Handle and a Future of its own. Here all tasks whose bytes came in one turn of the loop
-are resumed by one handle in the next turn, as early as asyncio would do it and in the same order, by calling their wake-ups ("a step"); and
-what a task writes in its step is out at the step's end. Calling a wake-up is only right under conditions, all of them checked
-in resume(): each one, when missing, was seen to hang, to lose a wake or to run user code in the wrong place. Where they do not hold, the
-future that the task waits for gets a result, and the loop does the rest.
+In asyncio every task that waits is resumed by a Handle and a Future of its own. Here all tasks
+whose bytes came in one turn of the loop are resumed by one handle in the next turn, as early as
+asyncio would do it and in the same order, by calling their wake-ups ("a step"); and what a task
+writes in its step is out at the step's end. Calling a wake-up is only right under conditions, all
+of them checked in resume(): each one, when missing, was seen to hang, to lose a wake or to run user
+code in the wrong place. Where they do not hold, the future that the task waits for gets a result,
+and the loop does the rest.
 """
 
 from __future__ import annotations
@@ -22,7 +24,12 @@ except ModuleNotFoundError:
 
 if cython.compiled:
     from cython.cimports.headrace._core.cprims import bound_to, enter, references
-    from cython.cimports.headrace._transport.future import begin_wait, forget_task, task_callback, task_context
+    from cython.cimports.headrace._transport.future import (
+        begin_wait,
+        forget_task,
+        task_callback,
+        task_context,
+    )
 else:
     from headrace._core.cprims_py import bound_to, enter, references
     from headrace._transport.future_py import begin_wait, forget_task, task_callback, task_context
@@ -37,8 +44,8 @@ try:
 except ImportError:  # gone in 3.14; the public function does
     _current_tasks = None
 
-# How many operations may complete at once, without a wait, before the loop gets a turn. tokio's budget is 128 too
-# (tokio/src/task/coop). A write costs more than a read: see sender.COST_SHIFT.
+# How many operations may complete at once, without a wait, before the loop gets a turn. tokio's
+# budget is 128 too (tokio/src/task/coop). A write costs more than a read: see sender.COST_SHIFT.
 BUDGET = 128
 
 # Whether a task can be started without a turn of the loop.
@@ -47,12 +54,14 @@ EAGER = sys.version_info >= (3, 12)
 # How many references a future has that only resume() and its list hold.
 _ALONE = 2
 
-# The receive buffer that all connections of a loop share; asyncio's and uvloop's transports receive as much at a time.
+# The receive buffer that all connections of a loop share; asyncio's and uvloop's transports receive
+# as much at a time.
 SCRATCH_BYTES = 256 * 1024
 
 
 class Gathering:
-    """Something that has to be flushed at the end of a step in which it was written to: a Sender."""
+    """Something that has to be flushed at the end of a step in which it was written to: a
+    Sender."""
 
     def flush(self) -> None:
         """Send what was kept, and have the system send what it holds."""
@@ -60,7 +69,8 @@ class Gathering:
 
 
 class Stepper:
-    """Steps tasks of one loop, ends their writing, and keeps the count that makes the impatient wait their turn."""
+    """Steps tasks of one loop, ends their writing, and keeps the count that makes the impatient
+    wait their turn."""
 
     def __init__(self, loop: object) -> None:
         self.loop = loop
@@ -78,7 +88,8 @@ class Stepper:
         self.reactor = None
         self.ready = None
         self.eager = EAGER and has_usual_tasks(loop)
-        # One for all: what a handle runs in must not be the context of whoever was first to wake somebody.
+        # One for all: what a handle runs in must not be the context of whoever was first to wake
+        # somebody.
         self.context = Context()
 
     def renew(self) -> None:
@@ -101,7 +112,8 @@ class Stepper:
             # The loop times its callbacks, and would blame ours for a slow task.
             complete(future)
             return
-        # On the list first: where another thread feeds, which it should not, the loop may be quicker than this one.
+        # On the list first: where another thread feeds, which it should not, the loop may be
+        # quicker than this one.
         self.waking.append(future)
         if not self.collecting and not self.scheduled:
             self._schedule()
@@ -111,7 +123,8 @@ class Stepper:
         self.loop.call_soon(self.resume, context=self.context)
 
     def end_batch(self) -> None:
-        """Resume those that a batch of the reactor woke: now, where nothing that the loop has to do is overtaken, else in their turn."""
+        """Resume those that a batch of the reactor woke: now, where nothing that the loop has to do
+        is overtaken, else in their turn."""
         self.collecting = False
         if self.waking and not self.scheduled:
             if self.is_quiet():
@@ -120,24 +133,28 @@ class Stepper:
                 self._schedule()
 
     def is_quiet(self) -> bool:
-        """Tell whether the loop is known to have nothing else to call at once; only a reactor has to know it."""
+        """Tell whether the loop is known to have nothing else to call at once; only a reactor has
+        to know it."""
         return self.ready is not None and not self.ready
 
     def resume(self) -> None:
-        """Resume all that were woken since the last turn; those that are woken meanwhile have to wait for the next."""
+        """Resume all that were woken since the last turn; those that are woken meanwhile have to
+        wait for the next."""
         self.scheduled = False
         if not self.waking:
             return
         waking = self.waking
         self.waking = []
-        # Not where the loop is run again by a task, or inside a step, nor once asyncio was changed so that it can be (nest_asyncio).
+        # Not where the loop is run again by a task, or inside a step, nor once asyncio was changed
+        # so that it can be (nest_asyncio).
         alone = not self.stepping and asyncio.Task is _CTask and self.current_task() is None
         done = 0
         try:
             for future in waking:
                 done += 1
-                # Nobody but a task may have the future: others would see it pending in the step. There is no callback where
-                # somebody drives the operation by hand, where others watch the future, or where the task was cancelled.
+                # Nobody but a task may have the future: others would see it pending in the step.
+                # There is no callback where somebody drives the operation by hand, where others
+                # watch the future, or where the task was cancelled.
                 callback = task_callback(future) if alone and references(future) <= _HELD else None
                 if callback is not None and is_wake_up(callback):
                     self.step(future, callback, task_context(future))
@@ -165,24 +182,33 @@ class Stepper:
             if not enter(context, callback, self.woken):
                 complete(future)
             elif forget_task(future):
-                # It was never completed. If it is nobody else's it can be waited for again; who holds it shall not see it pending.
-                # (Uncompiled, counting references would cost more than it saves.)
+                # It was never completed. If it is nobody else's it can be waited for again; who
+                # holds it shall not see it pending. (Uncompiled, counting references would cost
+                # more than it saves.)
                 if cython.compiled and self.spare is None and references(future) <= _ALONE:
                     self.spare = future
                 else:
                     future.set_result(None)
         except BaseException as error:
-            # SystemExit or KeyboardInterrupt, which a task lets through: after the steps of the others.
+            # SystemExit or KeyboardInterrupt, which a task lets through: after the steps of the
+            # others.
             raise_later(self, error)
         finally:
             self._end_step()
 
     def start(self, coroutine: object) -> object:
-        """Return a task of *coroutine*, a handler, after its first step where a reactor accepts, Python can, and it overtakes nothing."""
-        usual = self.eager and not self.debug and asyncio.Task is _CTask and not makes_its_own_tasks(self.loop)
+        """Return a task of *coroutine*, a handler, after its first step where a reactor accepts,
+        Python can, and it overtakes nothing."""
+        usual = (
+            self.eager
+            and not self.debug
+            and asyncio.Task is _CTask
+            and not makes_its_own_tasks(self.loop)
+        )
         if not usual or not self.collecting or not self.is_quiet():
             return self.loop.create_task(coroutine)
-        # Nothing but the reactor is on the stack, and what the handler writes first ends as in every other step.
+        # Nothing but the reactor is on the stack, and what the handler writes first ends as in
+        # every other step.
         self.stepping = True
         self.left = BUDGET
         try:
@@ -191,7 +217,8 @@ class Stepper:
             self._end_step()
 
     def _end_step(self) -> None:
-        # Still part of the step: what a transport in memory delivers from inside its write() is not sent in its turn.
+        # Still part of the step: what a transport in memory delivers from inside its write() is not
+        # sent in its turn.
         while self.dirty is not None:
             self._flush()
         self.stepping = False
@@ -222,21 +249,28 @@ class Stepper:
                 sender.flush()
             except Exception as error:
                 self.loop.call_exception_handler(
-                    {"message": "headrace: sending what a handler wrote failed", "exception": error, "sender": sender}
+                    {
+                        "message": "headrace: sending what a handler wrote failed",
+                        "exception": error,
+                        "sender": sender,
+                    }
                 )
         except BaseException as error:
-            # Ctrl-C in the transport's write(), or a handler that exits: the step has to end, and the others to be sent.
+            # Ctrl-C in the transport's write(), or a handler that exits: the step has to end, and
+            # the others to be sent.
             raise_later(self, error)
 
     def receive_buffer(self) -> bytearray:
-        """Return the buffer that the loop's connections receive into, one at a time: its bytes are owned before user code runs."""
+        """Return the buffer that the loop's connections receive into, one at a time: its bytes are
+        owned before user code runs."""
         if self.scratch is None:
             self.scratch = bytearray(SCRATCH_BYTES)
         return self.scratch
 
 
 def count_held() -> int:
-    """Return what references() says, in a loop like that of resume(), of a future that besides only the task has which waits for it."""
+    """Return what references() says, in a loop like that of resume(), of a future that besides only
+    the task has which waits for it."""
     waking = [object()]
     for future in waking:
         count = references(future)
@@ -247,7 +281,8 @@ _HELD = count_held()
 
 
 def is_wake_up(callback: object) -> bool:
-    """Tell whether *callback* enters a task at once and does nothing else: the wake-ups of C tasks do."""
+    """Tell whether *callback* enters a task at once and does nothing else: the wake-ups of C tasks
+    do."""
     task = bound_to(callback)
     return type(task) is _CTask or isinstance(task, _CTask)
 
@@ -259,10 +294,13 @@ def complete(future: object) -> None:
 
 
 def raise_later(stepper: Stepper, error: BaseException) -> None:
-    """Have the loop raise *error* from a handle of its own: what goes on now has to come to its end."""
-    # In a child that a task has forked, the tasks of Python 3.14 complain at the end of each step that their loop is not the running one,
-    # which hides that the child exits.
-    if type(error) is RuntimeError and isinstance(error.__context__, (SystemExit, KeyboardInterrupt)):
+    """Have the loop raise *error* from a handle of its own: what goes on now has to come to its
+    end."""
+    # In a child that a task has forked, the tasks of Python 3.14 complain at the end of each step
+    # that their loop is not the running one, which hides that the child exits.
+    if type(error) is RuntimeError and isinstance(
+        error.__context__, (SystemExit, KeyboardInterrupt)
+    ):
         error = error.__context__
     stepper.loop.call_soon(_raise, error)
 
@@ -274,8 +312,8 @@ def _raise(error: BaseException) -> None:
 def ready_handles(loop: object) -> object:
     """Return the queue of what *loop* will call in its next turn, or None where it cannot be found.
 
-    It is the deque that call_soon() puts things into. asyncio's loop has it in an attribute that is private, and
-    uvloop's in a field of a C structure, but the collector of cycles sees both.
+    It is the deque that call_soon() puts things into. asyncio's loop has it in an attribute that is
+    private, and uvloop's in a field of a C structure, but the collector of cycles sees both.
     """
     handle = loop.call_soon(_nothing)
     handle.cancel()
@@ -290,9 +328,13 @@ def _nothing() -> None:
 
 
 def has_usual_tasks(loop: object) -> bool:
-    """Tell whether the class of *loop* makes tasks as asyncio does: nobody has overridden create_task() in it."""
+    """Tell whether the class of *loop* makes tasks as asyncio does: nobody has overridden
+    create_task() in it."""
     method = getattr(type(loop), "create_task", None)
-    return method is asyncio.BaseEventLoop.create_task or type(loop).__module__.partition(".")[0] == "uvloop"
+    return (
+        method is asyncio.BaseEventLoop.create_task
+        or type(loop).__module__.partition(".")[0] == "uvloop"
+    )
 
 
 def makes_its_own_tasks(loop: object) -> bool:
@@ -304,9 +346,11 @@ _KEY = "_headrace_stepper"
 
 
 def stepper_of(loop: object) -> Stepper:
-    """Return the one Stepper of *loop*: an attribute of the loop, so that it lives and dies with it.
+    """Return the one Stepper of *loop*: an attribute of the loop, so that it lives and dies with
+    it.
 
-    Every stream asks for it when it is made, and so that is when a change of the loop's debug mode is noticed.
+    Every stream asks for it when it is made, and so that is when a change of the loop's debug mode
+    is noticed.
     """
     attributes = loop.__dict__
     stepper = attributes.get(_KEY)

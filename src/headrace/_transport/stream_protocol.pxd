@@ -36,7 +36,8 @@ cdef class StreamProtocol(FlowControl):
     # How much the transport may receive at a time, and the view of the shared buffer that says so.
     cdef public Py_ssize_t _h_receive_bytes
     cdef object _h_view
-    # The future of asyncio's protocol, where somebody asked for it, and the operations that wait for the end.
+    # The future of asyncio's protocol, where somebody asked for it, and the operations that wait
+    # for the end.
     cdef object _h_close_waiter
     cdef list _h_close_waiters
     cdef object _h_transport

@@ -1,9 +1,10 @@
 """The portable way: a protocol over whatever transport the running loop makes.
 
-``StreamProtocol`` is what a loop's transport talks to. It hands arriving bytes to a Receiver (the reader), which wakes the
-task that waits for them, and answers for flow control. It is compiled and knows nothing of asyncio's base classes; the classes
-that users see, and subclass, are put together in ``_streams/reader_protocol.py``. Attributes of ours begin with ``_h_``, because
-subclasses own every other name (aiosmtpd has its ``_reader``, ``transport``, ``loop``); the rest are asyncio's.
+``StreamProtocol`` is what a loop's transport talks to. It hands arriving bytes to a Receiver (the
+reader), which wakes the task that waits for them, and answers for flow control. It is compiled and
+knows nothing of asyncio's base classes; the classes that users see, and subclass, are put together
+in ``_streams/reader_protocol.py``. Attributes of ours begin with ``_h_``, because subclasses own
+every other name (aiosmtpd has its ``_reader``, ``transport``, ``loop``); the rest are asyncio's.
 """
 
 from __future__ import annotations
@@ -32,7 +33,15 @@ if cython.compiled:
     from cython.cimports.headrace._transport.stepper import stepper_of
 else:
     from headrace._core.cprims_py import referent
-    from headrace._transport.operation import DRAIN_HELPER, PENDING, WAIT_CLOSED, Operation, Source, start, woken
+    from headrace._transport.operation import (
+        DRAIN_HELPER,
+        PENDING,
+        WAIT_CLOSED,
+        Operation,
+        Source,
+        start,
+        woken,
+    )
     from headrace._transport.sender import Sender
     from headrace._transport.stepper import stepper_of
 
@@ -44,7 +53,8 @@ if cython.compiled:
     opslots.install()
 
 
-# How far a drain() has come: not begun; the loop has had a turn, since the connection is closing; it has waited.
+# How far a drain() has come: not begun; the loop has had a turn, since the connection is closing;
+# it has waited.
 FRESH = 0
 TURNED = 1
 WAITED = 2
@@ -62,7 +72,8 @@ class Receiver(Source):
         raise NotImplementedError
 
     def _h_reserved(self) -> object:
-        """Return the ReadBuffer in whose storage a large read collects what arrives, behind its ``end``, or None where none does."""
+        """Return the ReadBuffer in whose storage a large read collects what arrives, behind its
+        ``end``, or None where none does."""
         raise NotImplementedError
 
     def _h_waits(self) -> bool:
@@ -79,7 +90,8 @@ class Receiver(Source):
 
 
 class FlowControl(Source):
-    """Whether writing is paused, and who waits for it; one operation a waiter, so any number may wait at once."""
+    """Whether writing is paused, and who waits for it; one operation a waiter, so any number may
+    wait at once."""
 
     def __init__(self, loop: object = None) -> None:
         if loop is None:
@@ -106,7 +118,8 @@ class FlowControl(Source):
         self._h_wake_drains()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Every drain() raises from now on: *exc*, or ConnectionResetError where the end was ours."""
+        """Every drain() raises from now on: *exc*, or ConnectionResetError where the end was
+        ours."""
         self._connection_lost = True
         self._h_error = exc
         self._h_wake_drains()
@@ -128,7 +141,8 @@ class FlowControl(Source):
             self._drain_waiters.remove(operation)
 
     def _h_check_drain(self, operation: Operation) -> object:
-        """Return None where writing may go on, PENDING where it is paused. Who waited is told what the loss was, as in asyncio."""
+        """Return None where writing may go on, PENDING where it is paused. Who waited is told what
+        the loss was, as in asyncio."""
         if self._connection_lost:
             if operation.amount == WAITED and self._h_error is not None:
                 raise self._h_error.with_traceback(None)
@@ -155,9 +169,12 @@ class FlowControl(Source):
 
 
 class StreamProtocol(FlowControl):
-    """See the module's documentation. The reader is held weakly, as in asyncio: a writer keeps its reader, nobody else does."""
+    """See the module's documentation. The reader is held weakly, as in asyncio: a writer keeps its
+    reader, nobody else does."""
 
-    def __init__(self, stream_reader: object, client_connected_cb: object = None, loop: object = None) -> None:
+    def __init__(
+        self, stream_reader: object, client_connected_cb: object = None, loop: object = None
+    ) -> None:
         FlowControl.__init__(self, loop)
         self._h_receive_bytes = 0
         self._h_view = None
@@ -222,7 +239,8 @@ class StreamProtocol(FlowControl):
         return reader if isinstance(reader, Receiver) and takes_fast(reader) else None
 
     def get_buffer(self, sizehint: int) -> object:
-        """Return the loop's shared receive buffer, as much of it as the reader's limit allows at a time."""
+        """Return the loop's shared receive buffer, as much of it as the reader's limit allows at a
+        time."""
         if self._h_view is None:
             self._h_view = memoryview(self._h_stepper.receive_buffer())[: self._h_receive_bytes]
         return self._h_view
@@ -238,12 +256,18 @@ class StreamProtocol(FlowControl):
             reader.feed_data(bytes(self._h_view[:nbytes]))
 
     def eof_received(self) -> bool:
-        """Tell the reader; return whether the transport shall stay open for writing: the loop's TLS cannot, ours can."""
+        """Tell the reader; return whether the transport shall stay open for writing: the loop's TLS
+        cannot, ours can."""
         reader = self._stream_reader
         if reader is not None:
             reader.feed_eof()
-        if self._h_sender is not None and self._h_sender.held and self._h_transport.get_extra_info("sslcontext") is None:
-            # A handshake over the loop's transport has just ended, and the loop's TLS above it has no half-close.
+        if (
+            self._h_sender is not None
+            and self._h_sender.held
+            and self._h_transport.get_extra_info("sslcontext") is None
+        ):
+            # A handshake over the loop's transport has just ended, and the loop's TLS above it has
+            # no half-close.
             return False
         # Of a TLS that somebody put there by loop.start_tls() only the writer knows.
         transport = self._h_transport if self._h_sender is None else self._h_sender.transport
@@ -254,7 +278,8 @@ class StreamProtocol(FlowControl):
     # ---- the end
 
     def _h_close(self) -> None:
-        """Close as the writer does: what was written leaves first, what is written later is dropped."""
+        """Close as the writer does: what was written leaves first, what is written later is
+        dropped."""
         if self._h_sender is not None:
             self._h_sender.close()
 

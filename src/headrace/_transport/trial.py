@@ -1,4 +1,5 @@
-"""Whether a loop can watch an epoll set, which is what the native way asks of it: found out by trying.
+"""Whether a loop can watch an epoll set, which is what the native way asks of it: found out by
+trying.
 
 A set of our own is hung on the loop with something in it, as a Reactor's is, and what is in it is
 left there. A loop that tells of it twice goes on telling while something is left (it is
@@ -34,7 +35,8 @@ _KEY = "_headrace_trial"
 
 
 def watcher_of(loop: Any) -> Any:
-    """Return whose add_reader() *loop* has: its own, or that of a loop which it stands in front of."""
+    """Return whose add_reader() *loop* has: its own, or that of a loop which it stands in front
+    of."""
     return getattr(getattr(loop, "add_reader", None), "__self__", loop)
 
 
@@ -68,7 +70,9 @@ async def epoll_obstacle(loop: asyncio.AbstractEventLoop) -> str | None:
 def _lacking(loop: asyncio.AbstractEventLoop) -> str | None:
     for name in NEEDED:
         method = getattr(loop, name, None)
-        if method is None or getattr(method, "__func__", None) is getattr(asyncio.AbstractEventLoop, name):
+        if method is None or getattr(method, "__func__", None) is getattr(
+            asyncio.AbstractEventLoop, name
+        ):
             return name
     return None
 
@@ -120,7 +124,9 @@ class Trial:
         if self._ticks_left:
             self._timer = self._loop.call_later(TICK_SECONDS, self._tick)
         elif self._told:
-            self._conclude("its add_reader() tells once of an epoll set, and not again of what was left")
+            self._conclude(
+                "its add_reader() tells once of an epoll set, and not again of what was left"
+            )
         else:
             self._conclude("its add_reader() tells nothing of an epoll set")
 

@@ -1,6 +1,8 @@
-"""The ``headrace`` command: run a program with headrace in it, say what is installed, show what it is worth.
+"""The ``headrace`` command: run a program with headrace in it, say what is installed, show what it
+is worth.
 
-Each command imports what it needs when it is chosen, so that ``headrace run`` puts nothing in front of the program.
+Each command imports what it needs when it is chosen, so that ``headrace run`` puts nothing in front
+of the program.
 """
 
 from __future__ import annotations
@@ -17,42 +19,48 @@ DESCRIPTION = """\
 asyncio Streams built again: the same names, on any event loop, several times faster.
 
 examples:
-  headrace run server.py --port 8888    run an unmodified program with headrace instead of asyncio's streams
-  headrace doctor                       say what is installed, what runs compiled, and which way connections take
-  headrace demo                         see it work on real sockets, and what a message costs (under a minute)
-  headrace serve echo :8888             a server to try a client on: TCP, TLS, STARTTLS, Unix sockets
-  headrace connect HOST PORT            talk to a server by hand, and see what the connection does
-  headrace top                          what a running server does, live
+  headrace run server.py      run an unmodified program with headrace instead of asyncio's streams
+  headrace doctor             say what is installed, what runs compiled, and which way connections
+                              take
+  headrace demo               see it work on real sockets, and what a message costs (a minute)
+  headrace serve echo :8888   a server to try a client on: TCP, TLS, STARTTLS, Unix sockets
+  headrace connect HOST PORT  talk to a server by hand, and see what the connection does
+  headrace top                what a running server does, live
 """
 
 RUN = """\
 Run a Python program as python itself would, with asyncio's stream names meaning headrace's.
 
-sys.argv, sys.path, __main__ and the exit status are what they would be under python. Everything after the script or the
-module belongs to the program. Processes that the program starts do not inherit headrace.
+sys.argv, sys.path, __main__ and the exit status are what they would be under python. Everything
+after the script or the module belongs to the program. Processes that the program starts do not
+inherit headrace.
 
 examples:
   headrace run server.py --port 8888
   headrace run -m aiosmtpd -n -l localhost:8025
-  headrace run --loop uvloop server.py          also make uvloop the event loop (pip install 'headrace[uvloop]')
-  python -X dev -m headrace run server.py       with options of python's own
+  headrace run --loop uvloop server.py      also make uvloop the event loop
+                                            (pip install 'headrace[uvloop]')
+  python -X dev -m headrace run server.py   with options of python's own
 """
 
 DOCTOR = """\
-Say in words what is installed here: versions, whether headrace runs compiled and what to do if not, event loops, OpenSSL,
-and which way a connection takes on each loop.
+Say in words what is installed here: versions, whether headrace runs compiled and what to do if
+not, event loops, OpenSSL, and which way a connection takes on each loop.
 
 examples:
   headrace doctor
   headrace doctor --json                 the same for programs
-  headrace doctor --require-compiled     exit with status 1 if any part runs as pure Python (for a container's build)
+  headrace doctor --require-compiled     exit with status 1 if any part runs as pure Python
+                                         (for a container's build)
 """
 
 DEMO = """\
-Show headrace at work on real sockets of this machine's loopback: the three programs of asyncio's Streams documentation, TLS,
-unix sockets and start_tls, then a table of what a message costs a server with asyncio's streams and with headrace.
+Show headrace at work on real sockets of this machine's loopback: the three programs of asyncio's
+Streams documentation, TLS, unix sockets and start_tls, then a table of what a message costs a
+server with asyncio's streams and with headrace.
 
-Needs the extra packages of headrace[demo] (rich; trustme for the certificate; uvloop to have it in the table).
+Needs the extra packages of headrace[demo] (rich; trustme for the certificate; uvloop to have it in
+the table).
 
 examples:
   headrace demo
@@ -63,10 +71,12 @@ examples:
 
 
 TOP = """\
-Show what the servers behind a metrics endpoint do: connections, rates, bytes, what was refused, ended and failed, and why.
+Show what the servers behind a metrics endpoint do: connections, rates, bytes, what was refused,
+ended and failed, and why.
 
-The endpoint is that of headrace.metrics.serve_metrics(), or of headrace serve --metrics. Needs the extra
-packages of headrace[cli] (rich, prometheus_client); those of headrace[metrics] (prometheus_client) are enough for --once.
+The endpoint is that of headrace.metrics.serve_metrics(), or of headrace serve --metrics. Needs the
+extra packages of headrace[cli] (rich, prometheus_client); those of headrace[metrics]
+(prometheus_client) are enough for --once.
 
 examples:
   headrace top
@@ -85,21 +95,52 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
         "run", help="run an unmodified program with headrace", description=RUN, formatter_class=raw,
         usage="headrace run [--loop asyncio|uvloop] SCRIPT|-m MODULE [ARGS...]",
     )  # fmt: skip
-    run.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio", help="event loop (default: asyncio, as it is)")
+    run.add_argument(
+        "--loop",
+        choices=("asyncio", "uvloop"),
+        default="asyncio",
+        help="event loop (default: asyncio, as it is)",
+    )
     run.add_argument("-m", dest="module", metavar="MODULE", help="run a module instead of a script")
 
-    doctor = commands.add_parser("doctor", help="say what is installed and how it runs", description=DOCTOR, formatter_class=raw)
+    doctor = commands.add_parser(
+        "doctor",
+        help="say what is installed and how it runs",
+        description=DOCTOR,
+        formatter_class=raw,
+    )
     doctor.add_argument("--json", action="store_true", help="print JSON instead of words")
-    doctor.add_argument("--require-compiled", action="store_true", help="exit with status 1 if any part is pure Python")
+    doctor.add_argument(
+        "--require-compiled",
+        action="store_true",
+        help="exit with status 1 if any part is pure Python",
+    )
 
-    demo = commands.add_parser("demo", help="see it work, and what it costs", description=DEMO, formatter_class=raw)
-    demo.add_argument("--quick", action="store_true", help="one short round of measuring instead of three")
+    demo = commands.add_parser(
+        "demo", help="see it work, and what it costs", description=DEMO, formatter_class=raw
+    )
+    demo.add_argument(
+        "--quick", action="store_true", help="one short round of measuring instead of three"
+    )
     demo.add_argument("--no-table", action="store_true", help="do not measure")
-    demo.add_argument("--loop", choices=("asyncio", "uvloop"), action="append", help="measure only on this loop (may be repeated)")
+    demo.add_argument(
+        "--loop",
+        choices=("asyncio", "uvloop"),
+        action="append",
+        help="measure only on this loop (may be repeated)",
+    )
     # What these take is known where they are.
-    serve = commands.add_parser("serve", help="a server to try a client on: echo, sink or a file", formatter_class=raw)
-    connect = commands.add_parser("connect", help="talk to a server by hand, and see what the connection does", formatter_class=raw)
-    top = commands.add_parser("top", help="what a running server does, live", description=TOP, formatter_class=raw)
+    serve = commands.add_parser(
+        "serve", help="a server to try a client on: echo, sink or a file", formatter_class=raw
+    )
+    connect = commands.add_parser(
+        "connect",
+        help="talk to a server by hand, and see what the connection does",
+        formatter_class=raw,
+    )
+    top = commands.add_parser(
+        "top", help="what a running server does, live", description=TOP, formatter_class=raw
+    )
     if chosen == "serve":
         from headrace.cli import serve as serving
 
@@ -118,7 +159,8 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the arguments that are ours and those of the program that ``run`` runs: nothing of the latter is interpreted."""
+    """Return the arguments that are ours and those of the program that ``run`` runs: nothing of the
+    latter is interpreted."""
     ours = list(arguments)
     if ours[:1] != ["run"]:
         return ours, []
@@ -141,7 +183,8 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line *arguments* (default: sys.argv[1:]) and return the exit status.
 
-    Raises: SystemExit for wrong arguments and --help; what the program of ``run`` raises, SystemExit included.
+    Raises: SystemExit for wrong arguments and --help; what the program of ``run`` raises,
+    SystemExit included.
     """
     ours, rest = _split(sys.argv[1:] if arguments is None else arguments)
     parser = _parser(ours[0] if ours else None)

@@ -22,9 +22,13 @@ from headrace.swap import installed
 
 
 def modules() -> dict[str, bool]:
-    """Return, by module name, whether each module that can be compiled is: each ``.pyx``, and each ``.py`` with a ``.pxd`` beside it."""
+    """Return, by module name, whether each module that can be compiled is: each ``.pyx``, and each
+    ``.py`` with a ``.pxd`` beside it."""
     root = Path(headrace.__file__).parent
-    sources = [*root.glob("**/*.pyx"), *(path for path in root.glob("**/*.py") if path.with_suffix(".pxd").exists())]
+    sources = [
+        *root.glob("**/*.pyx"),
+        *(path for path in root.glob("**/*.py") if path.with_suffix(".pxd").exists()),
+    ]
     stems = {path.relative_to(root).with_suffix("") for path in sources}
     if not sys.platform.startswith("linux"):
         stems = {stem for stem in stems if stem.name not in NATIVE_MODULES}
@@ -47,14 +51,18 @@ OTHER_LOOPS = ("uvloop", "rloop")
 
 
 def futures() -> str | None:
-    """Return "fields" where asyncio's futures are as expected, "public" where their public methods have to do; None uncompiled."""
+    """Return "fields" where asyncio's futures are as expected, "public" where their public methods
+    have to do; None uncompiled."""
     if importlib.util.find_spec("headrace._transport.future") is None:
         return None
-    return "fields" if importlib.import_module("headrace._transport.future").is_known() else "public"
+    return (
+        "fields" if importlib.import_module("headrace._transport.future").is_known() else "public"
+    )
 
 
 def _loops() -> dict[str, str | None]:
-    """Return the event loops headrace is tested on, with their version, or None where one is not installed."""
+    """Return the event loops headrace is tested on, with their version, or None where one is not
+    installed."""
     versions: dict[str, str | None] = {"asyncio": platform.python_version()}
     for name in OTHER_LOOPS:
         try:
@@ -65,7 +73,8 @@ def _loops() -> dict[str, str | None]:
 
 
 def _choices() -> dict[str, dict[str, Any]]:
-    """Return, by loop, which way a connection takes there, without and with TLS, and why; and what was found by trying the loop."""
+    """Return, by loop, which way a connection takes there, without and with TLS, and why; and what
+    was found by trying the loop."""
     found = {}
     for name, loop_version in _loops().items():
         if loop_version is None:
@@ -85,10 +94,16 @@ def _choices() -> dict[str, dict[str, Any]]:
 async def _choices_on(loop: asyncio.AbstractEventLoop) -> dict[str, Any]:
     obstacle = platform_obstacle() or await epoll_obstacle(loop)
     tls = await _choice(loop, tls=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
-    return await _choice(loop) | {"tls": tls, "watches_epoll": obstacle is None, "obstacle": obstacle}
+    return await _choice(loop) | {
+        "tls": tls,
+        "watches_epoll": obstacle is None,
+        "obstacle": obstacle,
+    }
 
 
-async def _choice(loop: asyncio.AbstractEventLoop, *, tls: ssl.SSLContext | None = None) -> dict[str, Any]:
+async def _choice(
+    loop: asyncio.AbstractEventLoop, *, tls: ssl.SSLContext | None = None
+) -> dict[str, Any]:
     try:
         choice = await choose(loop, DEFAULT_LIMIT, tls=tls)
     except ValueError as error:  # what the environment variable says
@@ -124,34 +139,53 @@ def _words(found: dict[str, Any]) -> str:
         "",
     ]
     if found["build"] == "compiled":
-        lines.append(f"Build: compiled. All {len(compiled)} modules of the data path are machine code.")
+        lines.append(
+            f"Build: compiled. All {len(compiled)} modules of the data path are machine code."
+        )
     elif found["build"] == "pure":
         lines += [
-            f"Build: pure Python. None of the {len(pure)} modules of the data path is compiled: the same behaviour, several times slower.",
-            "  Why: there was no C compiler when it was installed, HEADRACE_NO_EXTENSIONS was set, or this is a source tree.",
+            f"Build: pure Python. None of the {len(pure)} modules of the data path is compiled: "
+            "the same behaviour, several times slower.",
+            "  Why: there was no C compiler when it was installed, HEADRACE_NO_EXTENSIONS was set, "
+            "or this is a source tree.",
             "  What to do: install gcc (or clang) and the Python headers, then",
-            "    HEADRACE_REQUIRE_EXTENSIONS=1 pip install --force-reinstall --no-binary headrace headrace",
+            "    HEADRACE_REQUIRE_EXTENSIONS=1 pip install --force-reinstall --no-binary headrace "
+            "headrace",
             "  which fails with the compiler's own message where it still cannot be compiled.",
-            "  On Linux importing it warns once (RuntimeWarning); HEADRACE_NO_EXTENSIONS=1 in the environment says that it is meant.",
+            "  On Linux importing it warns once (RuntimeWarning); HEADRACE_NO_EXTENSIONS=1 in the "
+            "environment says that it is meant.",
         ]
     else:
         lines += [
-            "Build: mixed, which no installation makes. Old files lie among new ones: uninstall headrace and install it again.",
+            "Build: mixed, which no installation makes. Old files lie among new ones: uninstall "
+            "headrace and install it again.",
             "  Pure: " + ", ".join(pure),
         ]
-    lines += [f"  {'compiled' if is_compiled else 'pure    '}  {name}" for name, is_compiled in found["modules"].items()]
+    lines += [
+        f"  {'compiled' if is_compiled else 'pure    '}  {name}"
+        for name, is_compiled in found["modules"].items()
+    ]
     if found["futures"] == "public":
-        lines.append("asyncio's futures are not as expected in this Python: their public methods are used, which costs a little more.")
+        lines.append(
+            "asyncio's futures are not as expected in this Python: their public methods are used, "
+            "which costs a little more."
+        )
     lines.append("")
     if found["loops"]["uvloop"] is None:
-        lines.append("uvloop: not installed. headrace does not need it; pip install 'headrace[uvloop]' adds it.")
+        lines.append(
+            "uvloop: not installed. headrace does not need it; pip install 'headrace[uvloop]' adds "
+            "it."
+        )
     else:
         lines.append(f"uvloop: {found['loops']['uvloop']}")
     if found["loops"]["rloop"] is not None:
         lines.append(f"rloop: {found['loops']['rloop']}")
     for name, choice in found["connections"].items():
         if choice["watches_epoll"]:
-            lines.append(f"Tried: {name}'s loop goes on telling of an epoll set while something is left in it, as the native way needs.")
+            lines.append(
+                f"Tried: {name}'s loop goes on telling of an epoll set while something is left in "
+                "it, as the native way needs."
+            )
         elif choice["obstacle"] != platform_obstacle():
             lines.append(f"Tried: {name}'s loop cannot take the native way: {choice['obstacle']}.")
         for kind, taken in (("Connections", choice), ("  With TLS they", choice["tls"])):
@@ -159,12 +193,18 @@ def _words(found: dict[str, Any]) -> str:
             if taken["way"] == "none":
                 lines.append(f"{kind}{of_loop} cannot be made: {taken['reason']}.")
                 continue
-            lines.append(f"{kind}{of_loop} take the {taken['way']} way, {taken['form']} form: {taken['reason']}.")
+            lines.append(
+                f"{kind}{of_loop} take the {taken['way']} way, {taken['form']} form: "
+                f"{taken['reason']}."
+            )
     lines.append("")
     if found["installed"]:
         lines.append("asyncio's stream names mean headrace's in this process (headrace.install()).")
     else:
-        lines.append("asyncio's stream names are asyncio's own in this process: headrace.install() or `headrace run` swaps them.")
+        lines.append(
+            "asyncio's stream names are asyncio's own in this process: headrace.install() or "
+            "`headrace run` swaps them."
+        )
     return "\n".join(lines)
 
 

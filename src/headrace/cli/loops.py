@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return what makes the loop called *name*, "asyncio" (None, the default) or "uvloop". Raises: ValueError without uvloop."""
+    """Return what makes the loop called *name*, "asyncio" (None, the default) or "uvloop". Raises:
+    ValueError without uvloop."""
     if name == "asyncio":
         return None
     try:

@@ -17,22 +17,26 @@ from headrace.swap import install
 
 
 def run(arguments: Sequence[str], *, module: str | None, loop: str) -> int:
-    """Run the script arguments[0], or *module*, with the rest of *arguments* as its own; return 0 when it comes to its end.
+    """Run the script arguments[0], or *module*, with the rest of *arguments* as its own; return 0
+    when it comes to its end.
 
-    *arguments*: of the program; the first is the script unless *module* names a module. A script may be a directory or an archive with
-    a ``__main__.py``. *loop*: "asyncio" or "uvloop".
+    *arguments*: of the program; the first is the script unless *module* names a module. A script
+    may be a directory or an archive with a ``__main__.py``. *loop*: "asyncio" or "uvloop".
 
-    Returns: 2 where the script or uvloop is not there. Raises: whatever the program raises. headrace stays installed:
-    threads and atexit functions of the program may outlive its last line.
+    Returns: 2 where the script or uvloop is not there. Raises: whatever the program raises.
+    headrace stays installed: threads and atexit functions of the program may outlive its last line.
     """
     if loop == "uvloop" and not _use_uvloop():
-        print("headrace run: uvloop is not installed: pip install 'headrace[uvloop]'", file=sys.stderr)
+        print(
+            "headrace run: uvloop is not installed: pip install 'headrace[uvloop]'", file=sys.stderr
+        )
         return 2
     if module is None and not os.path.exists(arguments[0]):
         print(f"headrace run: can't open {arguments[0]!r}: no such file", file=sys.stderr)
         return 2
     install()
-    # A new module, which stays: the program may pickle what it defines, or look its names up when its last line has run.
+    # A new module, which stays: the program may pickle what it defines, or look its names up when
+    # its last line has run.
     main = sys.modules["__main__"] = types.ModuleType("__main__")
     main.__dict__["__builtins__"] = builtins
     if module is not None:
@@ -57,7 +61,8 @@ def run(arguments: Sequence[str], *, module: str | None, loop: str) -> int:
 def _run_module_as_main(name: str, alter_argv: bool = True) -> None:
     """Run a module as ``python -m`` does, by the function that the interpreter itself calls for it.
 
-    runpy's public functions are not enough: they put the program's ``__main__`` away when its last line has run.
+    runpy's public functions are not enough: they put the program's ``__main__`` away when its last
+    line has run.
     """
     runpy._run_module_as_main(name, alter_argv)  # type: ignore[attr-defined]
 
@@ -72,7 +77,8 @@ def _run_script(path: str, main: types.ModuleType) -> None:
 
 
 def _set_first_path(directory: str) -> None:
-    """Put *directory* where python puts the program's, in place of what stands there for the headrace command."""
+    """Put *directory* where python puts the program's, in place of what stands there for the
+    headrace command."""
     if not sys.flags.safe_path:
         sys.path[0] = directory
 

@@ -1,4 +1,5 @@
-"""``headrace top``: what the servers behind a metrics endpoint do, as a live view or as one plain table."""
+"""``headrace top``: what the servers behind a metrics endpoint do, as a live view or as one plain
+table."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 DEFAULT_URL = "http://127.0.0.1:9464/metrics"
-# How long an endpoint may take, and how much it may send: a thousand servers' figures are well below. Not measured.
+# How long an endpoint may take, and how much it may send: a thousand servers' figures are well
+# below. Not measured.
 PATIENCE_S = 5.0
 LARGEST_RESPONSE = 16 * 1024 * 1024
 HISTORY_S = 60.0
@@ -41,19 +43,36 @@ Figures = dict[str, dict[str, float]]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``headrace top`` to *parser*."""
-    parser.add_argument("url", metavar="URL", nargs="?", default=DEFAULT_URL, help=f"metrics endpoint (default: {DEFAULT_URL})")
-    parser.add_argument("--interval", metavar="S", type=_seconds, default=1.0, help="seconds between two samples (default: 1)")
-    parser.add_argument("--once", action="store_true", help="print one plain table and exit (default where the output is no terminal)")
+    parser.add_argument(
+        "url",
+        metavar="URL",
+        nargs="?",
+        default=DEFAULT_URL,
+        help=f"metrics endpoint (default: {DEFAULT_URL})",
+    )
+    parser.add_argument(
+        "--interval",
+        metavar="S",
+        type=_seconds,
+        default=1.0,
+        help="seconds between two samples (default: 1)",
+    )
+    parser.add_argument(
+        "--once",
+        action="store_true",
+        help="print one plain table and exit (default where the output is no terminal)",
+    )
 
 
 def top(options: argparse.Namespace) -> int:
     """Show the servers at ``options.url`` until Ctrl-C, or print one table; return the exit status.
 
-    *options*: ``url``, an http or https URL (without a path: /metrics); ``interval``, seconds between two samples; ``once``, whether to
-    print one table, made of two samples, and end.
+    *options*: ``url``, an http or https URL (without a path: /metrics); ``interval``, seconds
+    between two samples; ``once``, whether to print one table, made of two samples, and end.
 
-    Returns: 0; 1 where one table was asked for and there are no figures; 2 for a wrong URL and for packages that are missing;
-    130 for Ctrl-C before the one table was printed, as shells have it (128 + SIGINT).
+    Returns: 0; 1 where one table was asked for and there are no figures; 2 for a wrong URL and for
+    packages that are missing; 130 for Ctrl-C before the one table was printed, as shells have it
+    (128 + SIGINT).
     """
     once = options.once or not sys.stdout.isatty()
     try:
@@ -64,7 +83,11 @@ def top(options: argparse.Namespace) -> int:
     except ImportError:
         if once:
             return _fail("one table needs prometheus_client: pip install 'headrace[metrics]'", 2)
-        return _fail("it needs rich and prometheus_client (with --once no rich): pip install 'headrace[cli]'", 2)
+        return _fail(
+            "it needs rich and prometheus_client (with --once no rich): pip install "
+            "'headrace[cli]'",
+            2,
+        )
     try:
         url = _checked(options.url)
     except ValueError as error:
@@ -111,7 +134,12 @@ def _checked(url: str) -> str:
     """Return *url*; raise ValueError where it is none of http or https."""
     try:
         parts = urlsplit(url)
-        right = re.fullmatch(r"https?://[!-~]+", url) and parts.hostname and parts.port != 0 and "@" not in parts.netloc
+        right = (
+            re.fullmatch(r"https?://[!-~]+", url)
+            and parts.hostname
+            and parts.port != 0
+            and "@" not in parts.netloc
+        )
     except ValueError:  # no port, or no IPv6 address
         right = False
     if not right:
@@ -141,10 +169,15 @@ async def _get(url: str) -> bytes:
     parts = urlsplit(url)
     secure = parts.scheme == "https"
     target = (parts.path or "/metrics") + (f"?{parts.query}" if parts.query else "")
-    reader, writer = await headrace.open_connection(parts.hostname, parts.port or (443 if secure else 80), ssl=secure)
+    reader, writer = await headrace.open_connection(
+        parts.hostname, parts.port or (443 if secure else 80), ssl=secure
+    )
     try:
         # HTTP/1.0: the response ends with the connection, and never comes in chunks.
-        writer.write(f"GET {target} HTTP/1.0\r\nHost: {parts.netloc}\r\nAccept: text/plain; version=0.0.4\r\n\r\n".encode())
+        writer.write(
+            f"GET {target} HTTP/1.0\r\nHost: {parts.netloc}\r\nAccept: text/plain; "
+            "version=0.0.4\r\n\r\n".encode()
+        )
         response = bytearray()
         while data := await reader.read(65536):
             response += data
@@ -153,12 +186,15 @@ async def _get(url: str) -> bytes:
         return bytes(response)
     finally:
         writer.transport.abort()
-        with contextlib.suppress(OSError):  # all that matters has come, or its own error is on its way
+        with contextlib.suppress(
+            OSError
+        ):  # all that matters has come, or its own error is on its way
             await writer.wait_closed()
 
 
 def _body(response: bytes) -> str:
-    """Return the text of an HTTP response; raise ValueError where it is none with status 200, or cut off."""
+    """Return the text of an HTTP response; raise ValueError where it is none with status 200, or
+    cut off."""
     head, _, body = response.partition(b"\r\n\r\n")
     status, _, fields = head.decode("latin-1").partition("\r\n")
     if not re.match(r"HTTP/1\.\d 200\b", status):
@@ -170,7 +206,8 @@ def _body(response: bytes) -> str:
 
 
 def figures(text: str) -> dict[str, Figures]:
-    """Return the figures of headrace's servers in a *text* of metrics, by server; raise ValueError where it is none."""
+    """Return the figures of headrace's servers in a *text* of metrics, by server; raise ValueError
+    where it is none."""
     from prometheus_client.parser import text_string_to_metric_families
 
     found: dict[str, Figures] = {}
@@ -178,7 +215,9 @@ def figures(text: str) -> dict[str, Figures]:
         for name, labels, value, *_ in family.samples:
             if name.startswith("headrace_") and "server" in labels and math.isfinite(value):
                 reason = next((text for label, text in labels.items() if label != "server"), "")
-                found.setdefault(_clean(labels["server"]), {}).setdefault(name.removeprefix("headrace_"), {})[_clean(reason)] = value
+                found.setdefault(_clean(labels["server"]), {}).setdefault(
+                    name.removeprefix("headrace_"), {}
+                )[_clean(reason)] = value
     return found
 
 
@@ -202,16 +241,19 @@ class Watched:
         return sum(self.now.get(name, {}).values())
 
     def rate(self, name: str) -> float | None:
-        """Return how much a counter has grown in a second; None where it cannot be told, as in the first sample and after a restart."""
+        """Return how much a counter has grown in a second; None where it cannot be told, as in the
+        first sample and after a restart."""
         if not self.before:
             return None
-        # The server read its own clock together with the counters, so the way to us does not matter.
+        # The server read its own clock together with the counters, so the way to us does not
+        # matter.
         seconds = self.value("uptime_seconds") - sum(self.before.get("uptime_seconds", {}).values())
         grown = self.value(name) - sum(self.before.get(name, {}).values())
         return grown / seconds if seconds > 0 and grown >= 0 else None
 
     def sparkline(self, at: float) -> str:
-        """Return the connections of the minute before *at* as bars, the highest of each two seconds; blank where there is no sample."""
+        """Return the connections of the minute before *at* as bars, the highest of each two
+        seconds; blank where there is no sample."""
         peaks = [-1.0] * SPARKLINE_WIDTH
         for when, value in self.history:
             column = int((at - when) / HISTORY_S * SPARKLINE_WIDTH)
@@ -222,35 +264,72 @@ class Watched:
 
 
 class View:
-    """All servers of an endpoint, as they were when it last answered, and since when it does not."""
+    """All servers of an endpoint, as they were when it last answered, and since when it does
+    not."""
 
     def __init__(self) -> None:
         self.watched: dict[str, Watched] = {}
         self.trouble = ""
 
     def take(self, found: Mapping[str, Figures], at: float) -> None:
-        """Add a sample of every server, of the time *at* in seconds; those that are no longer there are forgotten."""
+        """Add a sample of every server, of the time *at* in seconds; those that are no longer there
+        are forgotten."""
         self.watched = {name: self.watched.get(name) or Watched() for name in sorted(found)}
         for name, sample in found.items():
             self.watched[name].take(sample, at)
         self.trouble = ""
 
     def lose(self, why: str, clock: str) -> None:
-        """Note that the endpoint gave no figures at the time *clock*, as on a wall; the first such time is shown."""
+        """Note that the endpoint gave no figures at the time *clock*, as on a wall; the first such
+        time is shown."""
         since = self.trouble.partition(": ")[0] or f"gone since {clock}"
         self.trouble = f"{since}: {why}"
 
     def plain(self) -> str:
-        """Return one line a server, in columns that are separated by blanks and have none inside, under a line of titles."""
-        titles = ["server", "open", "accepts/s", "in-B/s", "out-B/s", "buffered-B", "draining", "refused", "ended", "failed", "errors"]
+        """Return one line a server, in columns that are separated by blanks and have none inside,
+        under a line of titles."""
+        titles = [
+            "server",
+            "open",
+            "accepts/s",
+            "in-B/s",
+            "out-B/s",
+            "buffered-B",
+            "draining",
+            "refused",
+            "ended",
+            "failed",
+            "errors",
+        ]
         rows = [titles]
         for name, server in self.watched.items():
             cells = [name, _count(server.value("connections_open"))]
-            cells += [_count(server.rate(rate), 1) for rate in ("connections_accepted_total", "received_bytes_total", "sent_bytes_total")]
-            cells += [_count(server.value("buffered_bytes")), "yes" if server.value("draining") else "no"]
+            cells += [
+                _count(server.rate(rate), 1)
+                for rate in (
+                    "connections_accepted_total",
+                    "received_bytes_total",
+                    "sent_bytes_total",
+                )
+            ]
+            cells += [
+                _count(server.value("buffered_bytes")),
+                "yes" if server.value("draining") else "no",
+            ]
             for _, metric in REASONS:
-                cells.append(",".join(f"{reason}={_count(value)}" for reason, value in sorted(server.now.get(metric, {}).items())) or "-")
-            rows.append([re.sub(r"\s", "_", cell) for cell in (*cells, _count(server.value("handler_errors_total")))])
+                cells.append(
+                    ",".join(
+                        f"{reason}={_count(value)}"
+                        for reason, value in sorted(server.now.get(metric, {}).items())
+                    )
+                    or "-"
+                )
+            rows.append(
+                [
+                    re.sub(r"\s", "_", cell)
+                    for cell in (*cells, _count(server.value("handler_errors_total")))
+                ]
+            )
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
@@ -271,40 +350,69 @@ class View:
             for title, line in _lines(server, at):
                 grid.add_row(title, Text(line))
             state = (" draining", "bold yellow") if server.value("draining") else ""
-            headline = Text.assemble((name, "bold"), f" up {_duration(server.value('uptime_seconds'))}", state)
-            parts.append(Panel(grid, title=headline, title_align="left", style="dim" if self.trouble else "none"))
+            headline = Text.assemble(
+                (name, "bold"), f" up {_duration(server.value('uptime_seconds'))}", state
+            )
+            parts.append(
+                Panel(
+                    grid,
+                    title=headline,
+                    title_align="left",
+                    style="dim" if self.trouble else "none",
+                )
+            )
         return Group(*parts)
 
 
 def _lines(server: Watched, at: float) -> list[tuple[str, str]]:
     """Return what the live view says of *server*: titles and lines."""
-    accepts, received, sent = (server.rate(name) for name in ("connections_accepted_total", "received_bytes_total", "sent_bytes_total"))
+    accepts, received, sent = (
+        server.rate(name)
+        for name in ("connections_accepted_total", "received_bytes_total", "sent_bytes_total")
+    )
     highest = max((value for _, value in server.history), default=0)
     lines = [
         (
             "open",
-            f"{_count(server.value('connections_open'))}{_bound(server)}, {_count(server.value('connections_negotiating'))} negotiating",
+            f"{_count(server.value('connections_open'))}{_bound(server)}, "
+            f"{_count(server.value('connections_negotiating'))} negotiating",
         ),
         ("last minute", f"{server.sparkline(at)}  at most {_count(highest)} open"),
-        ("accepts", f"{_count(accepts, 1)}/s, {_count(server.value('connections_accepted_total'))} in all"),
-        ("bytes", f"in {_bytes(received)}/s, out {_bytes(sent)}/s, buffered {_bytes(server.value('buffered_bytes'))}"),
+        (
+            "accepts",
+            f"{_count(accepts, 1)}/s, {_count(server.value('connections_accepted_total'))} in all",
+        ),
+        (
+            "bytes",
+            f"in {_bytes(received)}/s, out {_bytes(sent)}/s, buffered "
+            f"{_bytes(server.value('buffered_bytes'))}",
+        ),
     ]
     for title, metric in REASONS:
         reasons = sorted(server.now.get(metric, {}).items(), key=lambda item: -item[1])
-        causes = f": {', '.join(f'{reason} {_count(value)}' for reason, value in reasons)}" if reasons else ""
+        causes = (
+            f": {', '.join(f'{reason} {_count(value)}' for reason, value in reasons)}"
+            if reasons
+            else ""
+        )
         lines.append((title, f"{_count(server.value(metric))}{causes}"))
-    lines.append(("errors", f"{_count(server.value('handler_errors_total'))} of {_count(server.value('handlers_total'))} handlers"))
+    lines.append(
+        (
+            "errors",
+            f"{_count(server.value('handler_errors_total'))} of "
+            f"{_count(server.value('handlers_total'))} handlers",
+        )
+    )
     return lines
 
 
 def _bound(server: Watched) -> str:
     """Return what to say of how many connections may be open."""
     most = server.now.get("connections_limit")
-    return (
-        ""
-        if not most
-        else f" of at most {_count(server.value('connections_limit'))}{'' if server.value('accepting') else ', accepting none'}"
-    )
+    if not most:
+        return ""
+    none = "" if server.value("accepting") else ", accepting none"
+    return f" of at most {_count(server.value('connections_limit'))}{none}"
 
 
 def _count(value: float | None, digits: int = 0) -> str:

@@ -1,8 +1,10 @@
-"""Run CPython's own asyncio suites against headrace: ``python -m tests.compat.conformance [SUITE ...]``.
+"""Run CPython's own asyncio suites against headrace: ``python -m tests.compat.conformance [SUITE
+...]``.
 
-Each suite runs in a process of its own with asyncio's stream names swapped for headrace's. A test that fails there is run again on
-asyncio's own streams: what fails there too is the machine's or the suite's fault and is only reported. Exit status 1 where headrace alone
-fails, or where a suite ran fewer tests than it has.
+Each suite runs in a process of its own with asyncio's stream names swapped for headrace's. A test
+that fails there is run again on asyncio's own streams: what fails there too is the machine's or the
+suite's fault and is only reported. Exit status 1 where headrace alone fails, or where a suite ran
+fewer tests than it has.
 """
 
 from __future__ import annotations
@@ -16,8 +18,17 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-# The suites that meet streams, and how many tests the first release of each Python has in the one about streams; newer ones have no fewer.
-SUITES = ("test_streams", "test_server", "test_buffered_proto", "test_pep492", "test_ssl", "test_sslproto", "test_subprocess")
+# The suites that meet streams, and how many tests the first release of each Python has in the one
+# about streams; newer ones have no fewer.
+SUITES = (
+    "test_streams",
+    "test_server",
+    "test_buffered_proto",
+    "test_pep492",
+    "test_ssl",
+    "test_sslproto",
+    "test_subprocess",
+)
 STREAM_TESTS = {(3, 11): 67, (3, 12): 67, (3, 13): 73}
 # They reach into asyncio's own TLS protocol, behind the transport of the loop: for them it is that.
 PRIVATE = {
@@ -31,17 +42,24 @@ TIMEOUT_S = 300
 AT_ONCE = 4
 
 
-def run(streams: str, names: list[str], more: dict[str, str] | None = None) -> tuple[dict[str, Any], str]:
-    """Run *names* on *streams* ('stock' or 'headrace') in a process with *more* in its environment; return its result and its log."""
+def run(
+    streams: str, names: list[str], more: dict[str, str] | None = None
+) -> tuple[dict[str, Any], str]:
+    """Run *names* on *streams* ('stock' or 'headrace') in a process with *more* in its environment;
+    return its result and its log."""
     command = [sys.executable, "-m", "tests.compat.conformance.suite", streams, *names]
     environment = {**os.environ, **(more or {})}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, env=environment)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, env=environment
+    )
     lines = done.stdout.strip().splitlines()
     if not lines:
         return {
             "ran": 0,
             "skipped": 0,
-            "failed": [f"{name} (the process died with status {done.returncode})" for name in names],
+            "failed": [
+                f"{name} (the process died with status {done.returncode})" for name in names
+            ],
         }, done.stderr
     return json.loads(lines[-1]), done.stderr
 
@@ -60,11 +78,18 @@ def check(suite: str) -> tuple[bool, str]:
         log += more
     known = list(run("stock", failed)[0]["failed"]) if failed else []
     ours = [test for test in failed if test not in known]
-    wanted = STREAM_TESTS.get(sys.version_info[:2], max(STREAM_TESTS.values())) if suite == "test_streams" else 1
+    wanted = (
+        STREAM_TESTS.get(sys.version_info[:2], max(STREAM_TESTS.values()))
+        if suite == "test_streams"
+        else 1
+    )
     free = not ours and result["ran"] >= wanted
     notes = f", {len(known)} fail on asyncio's streams too" if known else ""
     took = time.monotonic() - began
-    lines = [f"{suite:20} {result['ran']:4} run, {result['skipped']:2} skipped{notes}: {'ok' if free else 'FAILED'} ({took:.0f} s)"]
+    lines = [
+        f"{suite:20} {result['ran']:4} run, {result['skipped']:2} skipped{notes}: "
+        f"{'ok' if free else 'FAILED'} ({took:.0f} s)"
+    ]
     if not free:
         lines += [log, *[f"  only with headrace: {test}" for test in ours]]
     return free, "\n".join(lines)
@@ -72,13 +97,20 @@ def check(suite: str) -> tuple[bool, str]:
 
 def main() -> int:
     """Run the suites named on the command line, or all."""
-    if importlib.util.find_spec("test") is None or importlib.util.find_spec("test.test_asyncio") is None:
-        print("CPython's test suite is not installed with this Python (Debian: libpython3-testsuite): nothing to run")
+    if (
+        importlib.util.find_spec("test") is None
+        or importlib.util.find_spec("test.test_asyncio") is None
+    ):
+        print(
+            "CPython's test suite is not installed with this Python (Debian: "
+            "libpython3-testsuite): nothing to run"
+        )
         return 0
     import headrace._core.buffer as probe
 
     print(
-        f"CPython {sys.version.split()[0]}, headrace {'compiled' if not (probe.__file__ or '').endswith('.py') else 'pure Python'}",
+        f"CPython {sys.version.split()[0]}, headrace "
+        f"{'compiled' if not (probe.__file__ or '').endswith('.py') else 'pure Python'}",
         flush=True,
     )
     free_of_blame = True

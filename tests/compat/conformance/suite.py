@@ -1,8 +1,10 @@
-"""Run test modules, or single tests, of the installed CPython in this process and print what failed as one line of JSON.
+"""Run test modules, or single tests, of the installed CPython in this process and print what failed
+as one line of JSON.
 
-python -m tests.compat.conformance.suite headrace test.test_asyncio.test_streams
-python -m tests.compat.conformance.suite headrace test.test_asyncio.test_ssl -test.test_asyncio.test_ssl.TestSSL.test_that_is_left_out
-python -m tests.compat.conformance.suite stock test.test_asyncio.test_streams.StreamTests.test_read
+python -m tests.compat.conformance.suite headrace test.test_asyncio.test_streams python -m
+tests.compat.conformance.suite headrace test.test_asyncio.test_ssl
+-test.test_asyncio.test_ssl.TestSSL.test_that_is_left_out python -m tests.compat.conformance.suite
+stock test.test_asyncio.test_streams.StreamTests.test_read
 """
 
 from __future__ import annotations
@@ -15,9 +17,12 @@ from typing import TextIO
 
 
 def run(names: list[str], log: TextIO) -> dict[str, object]:
-    """Run *names*, but not those with a minus in front; return the number of tests, and the ids of those that failed."""
+    """Run *names*, but not those with a minus in front; return the number of tests, and the ids of
+    those that failed."""
     left_out = [name[1:] for name in names if name.startswith("-")]
-    found = unittest.defaultTestLoader.loadTestsFromNames([name for name in names if not name.startswith("-")])
+    found = unittest.defaultTestLoader.loadTestsFromNames(
+        [name for name in names if not name.startswith("-")]
+    )
     tests = unittest.TestSuite(test for test in each_of(found) if test.id() not in left_out)
     result = unittest.TextTestRunner(stream=log, buffer=True).run(tests)
     failed = [test.id() for test, _ in [*result.failures, *result.errors]]

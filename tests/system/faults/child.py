@@ -1,4 +1,5 @@
-"""What the programs under the shim share: the plan of faults, a loop, and the checks at the end. See shim.c and conftest.py."""
+"""What the programs under the shim share: the plan of faults, a loop, and the checks at the end.
+See shim.c and conftest.py."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from typing import Any
 
 LIMIT_S = 15.0
 
-# What the loop's exception handler was told, and sys.unraisablehook: each as (message, exception). heard() takes it away.
+# What the loop's exception handler was told, and sys.unraisablehook: each as (message, exception).
+# heard() takes it away.
 _heard: list[tuple[str, BaseException | None]] = []
 
 
@@ -46,7 +48,8 @@ def _count(counter: str, function: str) -> int:
 
 
 def heard() -> list[tuple[str, BaseException | None]]:
-    """Return what was reported since the last call; what nobody has taken by the end fails the program."""
+    """Return what was reported since the last call; what nobody has taken by the end fails the
+    program."""
     taken = _heard[:]
     _heard.clear()
     return taken
@@ -71,16 +74,23 @@ def new_loop(kind: str) -> asyncio.AbstractEventLoop:
 
 
 def run(kind: str, main: Callable[[], Awaitable[Any]]) -> Any:
-    """Run main() on a loop of *kind*; fail where it hangs, leaves a descriptor open, or anything was reported that nobody has heard()."""
+    """Run main() on a loop of *kind*; fail where it hangs, leaves a descriptor open, or anything
+    was reported that nobody has heard()."""
     faulthandler.dump_traceback_later(LIMIT_S + 5, exit=True)
-    sys.unraisablehook = lambda it: _heard.append((f"unraisable: {it.err_msg} {it.object!r}", it.exc_value))
+    sys.unraisablehook = lambda it: _heard.append(
+        (f"unraisable: {it.err_msg} {it.object!r}", it.exc_value)
+    )
 
     async def bounded() -> Any:
-        asyncio.get_running_loop().set_exception_handler(lambda _, it: _heard.append((it["message"], it.get("exception"))))
+        asyncio.get_running_loop().set_exception_handler(
+            lambda _, it: _heard.append((it["message"], it.get("exception")))
+        )
         async with asyncio.timeout(LIMIT_S):
             return await main()
 
-    with asyncio.Runner(loop_factory=lambda: new_loop(kind)) as runner:  # libuv opens a pipe for the life of the process with its first
+    with asyncio.Runner(
+        loop_factory=lambda: new_loop(kind)
+    ) as runner:  # libuv opens a pipe for the life of the process with its first
         runner.run(asyncio.sleep(0))
     before = open_descriptors()
     with asyncio.Runner(loop_factory=lambda: new_loop(kind)) as runner:

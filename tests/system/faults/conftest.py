@@ -1,4 +1,5 @@
-"""The shim, compiled once, and the programs that run under it: see shim.c, exchange.py and scene.py."""
+"""The shim, compiled once, and the programs that run under it: see shim.c, exchange.py and
+scene.py."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ TIMEOUT_S = 40
 
 @pytest.fixture(params=["asyncio", "uvloop"])
 def loop_kind(request: pytest.FixtureRequest) -> str:
-    """Return the kind of loop: what a system call returns is no matter of debug mode or of eager tasks."""
+    """Return the kind of loop: what a system call returns is no matter of debug mode or of eager
+    tasks."""
     if request.param == "uvloop":
         pytest.importorskip("uvloop")
     return request.param
@@ -33,12 +35,31 @@ def loop_kind(request: pytest.FixtureRequest) -> str:
 def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the path of the compiled shim."""
     if backend.native is None:
-        pytest.skip("there is no native way here, or this is the pure-Python build: all system calls are the loop's")
+        pytest.skip(
+            "there is no native way here, or this is the pure-Python build: all system calls are "
+            "the loop's"
+        )
     compiler = shutil.which("gcc")
     if compiler is None:
-        pytest.skip("gcc is not installed: the shim that makes system calls fail cannot be compiled")
+        pytest.skip(
+            "gcc is not installed: the shim that makes system calls fail cannot be compiled"
+        )
     target = tmp_path_factory.mktemp("shim") / "shim.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-o", target, HERE / "shim.c", "-ldl"], check=True)
+    subprocess.run(
+        [
+            compiler,
+            "-shared",
+            "-fPIC",
+            "-O1",
+            "-Wall",
+            "-Wextra",
+            "-o",
+            target,
+            HERE / "shim.c",
+            "-ldl",
+        ],
+        check=True,
+    )
     return target
 
 
@@ -46,7 +67,8 @@ Program = Callable[..., dict[str, Any]]
 
 
 def run_program(*command: str | Path, **environment: str) -> dict[str, Any]:
-    """Run a program in Python, every warning an error; return the facts that it says at its end. It must end with status 0."""
+    """Run a program in Python, every warning an error; return the facts that it says at its end. It
+    must end with status 0."""
     root = str(Path(headrace.__file__).parent.parent)
     done = subprocess.run(
         [*command],
@@ -63,11 +85,22 @@ def run_program(*command: str | Path, **environment: str) -> dict[str, Any]:
 
 @pytest.fixture
 def program(shim: Path) -> Program:
-    """Return a function that runs a program of this directory under the shim: program("exchange.py", *arguments, plan="recv=EINTR@3")."""
+    """Return a function that runs a program of this directory under the shim:
+    program("exchange.py", *arguments, plan="recv=EINTR@3")."""
 
     def run(name: str, *arguments: object, plan: str = "") -> dict[str, Any]:
-        command = [sys.executable, "-X", "faulthandler", "-W", "error", HERE / name, *map(str, arguments)]
-        return run_program(*command, LD_PRELOAD=str(shim), HEADRACE_SHIM=str(shim), HEADRACE_FAULTS=plan)
+        command = [
+            sys.executable,
+            "-X",
+            "faulthandler",
+            "-W",
+            "error",
+            HERE / name,
+            *map(str, arguments),
+        ]
+        return run_program(
+            *command, LD_PRELOAD=str(shim), HEADRACE_SHIM=str(shim), HEADRACE_FAULTS=plan
+        )
 
     return run
 

@@ -1,9 +1,12 @@
-"""Pump known bytes both ways over several connections at once, and check each of them: `exchange.py LOOP FAMILY [PROCESSES [SEND_BUFFER]]`.
+"""Pump known bytes both ways over several connections at once, and check each of them: `exchange.py
+LOOP FAMILY [PROCESSES [SEND_BUFFER]]`.
 
-LOOP is asyncio or uvloop; FAMILY inet, unix, or tls for inet with start_tls(); PROCESSES 1, or 2 to have the clients in a process of
-their own. SEND_BUFFER is what the system keeps of what was written, in bytes (SO_SNDBUF); a small one makes every send a short one. Each
-connection first answers lines, one at a time, then both ends write pieces of many sizes, drain now and then, and close their halves at
-different times, while they read in every way that a reader has. Whatever the system does, every byte has to arrive, once, and then the end.
+LOOP is asyncio or uvloop; FAMILY inet, unix, or tls for inet with start_tls(); PROCESSES 1, or 2 to
+have the clients in a process of their own. SEND_BUFFER is what the system keeps of what was
+written, in bytes (SO_SNDBUF); a small one makes every send a short one. Each connection first
+answers lines, one at a time, then both ends write pieces of many sizes, drain now and then, and
+close their halves at different times, while they read in every way that a reader has. Whatever the
+system does, every byte has to arrive, once, and then the end.
 """
 
 from __future__ import annotations
@@ -25,12 +28,14 @@ import headrace
 CLIENTS = 4
 LINES = 8
 UP_BYTES, DOWN_BYTES = 250_000, 400_000
-# Around what makes a difference: nothing, a few bytes, a segment, the water marks, more than the system takes at once.
+# Around what makes a difference: nothing, a few bytes, a segment, the water marks, more than the
+# system takes at once.
 SIZES = [1, 2, 60, 700, 1500, 4096, 17_000, 65_535, 65_536, 150_000]
 
 
 class Tls:
-    """The contexts of both sides, each of which knows the other; not tests/support/certificates.py, which takes pytest with it."""
+    """The contexts of both sides, each of which knows the other; not tests/support/certificates.py,
+    which takes pytest with it."""
 
     def __init__(self) -> None:
         import trustme
@@ -70,7 +75,8 @@ async def pump(writer: Any, data: bytes, chance: random.Random) -> None:
 
 
 async def check(reader: Any, data: bytes, chance: random.Random, ends: bool) -> None:
-    """Read *data*, in every way there is; only where the input *ends* behind it may a read ask for more."""
+    """Read *data*, in every way there is; only where the input *ends* behind it may a read ask for
+    more."""
     at = 0
     while at < len(data):
         kind = chance.randrange(5)
@@ -154,7 +160,12 @@ async def connect(address: Any, index: int, send_buffer: int, tls: Tls | None) -
         await writer.start_tls(tls.client, server_hostname="localhost")
     await asyncio.gather(
         pump(writer, content("up", index, UP_BYTES), random.Random(index + 2000)),
-        check(reader, content("down", index, DOWN_BYTES), random.Random(index + 3000), ends=tls is None),
+        check(
+            reader,
+            content("down", index, DOWN_BYTES),
+            random.Random(index + 3000),
+            ends=tls is None,
+        ),
     )
     await check_end(reader, writer)
 
@@ -200,7 +211,10 @@ def main(kind: str, family: str, processes: str = "1", send_buffer: str = "0") -
         child.run(kind, lambda: server(sock, *how, None if pid else lambda: clients(address, *how)))
         if pid is not None:
             assert os.waitpid(pid, 0)[1] == 0, "the clients' process has failed"
-    child.say(calls={name: child.calls(name) for name in NAMES}, faults={name: child.faults(name) for name in NAMES})
+    child.say(
+        calls={name: child.calls(name) for name in NAMES},
+        faults={name: child.faults(name) for name in NAMES},
+    )
 
 
 NAMES = ["recv", "send", "sendmsg", "accept4", "epoll_wait"]

@@ -1,6 +1,8 @@
-"""What the scenes share: connections to plain sockets, whose calls the shim leaves alone, and the words to say what has to come of a fault.
+"""What the scenes share: connections to plain sockets, whose calls the shim leaves alone, and the
+words to say what has to come of a fault.
 
-A scene is a coroutine function of one of the programs scenes_*.py, which play one each: `scenes_servers.py LOOP NAME [ARGUMENT...]`.
+A scene is a coroutine function of one of the programs scenes_*.py, which play one each:
+`scenes_servers.py LOOP NAME [ARGUMENT...]`.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ LOOPBACK = "127.0.0.1"
 async def client(**options: Any) -> AsyncIterator[tuple[Any, Any, socket.socket]]:
     """(reader, writer, peer) of a client whose server is the plain socket *peer*."""
     with socket.create_server((LOOPBACK, 0)) as listening:
-        reader, writer = await headrace.open_connection(*listening.getsockname(), way="native", **options)
+        reader, writer = await headrace.open_connection(
+            *listening.getsockname(), way="native", **options
+        )
         peer, _ = listening.accept()
     peer.setblocking(False)
     try:
@@ -48,9 +52,15 @@ async def echo(reader: Any, writer: Any) -> None:
 
 
 @contextlib.asynccontextmanager
-async def echoing(callback: Any = echo, start: Any = None) -> AsyncIterator[tuple[Any, tuple[str, int]]]:
+async def echoing(
+    callback: Any = echo, start: Any = None
+) -> AsyncIterator[tuple[Any, tuple[str, int]]]:
     """(server, address); afterwards the server has no connection left."""
-    server = await (headrace.start_server(callback, LOOPBACK, 0, way="native") if start is None else start(callback, LOOPBACK, 0))
+    server = await (
+        headrace.start_server(callback, LOOPBACK, 0, way="native")
+        if start is None
+        else start(callback, LOOPBACK, 0)
+    )
     try:
         yield server, server.sockets[0].getsockname()
     finally:
@@ -85,12 +95,14 @@ async def until(condition: Callable[[], Any]) -> None:
 
 
 def holds(reader: Any, size: int) -> Callable[[], bool]:
-    """Return a condition: *reader* has buffered *size* bytes. To ask for its _buffer would change how it works."""
+    """Return a condition: *reader* has buffered *size* bytes. To ask for its _buffer would change
+    how it works."""
     return lambda: f" {size} bytes" in repr(reader)
 
 
 async def read_to_error(reader: Any) -> tuple[bytes, int]:
-    """Return all that can be read, and the number of the error behind it, 0 where that is the end."""
+    """Return all that can be read, and the number of the error behind it, 0 where that is the
+    end."""
     parts = []
     try:
         while part := await reader.read(65536):
@@ -108,12 +120,18 @@ def raising(name: str) -> Iterator[None]:
         yield
     except OSError as error:
         raised = error
-    assert raised is not None and raised.errno == getattr(errno, name), f"{raised!r}, where {name} was expected"
+    assert raised is not None and raised.errno == getattr(errno, name), (
+        f"{raised!r}, where {name} was expected"
+    )
 
 
 def reports() -> list[tuple[str, str]]:
-    """Return what the loop's exception handler was told: each message, and the name of its error's number."""
-    return [(message, errno.errorcode[error.errno] if isinstance(error, OSError) else repr(error)) for message, error in child.heard()]
+    """Return what the loop's exception handler was told: each message, and the name of its error's
+    number."""
+    return [
+        (message, errno.errorcode[error.errno] if isinstance(error, OSError) else repr(error))
+        for message, error in child.heard()
+    ]
 
 
 def pattern(size: int) -> bytes:
@@ -134,7 +152,9 @@ def idle() -> Iterator[None]:
 def descriptors(spare: int) -> Iterator[None]:
     """Inside the block this process can open *spare* more descriptors."""
     usual = resource.getrlimit(resource.RLIMIT_NOFILE)
-    opened = sorted(int(each) for each in os.listdir("/proc/self/fd"))[:-1]  # without that of the listing
+    opened = sorted(int(each) for each in os.listdir("/proc/self/fd"))[
+        :-1
+    ]  # without that of the listing
     assert opened == list(range(len(opened))), f"there are gaps: {opened}"
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(opened) + spare, usual[1]))
     try:

@@ -10,12 +10,14 @@ import struct
 import child
 from scene import client, holds, idle, pattern, play, raising, read_to_error, receive, until
 
-# How often at most a connection asks the system again that was short of memory: connection.pyx has 20 ms.
+# How often at most a connection asks the system again that was short of memory: connection.pyx has
+# 20 ms.
 RETRIES_A_SECOND = 50
 
 
 async def receiving_breaks(name: str, size: str) -> None:
-    """A receive fails: the waiting read raises that, what came before can still be read, and then everything raises it."""
+    """A receive fails: the waiting read raises that, what came before can still be read, and then
+    everything raises it."""
     sent = pattern(int(size))
     async with client() as (reader, writer, peer):
         waiting = asyncio.create_task(reader.readexactly(len(sent) + 1))
@@ -29,14 +31,21 @@ async def receiving_breaks(name: str, size: str) -> None:
         assert child.faults("recv") == 1
         assert await reader.readexactly(10) == sent[:10]
         assert await read_to_error(reader) == (sent[10:], getattr(errno, name))
-        for ask in (reader.read, reader.readline, lambda: reader.readexactly(1), writer.drain, writer.wait_closed):
+        for ask in (
+            reader.read,
+            reader.readline,
+            lambda: reader.readexactly(1),
+            writer.drain,
+            writer.wait_closed,
+        ):
             with raising(name):
                 await ask()
         assert writer.get_extra_info("socket").fileno() == -1
 
 
 async def sending_breaks(name: str, how: str, receiving: str = "") -> None:
-    """A send fails while the system holds an answer: that is read to its end, then everything raises the error.
+    """A send fails while the system holds an answer: that is read to its end, then everything
+    raises the error.
 
     *receiving* is a fault of recv, from the moment when the send fails.
     """
@@ -60,7 +69,8 @@ async def sending_breaks(name: str, how: str, receiving: str = "") -> None:
             child.plan(plan)
             writer.write(b"question")
         elif how == "step":
-            # The write leaves at the end of a task's step, which the first bytes of the answer have caused.
+            # The write leaves at the end of a task's step, which the first bytes of the answer have
+            # caused.
             async def asking() -> bytes:
                 first = await reader.readexactly(2)
                 writer.write(b"question")
@@ -89,7 +99,8 @@ async def sending_breaks(name: str, how: str, receiving: str = "") -> None:
 
 
 async def sending_is_interrupted(name: str, then: str) -> None:
-    """Sends fail for a while, just before *then*, write_eof or close: all that was written arrives, and the end behind it."""
+    """Sends fail for a while, just before *then*, write_eof or close: all that was written arrives,
+    and the end behind it."""
     sent = pattern(150_000)
     async with client() as (reader, writer, peer):
         child.plan(f"send={name}@1x1,sendmsg={name}@1x3")
@@ -106,7 +117,8 @@ async def sending_is_interrupted(name: str, then: str) -> None:
 
 
 async def aborted_while_short_of_memory(wait: str) -> None:
-    """A connection that is aborted while it waits for memory is gone at once; what was to try again does no harm, if it still comes."""
+    """A connection that is aborted while it waits for memory is gone at once; what was to try again
+    does no harm, if it still comes."""
     async with client() as (reader, writer, peer):
         child.plan("send=ENOBUFS@1,sendmsg=ENOBUFS@1,recv=ENOMEM@1")
         writer.write(b"lost")
@@ -119,7 +131,8 @@ async def aborted_while_short_of_memory(wait: str) -> None:
 
 
 async def short_of_memory(function: str, name: str) -> None:
-    """As long as the system has no memory it is asked now and then, and no more often when more was to do meanwhile; then all goes on."""
+    """As long as the system has no memory it is asked now and then, and no more often when more was
+    to do meanwhile; then all goes on."""
     async with client() as (reader, writer, peer):
         child.plan(f"send={name}@1,sendmsg={name}@1" if function == "send" else f"recv={name}@1")
         writer.write(b"question")
@@ -138,7 +151,8 @@ async def short_of_memory(function: str, name: str) -> None:
 
 
 class Collecting(asyncio.Protocol):
-    """A protocol that is not ours: what it was told. Of the end it tells the one that was there before."""
+    """A protocol that is not ours: what it was told. Of the end it tells the one that was there
+    before."""
 
     def __init__(self, before: asyncio.BaseProtocol) -> None:
         self.before = before
@@ -170,7 +184,8 @@ class Buffering(Collecting, asyncio.BufferedProtocol):
 
 
 async def another_protocol(kind: str, name: str) -> None:
-    """A protocol that is not ours gets every byte where calls fail for a passing reason, and is told once of what breaks the connection."""
+    """A protocol that is not ours gets every byte where calls fail for a passing reason, and is
+    told once of what breaks the connection."""
     sent = pattern(200_000)
     async with client() as (_, writer, peer):
         transport = writer.transport
@@ -191,7 +206,8 @@ async def another_protocol(kind: str, name: str) -> None:
 
 
 async def written_after_a_reset(limit: str) -> None:
-    """The peer sends a lot and resets, and we write before we know: what it sent is read, then the error comes."""
+    """The peer sends a lot and resets, and we write before we know: what it sent is read, then the
+    error comes."""
     answer = pattern(50_000)  # what the system takes before anybody reads
     async with client(limit=int(limit)) as (reader, writer, peer):
         await asyncio.get_running_loop().sock_sendall(peer, answer)
@@ -204,7 +220,8 @@ async def written_after_a_reset(limit: str) -> None:
 
 
 async def written_to_who_has_left(limit: str) -> None:
-    """The peer sends a lot and closes; our first write is answered by a reset, and what the peer sent is read all the same."""
+    """The peer sends a lot and closes; our first write is answered by a reset, and what the peer
+    sent is read all the same."""
     answer = pattern(50_000)  # what the system takes before anybody reads
     async with client(limit=int(limit)) as (reader, writer, peer):
         await asyncio.get_running_loop().sock_sendall(peer, answer)

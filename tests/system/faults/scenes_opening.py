@@ -33,25 +33,38 @@ def openings(directory: str, tcp: Any, unix: Any) -> dict[str, Callable[[], Awai
     return {
         "open_connection": lambda: headrace.open_connection(*tcp.getsockname(), way="native"),
         "open_connection, sock": lambda: headrace.open_connection(sock=connected(), way="native"),
-        "open_unix_connection": lambda: headrace.open_unix_connection(unix.getsockname(), way="native"),
+        "open_unix_connection": lambda: headrace.open_unix_connection(
+            unix.getsockname(), way="native"
+        ),
         "start_server": lambda: headrace.start_server(echo, LOOPBACK, 0, way="native"),
         "start_server, sock": lambda: headrace.start_server(echo, sock=bound(), way="native"),
-        "start_unix_server": lambda: headrace.start_unix_server(echo, f"{directory}/ours", way="native"),
+        "start_unix_server": lambda: headrace.start_unix_server(
+            echo, f"{directory}/ours", way="native"
+        ),
     }
 
 
 async def opening_fails(opening: str, plan: str) -> None:
-    """There is no descriptor or memory for the set, for what is to be in it, or for it in the loop: that is raised, nothing is left, and it
-    can be tried again."""
+    """There is no descriptor or memory for the set, for what is to be in it, or for it in the loop:
+    that is raised, nothing is left, and it can be tried again."""
     function, _, name = plan.partition("=")
-    with tempfile.TemporaryDirectory() as directory, socket.create_server((LOOPBACK, 0)) as tcp, socket.socket(socket.AF_UNIX) as unix:
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        socket.create_server((LOOPBACK, 0)) as tcp,
+        socket.socket(socket.AF_UNIX) as unix,
+    ):
         unix.bind(f"{directory}/theirs")
         unix.listen()
         open_ = openings(directory, tcp, unix)[opening]
         before = child.open_descriptors()
         if function == "add_reader":
             loop = asyncio.get_running_loop()
-            with mock.patch.object(loop, "add_reader", side_effect=OSError(getattr(errno, name), name)), raising(name):
+            with (
+                mock.patch.object(
+                    loop, "add_reader", side_effect=OSError(getattr(errno, name), name)
+                ),
+                raising(name),
+            ):
                 await open_()
         else:
             child.plan(f"{plan}@1x1")
@@ -76,7 +89,8 @@ async def opening_fails(opening: str, plan: str) -> None:
 
 
 async def a_socket_that_was_not_adopted() -> None:
-    """Who closes the socket that he gave in vain does no harm, and what has its number next is not closed in its place."""
+    """Who closes the socket that he gave in vain does no harm, and what has its number next is not
+    closed in its place."""
     with socket.create_server((LOOPBACK, 0)) as listening:
         sock = socket.create_connection(listening.getsockname())
         number = sock.fileno()
@@ -103,7 +117,8 @@ class Particular(socket.socket):
 
 
 async def a_socket_without_options() -> None:
-    """A socket that cannot be made to send at once is an error or none; in no case is its descriptor closed behind its back."""
+    """A socket that cannot be made to send at once is an error or none; in no case is its
+    descriptor closed behind its back."""
     with socket.create_server((LOOPBACK, 0)) as listening, Particular() as sock:
         sock.connect(listening.getsockname())
         number = sock.fileno()
@@ -121,7 +136,8 @@ async def a_socket_without_options() -> None:
 
 
 async def no_descriptor_for_the_set() -> None:
-    """The last descriptor went to the socket: open_connection() raises, and has the socket closed."""
+    """The last descriptor went to the socket: open_connection() raises, and has the socket
+    closed."""
     with socket.create_server((LOOPBACK, 0)) as listening, contextlib.ExitStack() as stack:
         for number in fill_gaps():
             stack.callback(os.close, number)

@@ -10,7 +10,20 @@ import time
 from typing import Any
 
 import child
-from scene import answered, descriptors, echo, echoing, fill_gaps, idle, play, raising, read_to_error, receive, reports, until
+from scene import (
+    answered,
+    descriptors,
+    echo,
+    echoing,
+    fill_gaps,
+    idle,
+    play,
+    raising,
+    read_to_error,
+    receive,
+    reports,
+    until,
+)
 
 import headrace
 from headrace._transport.native import listener
@@ -21,7 +34,8 @@ OUT_OF_RESOURCE = "socket.accept() out of system resource"
 
 
 async def accepting_fails(name: str, lone: str) -> None:
-    """The system has nothing to accept with: reported as asyncio does, left alone for a while, tried again; nobody is turned away."""
+    """The system has nothing to accept with: reported as asyncio does, left alone for a while,
+    tried again; nobody is turned away."""
     listener.RETRY_SECONDS = PAUSE_S
     async with echoing() as (_, address), contextlib.AsyncExitStack() as stack:
         if lone == "beside":
@@ -65,7 +79,8 @@ async def closed_while_accepting_is_paused(wait: str) -> None:
 
 
 async def accepting_resumes_late(plan: str) -> None:
-    """Where the system then has no descriptor or memory for the set either, it is tried a third time and a fourth."""
+    """Where the system then has no descriptor or memory for the set either, it is tried a third
+    time and a fourth."""
     listener.RETRY_SECONDS = PAUSE_S
     async with echoing() as (_, address):
         child.plan(f"accept4=EMFILE@1x1,{plan}@1x2")
@@ -95,7 +110,8 @@ async def one_server_pauses() -> None:
 
 
 async def an_accepted_connection_cannot_be_watched(name: str) -> None:
-    """It is closed and reported, the handler sees its end, the next one is served, and the server can be closed."""
+    """It is closed and reported, the handler sees its end, the next one is served, and the server
+    can be closed."""
     seen: list[Any] = []
 
     async def handle(reader: Any, writer: Any) -> None:
@@ -122,7 +138,8 @@ async def an_accepted_connection_cannot_be_watched(name: str) -> None:
 
 
 async def descriptors_run_out(kind: str) -> None:
-    """A burst of connections for which there are no descriptors: some are served at once, the others in their turn, none is turned away."""
+    """A burst of connections for which there are no descriptors: some are served at once, the
+    others in their turn, none is turned away."""
     start = asyncio.start_server if kind == "stock" else None
     if start is None:
         assert listener.RETRY_SECONDS == 1.0
@@ -143,7 +160,9 @@ async def descriptors_run_out(kind: str) -> None:
                 await asyncio.sleep(0.5)
             told = reports()
             assert set(told) == {(OUT_OF_RESOURCE, "EMFILE")}
-            assert kind == "stock" or len(told) == 1  # asyncio tries as often as the backlog is long, and tells each time
+            assert (
+                kind == "stock" or len(told) == 1
+            )  # asyncio tries as often as the backlog is long, and tells each time
             for peer in peers[:4]:
                 peer.close()
             began = loop.time()

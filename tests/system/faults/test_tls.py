@@ -1,4 +1,5 @@
-"""start_tls() where much comes at once, as it does after a while in which nothing could be received."""
+"""start_tls() where much comes at once, as it does after a while in which nothing could be
+received."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from support.connections import receive, served
 
 @pytest.mark.parametrize(("limit", "size"), [(1000, 20_000), (65_536, 300_000)])
 def test_data_right_behind_the_handshake(run, streams, tls, limit, size):
-    """More than twice the limit comes in one piece with the end of the handshake, and more later: all of it can be read."""
+    """More than twice the limit comes in one piece with the end of the handshake, and more later:
+    all of it can be read."""
 
     async def talk(peer, greeted):
         loop = asyncio.get_running_loop()

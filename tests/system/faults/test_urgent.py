@@ -1,4 +1,5 @@
-"""Receives that are short though more is there, as the system really makes them: at urgent data, and at descriptors on a Unix socket."""
+"""Receives that are short though more is there, as the system really makes them: at urgent data,
+and at descriptors on a Unix socket."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ def pieces(seed: int, count: int) -> list[bytes]:
 
 @pytest.mark.parametrize("side", [client, served])
 def test_one_urgent_byte_at_a_time(run, streams, side):
-    """What is before and behind an urgent byte arrives, the byte itself does not; no event but that of the whole is there to help."""
+    """What is before and behind an urgent byte arrives, the byte itself does not; no event but that
+    of the whole is there to help."""
 
     async def main():
         async with side(streams) as (reader, _, peer):
@@ -73,7 +75,8 @@ def test_urgent_bytes_in_line(run, streams):
 
 @pytest.mark.parametrize("behind", [b"", b"behind"])
 def test_an_urgent_byte_and_the_end(run, streams, behind):
-    """The end behind an urgent byte is seen, also where it was all there when the connection was accepted."""
+    """The end behind an urgent byte is seen, also where it was all there when the connection was
+    accepted."""
 
     async def main():
         async with client(streams) as (reader, _, peer):
@@ -142,7 +145,8 @@ def test_urgent_bytes_on_a_unix_socket(run, streams):
 
 @pytest.mark.parametrize("turns", [0, 1])
 def test_descriptors_sent_along(run, streams, turns):
-    """A Unix socket ends a receive where descriptors were sent; the data behind them arrives, and the descriptors are nobody's."""
+    """A Unix socket ends a receive where descriptors were sent; the data behind them arrives, and
+    the descriptors are nobody's."""
 
     async def main():
         ours, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)

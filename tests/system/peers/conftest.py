@@ -1,4 +1,5 @@
-"""What the tests against other programs share: the two loops, and certificates as the files that programs want."""
+"""What the tests against other programs share: the two loops, and certificates as the files that
+programs want."""
 
 from __future__ import annotations
 
@@ -13,19 +14,23 @@ HOST = "localhost"
 
 @pytest.fixture(params=["asyncio", "uvloop"])
 def loop_kind(request: pytest.FixtureRequest) -> str:
-    """Return the kind of loop: debug mode and eager tasks make no difference to a peer, and other tests have them."""
+    """Return the kind of loop: debug mode and eager tasks make no difference to a peer, and other
+    tests have them."""
     if request.param == "uvloop":
         pytest.importorskip("uvloop")
     return request.param
 
 
 class Files:
-    """A certificate for localhost as PEM files (``authority``, ``chain``, ``key``; ``both`` is key and chain), and our contexts."""
+    """A certificate for localhost as PEM files (``authority``, ``chain``, ``key``; ``both`` is key
+    and chain), and our contexts."""
 
     def __init__(self, directory: Path) -> None:
         authority = trustme.CA()
         issued = authority.issue_cert(HOST, "127.0.0.1")
-        self.authority, self.chain, self.key, self.both = (str(directory / name) for name in ("ca.pem", "chain.pem", "key.pem", "both.pem"))
+        self.authority, self.chain, self.key, self.both = (
+            str(directory / name) for name in ("ca.pem", "chain.pem", "key.pem", "both.pem")
+        )
         authority.cert_pem.write_to_path(self.authority)
         issued.private_key_pem.write_to_path(self.key)
         issued.private_key_and_cert_chain_pem.write_to_path(self.both)

@@ -1,4 +1,5 @@
-"""Programs of the system as peers: started by a test, on loopback or in its directory, heard line by line, and stopped by it."""
+"""Programs of the system as peers: started by a test, on loopback or in its directory, heard line
+by line, and stopped by it."""
 
 from __future__ import annotations
 
@@ -33,17 +34,26 @@ def program(name: str) -> str:
 
 
 def free_port() -> int:
-    """Return a port for a program that cannot be told to take a free one. Nobody holds it: another may be faster."""
+    """Return a port for a program that cannot be told to take a free one. Nobody holds it: another
+    may be faster."""
     with socket.create_server((LOOPBACK, 0)) as listener:
         return listener.getsockname()[1]
 
 
 class Program:
-    """A running child process. A thread reads all it says, so that it never waits for the test, and keeps it."""
+    """A running child process. A thread reads all it says, so that it never waits for the test, and
+    keeps it."""
 
-    def __init__(self, *command: str, cwd: Path | None = None, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, *command: str, cwd: Path | None = None, environment: dict[str, str] | None = None
+    ) -> None:
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=cwd, env=environment
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=cwd,
+            env=environment,
         )
         self.said: list[bytes] = []
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
@@ -58,14 +68,17 @@ class Program:
         self._lines.put(None)
 
     def hear(self, pattern: str) -> re.Match[bytes]:
-        """Return the match in the next line that has *pattern*. Fails when the program ends, or says nothing more, before it."""
+        """Return the match in the next line that has *pattern*. Fails when the program ends, or
+        says nothing more, before it."""
         while True:
             try:
                 line = self._lines.get(timeout=TIMEOUT_S)
             except queue.Empty:
                 line = None
             if line is None:
-                raise AssertionError(f"{self.process.args} did not say {pattern!r} but {b''.join(self.said)!r}")
+                raise AssertionError(
+                    f"{self.process.args} did not say {pattern!r} but {b''.join(self.said)!r}"
+                )
             if match := re.search(pattern.encode(), line):
                 return match
 
@@ -98,7 +111,9 @@ class Program:
 
 
 @contextlib.contextmanager
-def running(*command: str, cwd: Path | None = None, environment: dict[str, str] | None = None) -> Iterator[Program]:
+def running(
+    *command: str, cwd: Path | None = None, environment: dict[str, str] | None = None
+) -> Iterator[Program]:
     """Start *command*; it is gone at the end of the block, however that ends."""
     started = Program(*command, cwd=cwd, environment=environment)
     try:
@@ -107,18 +122,32 @@ def running(*command: str, cwd: Path | None = None, environment: dict[str, str] 
         started.stop()
 
 
-async def output(*command: str, cwd: Path | None = None, given: bytes = b"", status: int = 0) -> bytes:
+async def output(
+    *command: str, cwd: Path | None = None, given: bytes = b"", status: int = 0
+) -> bytes:
     """Run *command* to its end while the loop goes on; return what it wrote to standard output."""
-    done = await asyncio.to_thread(subprocess.run, command, input=given, capture_output=True, timeout=TIMEOUT_S, cwd=cwd, check=False)
+    done = await asyncio.to_thread(
+        subprocess.run,
+        command,
+        input=given,
+        capture_output=True,
+        timeout=TIMEOUT_S,
+        cwd=cwd,
+        check=False,
+    )
     assert done.returncode == status, done
     return done.stdout
 
 
 @contextlib.asynccontextmanager
 async def listening(
-    streams: types.SimpleNamespace, handle: Callable[..., Awaitable[None]], path: str | None = None, ssl: Any = None
+    streams: types.SimpleNamespace,
+    handle: Callable[..., Awaitable[None]],
+    path: str | None = None,
+    ssl: Any = None,
 ) -> AsyncIterator[int | None]:
-    """Serve on *path*, or on loopback at the port that it yields. After the block every handle() has come to its end, or fails the test."""
+    """Serve on *path*, or on loopback at the port that it yields. After the block every handle()
+    has come to its end, or fails the test."""
     handling: list[Any] = []
 
     async def connected(reader: Any, writer: Any) -> None:
@@ -138,7 +167,8 @@ async def listening(
 
 
 def under(streams: str, loop: str = "asyncio") -> list[str]:
-    """Return the command that runs an unmodified program on *streams*, "stock" or "headrace"; stock is python itself, on its own loop."""
+    """Return the command that runs an unmodified program on *streams*, "stock" or "headrace"; stock
+    is python itself, on its own loop."""
     if streams == "stock":
         assert loop == "asyncio"
         return [sys.executable]
@@ -146,7 +176,8 @@ def under(streams: str, loop: str = "asyncio") -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """Return an environment for programs in Python: *this* headrace is found, what is printed comes at once, and so does every warning."""
+    """Return an environment for programs in Python: *this* headrace is found, what is printed comes
+    at once, and so does every warning."""
     import headrace
 
     root = str(Path(headrace.__file__).parent.parent)

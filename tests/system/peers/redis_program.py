@@ -1,9 +1,11 @@
-"""A program of redis-py's asyncio client as people write them, which knows nothing of headrace: it prints what redis answers.
+"""A program of redis-py's asyncio client as people write them, which knows nothing of headrace: it
+prints what redis answers.
 
     python redis_program.py asyncio hiredis PORT TLS_PORT SOCKET AUTHORITY
     headrace run redis_program.py headrace hiredis PORT TLS_PORT SOCKET AUTHORITY
 
-The first argument is whose streams the connections must be made of; all other lines are alike for both.
+The first argument is whose streams the connections must be made of; all other lines are alike for
+both.
 """
 
 import asyncio
@@ -16,7 +18,11 @@ from redis._parsers import _AsyncHiredisParser, _AsyncRESP2Parser, _AsyncRESP3Pa
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-PARSERS = {"python2": (_AsyncRESP2Parser, 2), "python3": (_AsyncRESP3Parser, 3), "hiredis": (_AsyncHiredisParser, 3)}
+PARSERS = {
+    "python2": (_AsyncRESP2Parser, 2),
+    "python3": (_AsyncRESP3Parser, 3),
+    "hiredis": (_AsyncHiredisParser, 3),
+}
 LARGE = hashlib.shake_256(b"large").digest(5_000_000)
 
 
@@ -26,10 +32,28 @@ def short(value):
 
 
 async def strings(client):
-    print("set", await client.set("greeting", "hello"), await client.append("greeting", " there"), await client.get("greeting"))
-    print("bytes", await client.set("bytes", bytes(range(256)) + b"\r\n"), short(await client.get("bytes")))
-    print("counter", [await client.incr("counter") for _ in range(5)], await client.incrbyfloat("counter", 0.5))
-    print("nothing", await client.get("nothing"), await client.set("empty", ""), await client.get("empty"))
+    print(
+        "set",
+        await client.set("greeting", "hello"),
+        await client.append("greeting", " there"),
+        await client.get("greeting"),
+    )
+    print(
+        "bytes",
+        await client.set("bytes", bytes(range(256)) + b"\r\n"),
+        short(await client.get("bytes")),
+    )
+    print(
+        "counter",
+        [await client.incr("counter") for _ in range(5)],
+        await client.incrbyfloat("counter", 0.5),
+    )
+    print(
+        "nothing",
+        await client.get("nothing"),
+        await client.set("empty", ""),
+        await client.get("empty"),
+    )
     print("expiry", await client.set("brief", 1, ex=100), 90 < await client.ttl("brief") <= 100)
     try:
         await client.lpush("greeting", 1)
@@ -43,7 +67,11 @@ async def hashes(client):
     found = await client.hgetall("hash")
     print("hgetall", {name.decode(): value.decode() for name, value in found.items()} == fields)
     print("hscan", len([name async for name, _ in client.hscan_iter("hash", count=10)]))
-    print("zset", await client.zadd("scores", {"a": 1.5, "b": 2}), await client.zrange("scores", 0, -1, withscores=True))
+    print(
+        "zset",
+        await client.zadd("scores", {"a": 1.5, "b": 2}),
+        await client.zrange("scores", 0, -1, withscores=True),
+    )
 
 
 async def pipelines(client):
@@ -52,9 +80,21 @@ async def pipelines(client):
             pipeline.set(f"key {number}", number)
             pipeline.get(f"key {number}")
         answers = await pipeline.execute()
-    print("pipeline", len(answers), answers[1::2] == [b"%d" % number for number in range(1000)], set(answers[::2]))
+    print(
+        "pipeline",
+        len(answers),
+        answers[1::2] == [b"%d" % number for number in range(1000)],
+        set(answers[::2]),
+    )
     async with client.pipeline(transaction=True) as pipeline:
-        print("transaction", await pipeline.set("a", 1).incr("a").lrange("a", 0, 1).get("a").execute(raise_on_error=False))
+        print(
+            "transaction",
+            await pipeline.set("a", 1)
+            .incr("a")
+            .lrange("a", 0, 1)
+            .get("a")
+            .execute(raise_on_error=False),
+        )
         await pipeline.watch("a")
         await client.set("a", 10)
         pipeline.multi()
@@ -74,7 +114,8 @@ async def blocking(client):
     waiting = asyncio.create_task(client.blpop("queue", timeout=10))
     while not any(each["cmd"] == "blpop" for each in await client.client_list()):
         pass
-    # One more turn: in Python 3.11 wait_for(), which redis-py sends with, swallows a cancellation that comes just as it ends.
+    # One more turn: in Python 3.11 wait_for(), which redis-py sends with, swallows a cancellation
+    # that comes just as it ends.
     await client.ping()
     waiting.cancel()
     try:
@@ -99,7 +140,9 @@ async def publish_and_subscribe(client):
             for number in range(500):
                 pipeline.publish("news", "x" * number)
             print("published", set(await pipeline.execute()))
-        print("heard", sum([len((await pubsub.get_message(timeout=10))["data"]) for _ in range(1000)]))
+        print(
+            "heard", sum([len((await pubsub.get_message(timeout=10))["data"]) for _ in range(1000)])
+        )
         await pubsub.unsubscribe()
         await pubsub.punsubscribe()
         print("unsubscribed", [(await pubsub.get_message(timeout=10))["type"] for _ in range(2)])
@@ -123,8 +166,17 @@ async def concurrently(client, count):
             await client.incr("together")
         return number
 
-    print("at once", sum(await asyncio.gather(*map(work, range(count)))), await client.get("together"))
-    print("waiting", set(await asyncio.gather(*(client.blpop(f"never {number}", timeout=0.1) for number in range(count)))))
+    print(
+        "at once", sum(await asyncio.gather(*map(work, range(count)))), await client.get("together")
+    )
+    print(
+        "waiting",
+        set(
+            await asyncio.gather(
+                *(client.blpop(f"never {number}", timeout=0.1) for number in range(count))
+            )
+        ),
+    )
     print("connections", len(await client.client_list()) >= count)
 
 

@@ -28,7 +28,8 @@ async def read_body(reader, headers):
 
 
 class Http:
-    """The server: GET /length, /chunks and /close send BODY in three ways, anything else answers with the hash of what was sent."""
+    """The server: GET /length, /chunks and /close send BODY in three ways, anything else answers
+    with the hash of what was sent."""
 
     def __init__(self):
         self.connections = 0
@@ -51,7 +52,9 @@ class Http:
             if path == b"/close":
                 break
         writer.close()
-        with contextlib.suppress(ConnectionError):  # curl does not wait for the end of a TLS connection
+        with contextlib.suppress(
+            ConnectionError
+        ):  # curl does not wait for the end of a TLS connection
             await writer.wait_closed()
 
     async def answer(self, writer, path, body):
@@ -66,7 +69,9 @@ class Http:
         elif path == b"/close":
             writer.write(head + b"Connection: close\r\n\r\n" + BODY)
         else:
-            content = BODY if path == b"/length" else hashlib.sha256(body).hexdigest().encode() + b"\n"
+            content = (
+                BODY if path == b"/length" else hashlib.sha256(body).hexdigest().encode() + b"\n"
+            )
             writer.write(head + b"Content-Length: %d\r\n\r\n" % len(content))
             writer.write(content)
         await writer.drain()
@@ -74,7 +79,8 @@ class Http:
 
 @pytest.fixture(params=["plain", "https", "unix"])
 def serving(request, streams, files, tmp_path):
-    """Return a context manager that serves, and yields the URL and the arguments that lead curl there."""
+    """Return a context manager that serves, and yields the URL and the arguments that lead curl
+    there."""
 
     @contextlib.asynccontextmanager
     async def serve(http):
@@ -84,7 +90,10 @@ def serving(request, streams, files, tmp_path):
             if path:
                 yield f"http://{HOST}", ["--unix-socket", path]
             elif tls:
-                yield f"https://{HOST}:{port}", ["--cacert", files.authority, "--resolve", f"{HOST}:{port}:{LOOPBACK}"]
+                yield (
+                    f"https://{HOST}:{port}",
+                    ["--cacert", files.authority, "--resolve", f"{HOST}:{port}:{LOOPBACK}"],
+                )
             else:
                 yield f"http://{LOOPBACK}:{port}", []
 
@@ -93,16 +102,29 @@ def serving(request, streams, files, tmp_path):
 
 def curl(*more):
     """Return the command of a curl that reads no settings, knows no proxy and fails at an error."""
-    return [program("curl"), "--disable", "--silent", "--show-error", "--fail", "--http1.1", "--noproxy", "*", *more]
+    return [
+        program("curl"),
+        "--disable",
+        "--silent",
+        "--show-error",
+        "--fail",
+        "--http1.1",
+        "--noproxy",
+        "*",
+        *more,
+    ]
 
 
 def test_downloads(run, serving):
-    """A body of a known length, one in chunks and one that ends with the connection arrive whole; one connection serves all three."""
+    """A body of a known length, one in chunks and one that ends with the connection arrive whole;
+    one connection serves all three."""
 
     async def main():
         http = Http()
         async with serving(http) as (url, how):
-            received = await output(*curl(*how, *(f"{url}/{name}" for name in ("length", "chunks", "close"))))
+            received = await output(
+                *curl(*how, *(f"{url}/{name}" for name in ("length", "chunks", "close")))
+            )
             assert hashlib.sha256(received).digest() == hashlib.sha256(BODY * 3).digest()
             assert (http.connections, http.requests) == (1, 3)
 
@@ -118,7 +140,10 @@ def test_uploads(run, serving):
             expected = hashlib.sha256(BODY).hexdigest().encode() + b"\n"
             more = ["--data-binary", "@-", "--header", "Expect: 100-continue", f"{url}/upload"]
             assert await output(*curl(*how, *more), given=BODY) == expected
-            assert await output(*curl(*how, "--upload-file", "-", f"{url}/upload"), given=BODY) == expected
+            assert (
+                await output(*curl(*how, "--upload-file", "-", f"{url}/upload"), given=BODY)
+                == expected
+            )
             assert http.connections == 2
 
     run(main)
@@ -130,7 +155,9 @@ def test_many_at_once(run, serving):
     async def main():
         http = Http()
         async with serving(http) as (url, how):
-            received = await output(*curl(*how, "--parallel", "--parallel-max", "10", f"{url}/small/[1-40]"))
+            received = await output(
+                *curl(*how, "--parallel", "--parallel-max", "10", f"{url}/small/[1-40]")
+            )
             assert received == (hashlib.sha256(b"").hexdigest().encode() + b"\n") * 40
             assert http.requests == 40
 

@@ -1,4 +1,5 @@
-"""docs/production.md: its program behind the real HAProxy and nginx, with the configurations that it shows; its units, read by systemd."""
+"""docs/production.md: its program behind the real HAProxy and nginx, with the configurations that
+it shows; its units, read by systemd."""
 
 from __future__ import annotations
 
@@ -45,7 +46,9 @@ def until_listening(port: int) -> None:
 @contextlib.contextmanager
 def running(command: list[str], port: int, **options: object) -> Iterator[subprocess.Popen[str]]:
     """*command* in a process, once it listens at *port*."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)  # type: ignore[call-overload]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
+    )  # type: ignore[call-overload]
     try:
         until_listening(port)
         yield process
@@ -61,7 +64,11 @@ def the_program(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
     path = tmp_path / "server.py"
     path.write_text(source)
     port = free_port()
-    with running([sys.executable, str(path)], port, env={**os.environ, "PYTHONPATH": SOURCE, "PORT": str(port)}) as process:
+    with running(
+        [sys.executable, str(path)],
+        port,
+        env={**os.environ, "PYTHONPATH": SOURCE, "PORT": str(port)},
+    ) as process:
         yield process, port
 
 
@@ -73,7 +80,8 @@ def ask(port: int) -> bytes:
 
 
 def test_haproxy(tmp_path):
-    """The program answers behind HAProxy with the guide's configuration, and comes to its end at SIGTERM."""
+    """The program answers behind HAProxy with the guide's configuration, and comes to its end at
+    SIGTERM."""
     configuration = blocks("haproxy")[0]
     front = free_port()
     with the_program(tmp_path) as (process, port):
@@ -89,13 +97,16 @@ def test_haproxy(tmp_path):
 
 def lines_of_servers() -> dict[str, str]:
     """Return the guide's lines for a server behind HAProxy, by where TLS is."""
-    lines = [line for line in blocks("haproxy")[1].splitlines() if line.strip().startswith("server ")]
+    lines = [
+        line for line in blocks("haproxy")[1].splitlines() if line.strip().startswith("server ")
+    ]
     return dict(zip(("server", "both", "haproxy"), lines, strict=True))
 
 
 @pytest.mark.parametrize("where", lines_of_servers())
 def test_where_tls_is(run, ours, files, where):
-    """Each of the guide's lines for TLS works, and HAProxy's checks count as nothing: only the client has a handler."""
+    """Each of the guide's lines for TLS works, and HAProxy's checks count as nothing: only the
+    client has a handler."""
     program("haproxy")
     before, _, _ = blocks("haproxy")[0].rpartition("    server ")
     line = lines_of_servers()[where].replace("/etc/ssl/lines-ca.pem", files.authority)
@@ -111,9 +122,17 @@ def test_where_tls_is(run, ours, files, where):
         server = headrace.serve(handler, "127.0.0.1", 0, ssl=context, proxies=["127.0.0.1"])
         async with server:
             back = server.sockets[0].getsockname()[1]
-            text = f"{before}{line}\n".replace(":8888", f":{back}").replace(":9000", f":{front}").replace(" check ", " check inter 300ms ")
+            text = (
+                f"{before}{line}\n".replace(":8888", f":{back}")
+                .replace(":9000", f":{front}")
+                .replace(" check ", " check inter 300ms ")
+            )
             async with haproxy.running(text, front):
-                options = {"ssl": files.client, "server_hostname": "localhost"} if where == "server" else {}
+                options = (
+                    {"ssl": files.client, "server_hostname": "localhost"}
+                    if where == "server"
+                    else {}
+                )
                 reader, writer = await headrace.open_connection("127.0.0.1", front, **options)
                 writer.write(b"hello\n")
                 assert await reader.read() == b"HELLO\n"
@@ -155,28 +174,40 @@ def test_nginx(tmp_path):
     (configuration,) = blocks("nginx")
     front = free_port()
     with the_program(tmp_path) as (_, port):
-        around = f"load_module {module};\ndaemon off;\npid {tmp_path}/pid;\nerror_log stderr;\nevents {{}}\n"
+        around = (
+            f"load_module {module};\ndaemon off;\npid {tmp_path}/pid;\n"
+            "error_log stderr;\nevents {}\n"
+        )
         path = tmp_path / "nginx.conf"
-        path.write_text(around + configuration.replace(":9001", f":{front}").replace(":8888", f":{port}"))
+        path.write_text(
+            around + configuration.replace(":9001", f":{front}").replace(":8888", f":{port}")
+        )
         with running([nginx, "-e", "stderr", "-p", str(tmp_path), "-c", str(path)], front):
             assert ask(front) == b"HELLO\n"
 
 
 def test_systemd(tmp_path):
-    """The units have no fault that systemd finds, and the program serves on a socket that it is handed."""
+    """The units have no fault that systemd finds, and the program serves on a socket that it is
+    handed."""
     for text in blocks("ini"):
         name = text.splitlines()[0].removeprefix("# ")
         (tmp_path / name).write_text(text)
     analyze = program("systemd-analyze")
+    units = [str(tmp_path / name) for name in ("headrace.socket", "headrace.service")]
     done = subprocess.run(
-        [analyze, "verify", "--man=no", str(tmp_path / "headrace.socket"), str(tmp_path / "headrace.service")],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [analyze, "verify", "--man=no", *units], capture_output=True, text=True, check=False
+    )
     assert not [line for line in done.stderr.splitlines() if "headrace." in line], done.stderr
     source = blocks("python")[0]
     # Nobody tells the program here who the client is.
     (tmp_path / "server.py").write_text(source.replace('proxies=["127.0.0.1"],', ""))
     port = free_port()
-    activate = [program("systemd-socket-activate"), "-l", f"127.0.0.1:{port}", "-E", f"PYTHONPATH={SOURCE}"]
+    activate = [
+        program("systemd-socket-activate"),
+        "-l",
+        f"127.0.0.1:{port}",
+        "-E",
+        f"PYTHONPATH={SOURCE}",
+    ]
     with running([*activate, sys.executable, str(tmp_path / "server.py")], port):
         assert ask(port) == b"HELLO\n"

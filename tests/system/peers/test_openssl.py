@@ -1,4 +1,5 @@
-"""openssl s_client and s_server, TLS 1.2 and 1.3: OpenSSL's own programs at the other end of a TLS connection."""
+"""openssl s_client and s_server, TLS 1.2 and 1.3: OpenSSL's own programs at the other end of a TLS
+connection."""
 
 from __future__ import annotations
 
@@ -20,7 +21,16 @@ MIB *= 1024
 
 def client_command(files, port, *more):
     """Return the command of an s_client that checks our certificate."""
-    command = [program("openssl"), "s_client", "-connect", f"{LOOPBACK}:{port}", "-servername", HOST, "-verify_hostname", HOST]
+    command = [
+        program("openssl"),
+        "s_client",
+        "-connect",
+        f"{LOOPBACK}:{port}",
+        "-servername",
+        HOST,
+        "-verify_hostname",
+        HOST,
+    ]
     return [*command, "-CAfile", files.authority, "-verify_return_error", *more]
 
 
@@ -38,7 +48,8 @@ def test_s_client(run, streams, files, version):
 
     async def main():
         async with listening(streams, handle, ssl=files.server) as port:
-            # -quiet: bytes only, no commands in them, and the end of the input is not the end of the connection.
+            # -quiet: bytes only, no commands in them, and the end of the input is not the end of
+            # the connection.
             received = await output(*client_command(files, port, version, "-quiet"), given=MIB)
             assert received == hashlib.sha256(MIB).hexdigest().encode() + b"\n" + MIB
 
@@ -77,7 +88,17 @@ def test_s_client_updates_its_keys(run, streams, files):
 
 def server_command(files, *more):
     """Return the command of an s_server on a free port, which its line "ACCEPT" tells."""
-    return [program("openssl"), "s_server", "-accept", f"{LOOPBACK}:0", "-cert", files.chain, "-key", files.key, *more]
+    return [
+        program("openssl"),
+        "s_server",
+        "-accept",
+        f"{LOOPBACK}:0",
+        "-cert",
+        files.chain,
+        "-key",
+        files.key,
+        *more,
+    ]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -87,7 +108,9 @@ def test_s_server_reverses(run, streams, files, version):
     async def main():
         with running(*server_command(files, version, "-rev")) as server:
             port = int(server.hear(r"ACCEPT 127\.0\.0\.1:(\d+)")[1])
-            reader, writer = await streams.open_connection(LOOPBACK, port, ssl=files.client, server_hostname=HOST)
+            reader, writer = await streams.open_connection(
+                LOOPBACK, port, ssl=files.client, server_hostname=HOST
+            )
             assert writer.get_extra_info("ssl_object").version() == VERSIONS[version]
             for number in range(1000):
                 line = b"line %d" % number
@@ -108,9 +131,14 @@ def test_s_server_sends_a_file(run, streams, files, version, tmp_path: Path):
     async def main():
         with running(*server_command(files, version, "-WWW"), cwd=tmp_path) as server:
             port = int(server.hear(r"ACCEPT 127\.0\.0\.1:(\d+)")[1])
-            reader, writer = await streams.open_connection(LOOPBACK, port, ssl=files.client, server_hostname=HOST)
+            reader, writer = await streams.open_connection(
+                LOOPBACK, port, ssl=files.client, server_hostname=HOST
+            )
             writer.write(b"GET /file HTTP/1.0\r\n\r\n")
-            assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.0 200 ok\r\nContent-type: text/plain\r\n\r\n"
+            assert (
+                await reader.readuntil(b"\r\n\r\n")
+                == b"HTTP/1.0 200 ok\r\nContent-type: text/plain\r\n\r\n"
+            )
             assert hashlib.sha256(await reader.read()).digest() == hashlib.sha256(MIB * 10).digest()
             assert reader.at_eof()
             writer.close()

@@ -1,4 +1,5 @@
-"""socat as TCP, unix and TLS peer: 10 MB each way, compared by hash, with socat as the client and as the server."""
+"""socat as TCP, unix and TLS peer: 10 MB each way, compared by hash, with socat as the client and
+as the server."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from .programs import listening, output, program, running
 pytestmark = pytest.mark.peers
 KINDS = ["TCP", "UNIX", "OPENSSL"]
 UP, DOWN = (hashlib.shake_256(name).digest(10_000_000) for name in (b"up", b"down"))
-# How long socat waits, in seconds, for the other direction when one is at its end: longer than it takes. Its default is half a second.
+# How long socat waits, in seconds, for the other direction when one is at its end: longer than it
+# takes. Its default is half a second.
 LINGER = ["-t", "20"]
 
 
@@ -23,11 +25,15 @@ def digest(data):
 
 
 async def sent_by_socat(streams, files, kind, path, handle):
-    """Return what comes back from handle() to a socat that sends UP and, unless it speaks TLS, ends its side."""
+    """Return what comes back from handle() to a socat that sends UP and, unless it speaks TLS, ends
+    its side."""
     tls = kind == "OPENSSL"
-    # ignoreeof: the end of the input is not passed on. The end of one direction would be that of a TLS connection.
+    # ignoreeof: the end of the input is not passed on. The end of one direction would be that of a
+    # TLS connection.
     given = "-,ignoreeof" if tls else "-"
-    async with listening(streams, handle, path if kind == "UNIX" else None, files.server if tls else None) as port:
+    async with listening(
+        streams, handle, path if kind == "UNIX" else None, files.server if tls else None
+    ) as port:
         to = f"UNIX-CONNECT:{path}" if kind == "UNIX" else f"{kind}:{LOOPBACK}:{port}"
         if tls:
             to += f",cafile={files.authority},commonname={HOST},snihost={HOST}"
@@ -36,7 +42,8 @@ async def sent_by_socat(streams, files, kind, path, handle):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_socat_connects(run, streams, files, tmp_path: Path, kind):
-    """socat sends 10 MB and ends its side; the server sees that end, and answers with the hash and 10 MB of its own."""
+    """socat sends 10 MB and ends its side; the server sees that end, and answers with the hash and
+    10 MB of its own."""
 
     async def handle(reader, writer):
         data = await (reader.readexactly(len(UP)) if kind == "OPENSSL" else reader.read())
@@ -55,7 +62,8 @@ def test_socat_connects(run, streams, files, tmp_path: Path, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_socat_has_its_bytes_back(run, streams, files, tmp_path: Path, kind):
-    """10 MB through an echo server and back, both directions busy at once; after the end of one, the other is still delivered."""
+    """10 MB through an echo server and back, both directions busy at once; after the end of one,
+    the other is still delivered."""
 
     async def handle(reader, writer):
         left = len(UP) if kind == "OPENSSL" else len(UP) + 1
@@ -75,7 +83,8 @@ def test_socat_has_its_bytes_back(run, streams, files, tmp_path: Path, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_socat_listens(run, streams, files, tmp_path: Path, kind):
-    """10 MB to socat, then write_eof() where there is no TLS; it answers with the hash of what it got and 10 MB of its own."""
+    """10 MB to socat, then write_eof() where there is no TLS; it answers with the hash of what it
+    got and 10 MB of its own."""
     (tmp_path / "down").write_bytes(DOWN)
     path = str(tmp_path / "socket")
     listen = {
@@ -84,7 +93,14 @@ def test_socat_listens(run, streams, files, tmp_path: Path, kind):
         "OPENSSL": f"OPENSSL-LISTEN:0,bind={LOOPBACK},cert={files.both},verify=0",
     }[kind]
     received = f"head -c {len(UP)}" if kind == "OPENSSL" else "cat"
-    command = [program("socat"), *LINGER, "-d", "-d", listen, f"SYSTEM:{received} | sha256sum; cat down"]
+    command = [
+        program("socat"),
+        *LINGER,
+        "-d",
+        "-d",
+        listen,
+        f"SYSTEM:{received} | sha256sum; cat down",
+    ]
 
     async def main():
         with running(*command, cwd=tmp_path) as socat:

@@ -1,4 +1,5 @@
-"""systemd-socket-activate starts a service on the sockets that it listens on; systemd-notify says what notify() says."""
+"""systemd-socket-activate starts a service on the sockets that it listens on; systemd-notify says
+what notify() says."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ from .programs import TIMEOUT_S, environment, free_port, program, running
 
 pytestmark = pytest.mark.peers
 
-# Two echo servers, until a line has come on each; a letter before the echo tells which of the two it is.
+# Two echo servers, until a line has come on each; a letter before the echo tells which of the two
+# it is.
 SERVICE = """\
 import asyncio
 import headrace
@@ -38,7 +40,10 @@ async def main():
             served[name].set()
         return echo
 
-    servers = [await headrace.start_server(echo_as(name), sock=activated_sockets(name)[0]) for name in served]
+    servers = [
+        await headrace.start_server(echo_as(name), sock=activated_sockets(name)[0])
+        for name in served
+    ]
     notify("READY=1", "STATUS=accepting")
     for event in served.values():
         await event.wait()
@@ -53,7 +58,8 @@ asyncio.run(main())
 
 @pytest.fixture
 def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
-    """The socket that systemd would read, which NOTIFY_SOCKET names; messages come with their senders."""
+    """The socket that systemd would read, which NOTIFY_SOCKET names; messages come with their
+    senders."""
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.settimeout(TIMEOUT_S)
@@ -64,7 +70,9 @@ def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.
 
 def heard(manager: socket.socket) -> tuple[str, int]:
     """Return the next message and the id of the process that sent it."""
-    message, [(_, _, credentials)], _, _ = manager.recvmsg(8192, socket.CMSG_SPACE(struct.calcsize("3i")))
+    message, [(_, _, credentials)], _, _ = manager.recvmsg(
+        8192, socket.CMSG_SPACE(struct.calcsize("3i"))
+    )
     return message.decode(), struct.unpack("3i", credentials)[0]
 
 
@@ -77,7 +85,8 @@ def answer(client: socket.socket) -> str:
 
 
 def test_socket_activation(ours, tmp_path: Path, manager: socket.socket) -> None:
-    """A service is started by its first client, answers on both its sockets under their names, and says so to NOTIFY_SOCKET as itself."""
+    """A service is started by its first client, answers on both its sockets under their names, and
+    says so to NOTIFY_SOCKET as itself."""
     path, port = str(tmp_path / "socket"), free_port()
     passed = [f"--setenv={name}" for name in ("PYTHONPATH", "NOTIFY_SOCKET", backend.VARIABLE)]
     listen = [f"--listen={path}", f"--listen={LOOPBACK}:{port}", "--fdname=local:internet"]
@@ -100,7 +109,15 @@ def test_accept_yes(tmp_path: Path) -> None:
     """A service that is started for one connection, as with Accept=yes, is told what to change."""
     path = str(tmp_path / "socket")
     service = "from headrace._server.process.systemd import activated_sockets; activated_sockets()"
-    command = [program("systemd-socket-activate"), "--accept", f"--listen={path}", "--setenv=PYTHONPATH", sys.executable, "-c", service]
+    command = [
+        program("systemd-socket-activate"),
+        "--accept",
+        f"--listen={path}",
+        "--setenv=PYTHONPATH",
+        sys.executable,
+        "-c",
+        service,
+    ]
     with running(*command, environment=environment()) as activator:
         activator.hear("Listening on")
         with contextlib.closing(socket.socket(socket.AF_UNIX)) as client:
@@ -110,7 +127,11 @@ def test_accept_yes(tmp_path: Path) -> None:
 
 def test_systemd_notify(manager: socket.socket) -> None:
     """systemd-notify sends the very message that notify() sends."""
-    subprocess.run([program("systemd-notify"), "--no-block", "--ready", "--status=accepting"], timeout=TIMEOUT_S, check=True)
+    subprocess.run(
+        [program("systemd-notify"), "--no-block", "--ready", "--status=accepting"],
+        timeout=TIMEOUT_S,
+        check=True,
+    )
     message, _ = heard(manager)
     assert systemd.notify("READY=1", "STATUS=accepting") is True
     assert heard(manager) == (message, os.getpid())

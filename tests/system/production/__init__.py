@@ -1,1 +1,2 @@
-"""What a server must stand in production, tried on real processes: ``python -m tests.system.production --help``."""
+"""What a server must stand in production, tried on real processes: ``python -m
+tests.system.production --help``."""

@@ -33,7 +33,8 @@ PATIENCE_S = 10.0
 
 @contextlib.asynccontextmanager
 async def haproxy(back: int, version: str = "send-proxy-v2") -> AsyncIterator[int]:
-    """HAProxy before the port *back*; yields its own port. Raises: FileNotFoundError where it is not installed."""
+    """HAProxy before the port *back*; yields its own port. Raises: FileNotFoundError where it is
+    not installed."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         front = sock.getsockname()[1]
@@ -43,7 +44,8 @@ async def haproxy(back: int, version: str = "send-proxy-v2") -> AsyncIterator[in
 
 @contextlib.asynccontextmanager
 async def running(configuration: str, front: int) -> AsyncIterator[None]:
-    """HAProxy with a *configuration* that has it listen at the port *front*. Raises: FileNotFoundError where it is not installed."""
+    """HAProxy with a *configuration* that has it listen at the port *front*. Raises:
+    FileNotFoundError where it is not installed."""
     program = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
     if program is None:
         raise FileNotFoundError("haproxy is not installed: it is a package of Debian")
@@ -62,6 +64,9 @@ async def running(configuration: str, front: int) -> AsyncIterator[None]:
 
 
 def listens(port: int) -> bool:
-    """Tell whether somebody listens at *port*, without connecting: the service would see that (proc_net(5): state 0A is LISTEN)."""
+    """Tell whether somebody listens at *port*, without connecting: the service would see that
+    (proc_net(5): state 0A is LISTEN)."""
     lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
-    return any(line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A" for line in lines)
+    return any(
+        line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A" for line in lines
+    )

@@ -44,8 +44,14 @@ class Service:
 
 @contextlib.asynccontextmanager
 async def service(loop: str, **options: Any) -> AsyncIterator[Service]:
-    """The service, with *options*: "serve" has the arguments of headrace.serve(). It is killed in the end where it is still there."""
-    command = [sys.executable, "-m", "tests.system.production.service", json.dumps({"loop": loop, **options})]
+    """The service, with *options*: "serve" has the arguments of headrace.serve(). It is killed in
+    the end where it is still there."""
+    command = [
+        sys.executable,
+        "-m",
+        "tests.system.production.service",
+        json.dumps({"loop": loop, **options}),
+    ]
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=subprocess.PIPE)
     known = Service(process)
     try:
@@ -67,7 +73,15 @@ async def service(loop: str, **options: Any) -> AsyncIterator[Service]:
 class Load:
     """Clients in a loop. Whatever is not as it has to be is a failure, with its first words."""
 
-    def __init__(self, port: int, clients: int, requests: int = 5, size: int = 2000, pause: float = 0.002, ssl: Any = None) -> None:
+    def __init__(
+        self,
+        port: int,
+        clients: int,
+        requests: int = 5,
+        size: int = 2000,
+        pause: float = 0.002,
+        ssl: Any = None,
+    ) -> None:
         self.port = port
         self.clients = clients
         self.requests = requests
@@ -108,7 +122,8 @@ class Load:
         name = None if self.ssl is None else "localhost"
         dialled = time.perf_counter()
         reader, writer = await asyncio.wait_for(
-            headrace.open_connection("127.0.0.1", self.port, ssl=self.ssl, server_hostname=name), PATIENCE_S
+            headrace.open_connection("127.0.0.1", self.port, ssl=self.ssl, server_hostname=name),
+            PATIENCE_S,
         )
         self.connections += 1
         if self.ssl is not None:
@@ -155,14 +170,23 @@ class Load:
 
     def failed(self) -> str:
         """Return the failures in words."""
-        return ", ".join(f"{count} x {what}" for what, count in self.failures.most_common()) or "none"
+        return (
+            ", ".join(f"{count} x {what}" for what, count in self.failures.most_common()) or "none"
+        )
 
 
 def quantile(values: list[float], share: float) -> float:
     """Return the value that *share* of *values* are not above, in milliseconds."""
-    return sorted(values)[min(len(values) - 1, int(len(values) * share))] * 1e3 if values else float("nan")
+    return (
+        sorted(values)[min(len(values) - 1, int(len(values) * share))] * 1e3
+        if values
+        else float("nan")
+    )
 
 
 def words(values: list[float]) -> str:
     """Return latencies in words."""
-    return f"p50 {quantile(values, 0.5):.2f} ms, p99 {quantile(values, 0.99):.2f} ms, most {quantile(values, 1):.1f} ms"
+    return (
+        f"p50 {quantile(values, 0.5):.2f} ms, p99 {quantile(values, 0.99):.2f} ms, "
+        f"most {quantile(values, 1):.1f} ms"
+    )

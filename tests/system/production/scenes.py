@@ -54,9 +54,11 @@ async def rolling(options: argparse.Namespace) -> tuple[list[str], bool]:
                 say(f"{restarts} restarts, {load.answered:,} answers, failures: {load.failed()}")
         seconds = time.monotonic() - began
     report = [
-        f"{restarts} rolling restarts of {options.workers} workers in {seconds:.0f} s, {'behind HAProxy, ' if options.haproxy else ''}"
+        f"{restarts} rolling restarts of {options.workers} workers in {seconds:.0f} s, "
+        f"{'behind HAProxy, ' if options.haproxy else ''}"
         f"{options.clients} clients",
-        f"{load.answered:,} requests answered on {load.connections:,} connections by {len(load.by_process)} processes; "
+        f"{load.answered:,} requests answered on {load.connections:,} connections by "
+        f"{len(load.by_process)} processes; "
         f"{load.told_last:,} connections were told to come again",
         f"latency {words(load.latencies)}",
         f"failed requests: {load.failed()}",
@@ -65,7 +67,8 @@ async def rolling(options: argparse.Namespace) -> tuple[list[str], bool]:
 
 
 async def kill(options: argparse.Namespace) -> tuple[list[str], bool]:
-    """Kill a worker under load: what it had open breaks, nobody else waits, and another takes its place."""
+    """Kill a worker under load: what it had open breaks, nobody else waits, and another takes its
+    place."""
     async with service(options.loop, serve={"workers": options.workers}) as server:
         load = Load(server.port, options.clients)
         async with load.going_on():
@@ -81,24 +84,42 @@ async def kill(options: argparse.Namespace) -> tuple[list[str], bool]:
                 while len(load.by_process) == known and time.monotonic() - killed < 30:
                     await asyncio.sleep(0.01)
                 gaps.append(time.monotonic() - killed)
-                say(f"{kills} kills, {load.answered:,} answers, the next answered after {gaps[-1]:.2f} s; failures: {load.failed()}")
+                say(
+                    f"{kills} kills, {load.answered:,} answers, the next answered after "
+                    f"{gaps[-1]:.2f} s; failures: {load.failed()}"
+                )
     failed = sum(load.failures.values())
     report = [
-        f"{kills} workers of {options.workers} killed (SIGKILL) under the load of {options.clients} clients",
-        f"{load.answered:,} requests answered on {load.connections:,} connections by {len(load.by_process)} processes",
-        f"the longest wait of a new connection, until its first answer: {max(load.first_answers):.3f} s",
-        f"a new worker answered after {min(gaps):.2f} to {max(gaps):.2f} s; latency {words(load.latencies)}",
-        f"failed requests: {load.failed()}: at most one for each client and kill, for it was on its way ({options.clients * kills})",
+        f"{kills} workers of {options.workers} killed (SIGKILL) under the load of "
+        f"{options.clients} clients",
+        f"{load.answered:,} requests answered on {load.connections:,} connections by "
+        f"{len(load.by_process)} processes",
+        "the longest wait of a new connection, until its first answer: "
+        f"{max(load.first_answers):.3f} s",
+        f"a new worker answered after {min(gaps):.2f} to {max(gaps):.2f} s; latency "
+        f"{words(load.latencies)}",
+        f"failed requests: {load.failed()}: at most one for each client and kill, for it was on "
+        f"its way ({options.clients * kills})",
     ]
     refused = load.failures["refused"]
-    good = failed <= options.clients * kills and not refused and max(gaps) < 20 and max(load.first_answers) < options.longest
+    good = (
+        failed <= options.clients * kills
+        and not refused
+        and max(gaps) < 20
+        and max(load.first_answers) < options.longest
+    )
     return report, good
 
 
 async def loris(options: argparse.Namespace) -> tuple[list[str], bool]:
     """Thousands of connections that send a byte now and then, and an honest client beside them."""
     # Of the loris' own process, which holds as many as the server.
-    bounds = {"first_byte_timeout": 5.0, "minimum_rate": 20.0, "idle_timeout": 15.0, "max_connections": options.connections + 500}
+    bounds = {
+        "first_byte_timeout": 5.0,
+        "minimum_rate": 20.0,
+        "idle_timeout": 15.0,
+        "max_connections": options.connections + 500,
+    }
     async with service(options.loop, serve=bounds, statistics=True) as server:
         honest = Load(server.port, 1, requests=1000)
         async with honest.going_on():
@@ -123,7 +144,10 @@ async def loris(options: argparse.Namespace) -> tuple[list[str], bool]:
                             sock.send(b"1")
                     await asyncio.sleep(1.5 / max(1, len(sockets) / 100))
                 held = server.told[-1]["open"] if server.told else held
-                say(f"{time.monotonic() - began:.0f} s: {held:,} connections open, {honest.answered:,} honest answers")
+                say(
+                    f"{time.monotonic() - began:.0f} s: {held:,} connections open, "
+                    f"{honest.answered:,} honest answers"
+                )
                 if held <= 1:
                     break
         took = time.monotonic() - began
@@ -131,15 +155,18 @@ async def loris(options: argparse.Namespace) -> tuple[list[str], bool]:
         for sock in sockets:
             sock.close()
     report = [
-        f"{options.connections:,} connections sent a byte every 1.5 s each; the server asks for 20 bytes/s of a message that has begun",
+        f"{options.connections:,} connections sent a byte every 1.5 s each; the server asks for 20 "
+        "bytes/s of a message that has begun",
         f"all but {max(0, held - 1):,} of them were ended within {took:.0f} s ({ended})",
-        f"the honest client: alone {words(alone)}; meanwhile {words(honest.latencies)}; failures: {honest.failed()}",
+        f"the honest client: alone {words(alone)}; meanwhile {words(honest.latencies)}; failures: "
+        f"{honest.failed()}",
     ]
     return report, held <= 1 and not honest.failures
 
 
 async def drain(options: argparse.Namespace) -> tuple[list[str], bool]:
-    """SIGTERM under load: what was acknowledged has arrived, nothing is half answered, and it takes no longer than the grace."""
+    """SIGTERM under load: what was acknowledged has arrived, nothing is half answered, and it takes
+    no longer than the grace."""
     good, report = True, []
     for _ in range(max(1, round(options.seconds / 5))):
         with tempfile.NamedTemporaryFile() as ledger:
@@ -156,8 +183,10 @@ async def drain(options: argparse.Namespace) -> tuple[list[str], bool]:
         lost = set(load.acknowledged) - arrived
         unanswered = len(arrived) - len(load.acknowledged)
         report.append(
-            f"{load.answered:,} requests acknowledged, {len(lost)} of them lost, {unanswered} arrived without an answer; "
-            f"{load.told_last} of {options.clients} clients were told; it took {took:.2f} s of 5; failures: {load.failed()}; "
+            f"{load.answered:,} requests acknowledged, {len(lost)} of them lost, {unanswered} "
+            "arrived without an answer; "
+            f"{load.told_last} of {options.clients} clients were told; it took {took:.2f} s of 5; "
+            f"failures: {load.failed()}; "
             f"{server.told[-1]['report']}"
         )
         say(report[-1])
@@ -190,18 +219,22 @@ async def renew(options: argparse.Namespace) -> tuple[list[str], bool]:
                     write()
                     server.signal(signal.SIGHUP)
                     renewals += 1
-                    say(f"{renewals} renewals, {load.answered:,} answers, failures: {load.failed()}")
+                    say(
+                        f"{renewals} renewals, {load.answered:,} answers, failures: {load.failed()}"
+                    )
                 await asyncio.sleep(0.5)
     report = [
         f"{renewals} renewals of the certificate under the load of {options.clients} clients",
-        f"{load.answered:,} requests answered on {load.connections:,} connections with {len(load.certificates)} certificates",
+        f"{load.answered:,} requests answered on {load.connections:,} connections with "
+        f"{len(load.certificates)} certificates",
         f"latency {words(load.latencies)}; failed requests: {load.failed()}",
     ]
     return report, not load.failures and len(load.certificates) == renewals + 1
 
 
 async def cores(options: argparse.Namespace) -> tuple[list[str], bool]:
-    """One worker, then several, in turns: what a core more is worth where a request is work for the server, and not for the load."""
+    """One worker, then several, in turns: what a core more is worth where a request is work for the
+    server, and not for the load."""
     rates: dict[int, list[float]] = {1: [], options.workers: []}
     client = 0.0
     for _ in range(3):
@@ -218,11 +251,21 @@ async def cores(options: argparse.Namespace) -> tuple[list[str], bool]:
             say(f"{workers} workers: {rates[workers][-1]:,.0f} requests/s")
     one, several = (statistics.median(rates[workers]) for workers in (1, options.workers))
     report = [
-        f"requests of {WORK_S * 1e3:.0f} ms of the processor each, {options.clients} clients, {os.cpu_count()} processors, medians of 3",
-        f"1 worker: {one:,.0f} requests/s; {options.workers} workers: {several:,.0f}; {several / one:.2f} times as many",
-        f"the load, on the same processors, took {client:.0%} of one at the end, and the workers the rest",
+        f"requests of {WORK_S * 1e3:.0f} ms of the processor each, {options.clients} clients, "
+        f"{os.cpu_count()} processors, medians of 3",
+        f"1 worker: {one:,.0f} requests/s; {options.workers} workers: {several:,.0f}; "
+        f"{several / one:.2f} times as many",
+        f"the load, on the same processors, took {client:.0%} of one at the end, and the workers "
+        "the rest",
     ]
     return report, several >= 0.9 * options.workers * one
 
 
-SCENES = {"rolling": rolling, "kill": kill, "loris": loris, "drain": drain, "renew": renew, "cores": cores}
+SCENES = {
+    "rolling": rolling,
+    "kill": kill,
+    "loris": loris,
+    "drain": drain,
+    "renew": renew,
+    "cores": cores,
+}

@@ -1,8 +1,10 @@
-"""The server of the scenes: answers numbered requests, says in each answer who it is, and whether it is the last one.
+"""The server of the scenes: answers numbered requests, says in each answer who it is, and whether
+it is the last one.
 
-A request is a line: a number, and how many bytes of payload are wanted. The answer is a line (the number, the process, the peer's address
-as the server knows it, "more" or "last"), then the payload. A server that drains says "last", and closes; a client that has been told so
-has lost nothing. Run as ``python -m tests.system.production.service OPTIONS``, where OPTIONS are JSON; the first line on
+A request is a line: a number, and how many bytes of payload are wanted. The answer is a line (the
+number, the process, the peer's address as the server knows it, "more" or "last"), then the payload.
+A server that drains says "last", and closes; a client that has been told so has lost nothing. Run
+as ``python -m tests.system.production.service OPTIONS``, where OPTIONS are JSON; the first line on
 standard output is JSON as well.
 """
 
@@ -23,7 +25,8 @@ PAYLOAD = bytes(range(256)) * 4096
 
 
 async def answer(ledger: str | None, work: float, reader: Any, writer: Any) -> None:
-    """Answer requests until the client ends, or the server drains; each takes *work* seconds of the processor's time."""
+    """Answer requests until the client ends, or the server drains; each takes *work* seconds of the
+    processor's time."""
     server = headrace.current_connection().server
     peer = writer.get_extra_info("peername")
     async for line in reader:
@@ -40,7 +43,10 @@ async def answer(ledger: str | None, work: float, reader: Any, writer: Any) -> N
             while time.thread_time() < until:
                 pass
         last = server.draining.is_set()
-        writer.write(b"%s %d %s %s\n" % (number, os.getpid(), str(peer[0]).encode(), b"last" if last else b"more"))
+        writer.write(
+            b"%s %d %s %s\n"
+            % (number, os.getpid(), str(peer[0]).encode(), b"last" if last else b"more")
+        )
         writer.write(PAYLOAD[: int(size)])
         await writer.drain()
         if last:
@@ -61,15 +67,23 @@ async def main(options: dict[str, Any]) -> None:
     if "certificate" in options:
         options["serve"]["ssl"] = headrace.Certificates(options["certificate"])
     server = headrace.serve(
-        partial(answer, options.get("ledger"), options.get("work", 0.0)), "127.0.0.1", options.get("port", 0), **options["serve"]
+        partial(answer, options.get("ledger"), options.get("work", 0.0)),
+        "127.0.0.1",
+        options.get("port", 0),
+        **options["serve"],
     )
     async with server:
         known = {"port": server.sockets[0].getsockname()[1], "processes": list(server.processes)}
         print(json.dumps(known), flush=True)
         if options.get("statistics"):
-            asyncio.get_running_loop().create_task(tell(server)).add_done_callback(lambda task: None)
+            asyncio.get_running_loop().create_task(tell(server)).add_done_callback(
+                lambda task: None
+            )
         report = await server.serve_forever()
-        print(json.dumps({"report": str(report), "accepted": server.statistics().accepted}), flush=True)
+        print(
+            json.dumps({"report": str(report), "accepted": server.statistics().accepted}),
+            flush=True,
+        )
 
 
 async def tell(server: Any) -> None:
@@ -77,7 +91,16 @@ async def tell(server: Any) -> None:
     while True:
         await asyncio.sleep(0.5)
         statistics = server.statistics()
-        print(json.dumps({"open": statistics.open, "ended": dict(statistics.ended), "accepted": statistics.accepted}), flush=True)
+        print(
+            json.dumps(
+                {
+                    "open": statistics.open,
+                    "ended": dict(statistics.ended),
+                    "accepted": statistics.accepted,
+                }
+            ),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

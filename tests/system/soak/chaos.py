@@ -1,7 +1,9 @@
-"""``chaos``: connections with one or two ends of headrace's, whose other ends and own handlers do the worst that they can.
+"""``chaos``: connections with one or two ends of headrace's, whose other ends and own handlers do
+the worst that they can.
 
-Every connection follows a script (plan.py) that the seed and its number decide, and is judged when it is over (judge.py). The time is cut
-into rounds; after each round everything is closed, and the process has to hold no more than after the first.
+Every connection follows a script (plan.py) that the seed and its number decide, and is judged when
+it is over (judge.py). The time is cut into rounds; after each round everything is closed, and the
+process has to hold no more than after the first.
 """
 
 from __future__ import annotations
@@ -76,7 +78,10 @@ class Chaos:
         only = -1 if options.only is None else options.only
         with (
             tempfile.TemporaryDirectory() as directory,
-            child("tests.system.soak.peer", options.seed, only, options.patience, directory) as (channel, process),
+            child("tests.system.soak.peer", options.seed, only, options.patience, directory) as (
+                channel,
+                process,
+            ),
         ):
             self.channel = channel
             received = channel.receive()
@@ -90,21 +95,29 @@ class Chaos:
             before = figures.descriptors()
             for number in range(rounds):
                 await self.round(directory, self.ledger.began + seconds * (number + 1) / rounds)
-                left = {name: what for name, what in figures.descriptors().items() if before.get(name) != what}
+                left = {
+                    name: what
+                    for name, what in figures.descriptors().items()
+                    if before.get(name) != what
+                }
                 if left:
                     self.ledger.fail(f"descriptors left open after a round: {left}")
             ticking.cancel()
             loop.remove_reader(channel.sock)
             if process.poll() is not None:
-                self.ledger.fail(f"the process of the peers has died with status {process.returncode}")
+                self.ledger.fail(
+                    f"the process of the peers has died with status {process.returncode}"
+                )
         faulthandler.cancel_dump_traceback_later()
         self.ledger.progress(0)
         return self.ledger.summary(
-            f"chaos: {options.loop} loop, {options.way} way, seed {options.seed}, {options.connections} connections at a time"
+            f"chaos: {options.loop} loop, {options.way} way, seed {options.seed}, "
+            f"{options.connections} connections at a time"
         )
 
     async def tick(self) -> None:
-        """Print the progress now and then; a loop that does not come round to it is killed, with the stacks of its threads."""
+        """Print the progress now and then; a loop that does not come round to it is killed, with
+        the stacks of its threads."""
         patience = max(60.0, 2 * self.options.patience)
         while True:
             faulthandler.dump_traceback_later(patience, exit=True)
@@ -137,9 +150,12 @@ class Chaos:
             except TimeoutError:
                 self.ledger.fail(f"wait_closed() hangs: {each.server!r} {each.server.__dict__}")
         self.listening.clear()
-        # Now that nothing is listening: one connection at a time, so that nothing at all is watched between two.
+        # Now that nothing is listening: one connection at a time, so that nothing at all is watched
+        # between two.
         if self.options.only is None:
-            for plan in itertools.islice((each for each in self.plans() if each.is_quick_pair), ALONE):
+            for plan in itertools.islice(
+                (each for each in self.plans() if each.is_quick_pair), ALONE
+            ):
                 await self.connect(plan)
         workers.clear()
         del workers, restarting
@@ -166,7 +182,11 @@ class Chaos:
     async def connect(self, plan: Plan) -> None:
         """Make the connection of *plan*, wait for both ends, and judge."""
         link = self.links[plan.number] = Link(plan)
-        listening = self.listening.get((plan.by, plan.roles["s"].limit)) if plan.roles["s"].kind == "headrace" else None
+        listening = (
+            self.listening.get((plan.by, plan.roles["s"].limit))
+            if plan.roles["s"].kind == "headrace"
+            else None
+        )
         if listening is not None:
             listening.links.add(link)
         tasks: list[asyncio.Task[None]] = []
@@ -195,8 +215,11 @@ class Chaos:
             if listening is not None:
                 listening.links.discard(link)
 
-    async def begin(self, link: Link, listening: Listening | None, tasks: list[asyncio.Task[None]]) -> str:
-        """Connect, and wait until both ends have reported; return the error where there was no connection."""
+    async def begin(
+        self, link: Link, listening: Listening | None, tasks: list[asyncio.Task[None]]
+    ) -> str:
+        """Connect, and wait until both ends have reported; return the error where there was no
+        connection."""
         plan = link.plan
         cut = link.cut
         if plan.by == "pair":
@@ -219,7 +242,9 @@ class Chaos:
             tasks.append(asyncio.create_task(self.play(link, "c", streams)))
         waiting = [*link.reports.values(), cut]
         while not (cut.done() or all(each.done() for each in link.reports.values())):
-            await asyncio.wait([each for each in waiting if not each.done()], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                [each for each in waiting if not each.done()], return_when=asyncio.FIRST_COMPLETED
+            )
         return cut.result() if cut.done() else ""
 
     async def dial(self, plan: Plan, listening: Listening | None) -> list[Any]:
@@ -230,7 +255,9 @@ class Chaos:
             if listening is not None:
                 address = listening.address
             else:
-                address = self.peers["unix" if plan.by == "unix" else "small" if plan.roles["s"].small else "tcp"]
+                address = self.peers[
+                    "unix" if plan.by == "unix" else "small" if plan.roles["s"].small else "tcp"
+                ]
             try:
                 if plan.by == "unix":
                     reader, writer = await headrace.open_unix_connection(address, limit=role.limit)
@@ -273,7 +300,9 @@ class Chaos:
         if link is None or link.reports["s"].done() or "s" in link.ends:
             writer.close()
             return
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # the server may just have ended it
+        with contextlib.suppress(
+            OSError, ValueError, AttributeError
+        ):  # the server may just have ended it
             End.prepare(link.plan, "s", writer)
         writer.write(hello)
         del reader, writer
@@ -325,21 +354,38 @@ class Chaos:
         if wrong:
             words = [f"{link.plan}{' (excused)' if link.excused else ''}", *wrong]
             for side in SIDES:
-                words += [f"  history of {side}:", *(f"    {line}" for line in reports[side]["history"])]
+                words += [
+                    f"  history of {side}:",
+                    *(f"    {line}" for line in reports[side]["history"]),
+                ]
             self.ledger.fail("\n".join(words))
 
     def hang(self, link: Link, tasks: list[asyncio.Task[None]]) -> str:
-        """Say what hangs: the plan, the histories, and the stacks of all tasks of the connection."""
+        """Say what hangs: the plan, the histories, and the stacks of all tasks of the
+        connection."""
         words = io.StringIO()
-        print(f"nothing came of {link.plan} in {self.options.patience + 5:.0f} s{' (excused)' if link.excused else ''}", file=words)
+        print(
+            f"nothing came of {link.plan} in {self.options.patience + 5:.0f} "
+            f"s{' (excused)' if link.excused else ''}",
+            file=words,
+        )
         for side, end in link.ends.items():
-            print(f"  history of {side}, now {time.monotonic() - end.began:.3f}:", *end.told(), sep="\n    ", file=words)
+            print(
+                f"  history of {side}, now {time.monotonic() - end.began:.3f}:",
+                *end.told(),
+                sep="\n    ",
+                file=words,
+            )
             print(f"  {side}: {end.reader!r}\n  {end.writer!r}", file=words)
         for side, report in link.reports.items():
             if report.done():
                 print(f"  {side} has reported: {report.result()}", file=words)
         names = tuple(f"{link.plan.number}{side} " for side in SIDES)
-        mine = [each for each in asyncio.all_tasks() if each in tasks or each.get_name().startswith(names)]
+        mine = [
+            each
+            for each in asyncio.all_tasks()
+            if each in tasks or each.get_name().startswith(names)
+        ]
         for task in mine:
             print(f"  {task!r}", file=words)
             task.print_stack(file=words)

@@ -1,7 +1,8 @@
-"""What connections carry: bytes that say where they belong, so that one lost, invented, repeated or moved is noticed at its place.
+"""What connections carry: bytes that say where they belong, so that one lost, invented, repeated or
+moved is noticed at its place.
 
-All streams are cut from one ring of pseudo-random bytes, each from a start of its own. The ring's length is a prime: a loss of any number
-of whole buffers does not come round to the same bytes.
+All streams are cut from one ring of pseudo-random bytes, each from a start of its own. The ring's
+length is a prime: a loss of any number of whole buffers does not come round to the same bytes.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ class Content:
         return _rings[start : start + size]
 
     def end_of(self, offset: int, separators: tuple[bytes, ...]) -> int:
-        """Return how many bytes from *offset* on there are up to the end of the separator that ends first."""
+        """Return how many bytes from *offset* on there are up to the end of the separator that ends
+        first."""
         start = (self.start + offset) % RING_BYTES
         return min(_rings.find(each, start) + len(each) for each in separators) - start
 

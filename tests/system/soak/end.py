@@ -1,4 +1,5 @@
-"""End: one end of a connection that is headrace's. It does what its role says, is cancelled at random, and checks every byte."""
+"""End: one end of a connection that is headrace's. It does what its role says, is cancelled at
+random, and checks every byte."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ from tests.system.soak.plan import Plan, other
 
 LINGER_NONE = struct.pack("ii", 1, 0)
 SMALL_BYTES = 4096
-# A write of at least as much is sent at once, a smaller one may be gathered; the last is more than asyncio's high-water mark takes.
+# A write of at least as much is sent at once, a smaller one may be gathered; the last is more than
+# asyncio's high-water mark takes.
 WRITES = (1, 10, 100, 1000, 10_000, 70_000, 300_000)
 READS = (1, 7, 100, 4096, 65536, 1 << 20)
 SEPARATORS = ((b"\n",), (b"e",), (b"ab", b"\r\n", b"\n"))
@@ -37,7 +39,9 @@ class Deliberate(Exception):
 class End:
     """See the module's documentation. Only it refers to the reader and the writer."""
 
-    def __init__(self, plan: Plan, side: str, reader: Any, writer: Any, operations: Counter[str]) -> None:
+    def __init__(
+        self, plan: Plan, side: str, reader: Any, writer: Any, operations: Counter[str]
+    ) -> None:
         self.plan = plan
         self.side = side
         self.role = plan.roles[side]
@@ -65,11 +69,19 @@ class End:
             self.check("kept", *self.kept.popleft())
         names = ("sent", "received", "read_end", "write_error", "eof_error", "close_error")
         told = {name: getattr(self, name) for name in names}
-        return told | {"wrong": self.wrong[:10], "history": self.told(), "stuck": "", "acknowledged": 0}
+        return told | {
+            "wrong": self.wrong[:10],
+            "history": self.told(),
+            "stuck": "",
+            "acknowledged": 0,
+        }
 
     def told(self) -> list[str]:
         """Return the history, in lines."""
-        return [f"{at - self.began:.3f} {what} sent={sent} received={received}" for at, what, sent, received in self.history]
+        return [
+            f"{at - self.began:.3f} {what} sent={sent} received={received}"
+            for at, what, sent, received in self.history
+        ]
 
     def note(self, what: str) -> None:
         self.operations[what] += 1
@@ -96,13 +108,16 @@ class End:
         if self.role.style == "turns":
             await self.keep_going("both", self.in_turns)
         else:
-            await asyncio.gather(self.keep_going("read", self.read_on), self.keep_going("write", self.write_on))
+            await asyncio.gather(
+                self.keep_going("read", self.read_on), self.keep_going("write", self.write_on)
+            )
         if self.role.ending == "raise":
             self.note("raise")
             raise Deliberate
         if self.role.ending == "drop":
             self.note("drop")
-            # A cancelled task keeps its exception, and that keeps the frames in which the writer is.
+            # A cancelled task keeps its exception, and that keeps the frames in which the writer
+            # is.
             self.tasks.clear()
             self.reader = self.writer = None
             return
@@ -121,7 +136,9 @@ class End:
         """Run *half* to its end; now and then it is cancelled from outside and begun again."""
         cancellations = self.rng.choice((0, 1, 3)) if self.role.disturbed else 0
         while True:
-            task = self.tasks[name] = asyncio.create_task(half(), name=f"{self.plan.number}{self.side} {name}")
+            task = self.tasks[name] = asyncio.create_task(
+                half(), name=f"{self.plan.number}{self.side} {name}"
+            )
             try:
                 if cancellations:
                     cancellations -= 1
@@ -148,9 +165,15 @@ class End:
             self.writer.close()
         elif ending in ("abort", "reset"):
             if ending == "reset":
-                with contextlib.suppress(OSError, ValueError, AttributeError):  # it is closed already: each loop says so in its own way
-                    self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NONE)
-            with contextlib.suppress(AttributeError):  # asyncio's own transports, once closed, have no loop to abort with
+                with contextlib.suppress(
+                    OSError, ValueError, AttributeError
+                ):  # it is closed already: each loop says so in its own way
+                    self.writer.get_extra_info("socket").setsockopt(
+                        socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NONE
+                    )
+            with contextlib.suppress(
+                AttributeError
+            ):  # asyncio's own transports, once closed, have no loop to abort with
                 self.writer.transport.abort()
         else:
             # Nobody shall read or write any more when the writer is dropped.
@@ -174,7 +197,11 @@ class End:
             before = self.received
             if not await self.read_once():
                 break
-            if self.sent < self.role.total and self.received > before and not await self.write_once(self.received - before):
+            if (
+                self.sent < self.role.total
+                and self.received > before
+                and not await self.write_once(self.received - before)
+            ):
                 break
         await self.write_on()
         if self.role.ending != "eof":
@@ -213,7 +240,8 @@ class End:
     # ---- waiting, and being disturbed in it
 
     async def perform(self, make: Callable[[], Any], what: str) -> Any:
-        """Return what make() is awaited for, or NO_RESULT where that was cancelled; where both come at once, nothing is lost."""
+        """Return what make() is awaited for, or NO_RESULT where that was cancelled; where both come
+        at once, nothing is lost."""
         if self.rng.random() >= self.role.disturbed:
             return await make()
         way = self.rng.choice(("wait_for", "timeout", "cancel"))
@@ -226,7 +254,9 @@ class End:
                 async with asyncio.timeout(tiny):
                     return await make()
         else:
-            task = asyncio.create_task(make(), name=f"{self.plan.number}{self.side} {what}, to be cancelled")
+            task = asyncio.create_task(
+                make(), name=f"{self.plan.number}{self.side} {what}, to be cancelled"
+            )
             interrupted = False
             try:
                 await asyncio.sleep(tiny)
@@ -278,8 +308,13 @@ class End:
             if self.broken:
                 return await self.read_some()
             if self.role.trigger == "read" and not self.ended:
-                # It ends at a certain byte, and must not wait for more: the other may wait for that.
-                return await (self.read_some() if self.rng.random() < 0.5 else self.read_exactly(self.role.at - self.received))
+                # It ends at a certain byte, and must not wait for more: the other may wait for
+                # that.
+                return await (
+                    self.read_some()
+                    if self.rng.random() < 0.5
+                    else self.read_exactly(self.role.at - self.received)
+                )
             return await self.rng.choice(self.READERS)(self)
         except OSError as error:
             # What is buffered can still be read; an error that comes when nothing is, is the end.
@@ -332,13 +367,17 @@ class End:
             return self.end_of_reading("readuntil")
         except asyncio.LimitOverrunError as error:
             if error.consumed <= self.role.limit:
-                self.wrong.append(f"LimitOverrunError after {error.consumed} bytes, limit={self.role.limit}")
+                self.wrong.append(
+                    f"LimitOverrunError after {error.consumed} bytes, limit={self.role.limit}"
+                )
             self.take("readuntil, overrun", await self.reader.readexactly(error.consumed))
             return True
         if data is not NO_RESULT:
             self.take("readuntil", data)
             if len(data) != wanted:
-                self.wrong.append(f"readuntil({argument!r}) returned {len(data)} bytes, not {wanted}")
+                self.wrong.append(
+                    f"readuntil({argument!r}) returned {len(data)} bytes, not {wanted}"
+                )
         return True
 
     async def read_line(self) -> bool:
@@ -358,14 +397,17 @@ class End:
         return True
 
     def skip_line(self, message: str, wanted: int) -> None:
-        """Count what readline() has dropped because the line was too long: the line, or as much of it as had come."""
+        """Count what readline() has dropped because the line was too long: the line, or as much of
+        it as had come."""
         found = re.search(r"\((\d+) bytes (before it|searched)", message)
         if found is None:
             self.wrong.append(f"readline() raised ValueError({message!r})")
             return
         dropped = int(found[1]) + (found[2] == "before it")
         if found[2] == "before it" and dropped != wanted:
-            self.wrong.append(f"readline() dropped a line of {dropped} bytes, and {wanted} is what it has")
+            self.wrong.append(
+                f"readline() dropped a line of {dropped} bytes, and {wanted} is what it has"
+            )
         self.received += dropped
         self.note("readline, overrun")
 

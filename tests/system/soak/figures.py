@@ -15,7 +15,8 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True)
 class Figures:
-    """What this process holds: resident bytes, descriptors, objects that the collector knows, memory blocks of Python."""
+    """What this process holds: resident bytes, descriptors, objects that the collector knows,
+    memory blocks of Python."""
 
     resident: int
     descriptors: int
@@ -28,7 +29,10 @@ class Figures:
         return cls(resident(), len(descriptors()), len(gc.get_objects()), sys.getallocatedblocks())
 
     def __str__(self) -> str:
-        return f"{mib(self.resident)} resident, {self.descriptors} descriptors, {self.objects:,} objects, {self.blocks:,} blocks"
+        return (
+            f"{mib(self.resident)} resident, {self.descriptors} descriptors, "
+            f"{self.objects:,} objects, {self.blocks:,} blocks"
+        )
 
 
 def resident() -> int:
@@ -49,9 +53,11 @@ def descriptors() -> dict[int, str]:
 
 
 async def at_rest() -> Figures:
-    """Let the loop forget what was cancelled, collect, give memory back to the system, and take the figures."""
+    """Let the loop forget what was cancelled, collect, give memory back to the system, and take the
+    figures."""
     loop = asyncio.get_running_loop()
-    # asyncio forgets timers that were cancelled once there are more than a hundred, and most of them were.
+    # asyncio forgets timers that were cancelled once there are more than a hundred, and most of
+    # them were.
     for _ in range(500):
         loop.call_later(1000, print).cancel()
     await asyncio.sleep(0.05)

@@ -1,7 +1,9 @@
-"""``handshakes``: TLS connections, one after another and some at a time, both sides of them in this process, which must not grow.
+"""``handshakes``: TLS connections, one after another and some at a time, both sides of them in this
+process, which must not grow.
 
-They differ: both versions, sessions that are resumed or not, TLS from the start or by start_tls(), certificates of the client's; and one in
-ten fails, is given up, or is cut off, in its handshake or right behind it.
+They differ: both versions, sessions that are resumed or not, TLS from the start or by start_tls(),
+certificates of the client's; and one in ten fails, is given up, or is cut off, in its handshake or
+right behind it.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ WARM_UP = 2_000
 MORE_OBJECTS = 500
 MORE_BLOCKS = 1000
 MORE_RESIDENT = 8 * 2**20
-# What becomes of one connection in ten; the others echo, and every second one of those brings a session to resume.
+# What becomes of one connection in ten; the others echo, and every second one of those brings a
+# session to resume.
 FATES = ("unknown", "reset", "cancelled", "silent", "abort")
 ONE_IN_TEN = 0.1
 ONE_IN_TWO = 0.5
@@ -60,7 +63,10 @@ class Handshakes:
         self.options = options
         self.failures = Failures()
         self.tls = Tls()
-        self.versions = [self.tls.contexts(version) for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)]
+        self.versions = [
+            self.tls.contexts(version)
+            for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
+        ]
         self.mutual = self.tls.contexts(ssl.TLSVersion.TLSv1_3)
         self.tls.authority.configure_trust(self.mutual[0])
         self.mutual[0].verify_mode = ssl.CERT_REQUIRED
@@ -72,10 +78,13 @@ class Handshakes:
         self.said = self.began
 
     def handler(self, upgrade: ssl.SSLContext | None) -> Callable[[Any, Any], Any]:
-        """Return a handler that echoes one message, after an *upgrade* where there is a context for one."""
+        """Return a handler that echoes one message, after an *upgrade* where there is a context for
+        one."""
 
         async def echo(reader: Any, writer: Any) -> None:
-            with contextlib.suppress(ConnectionError, ssl.SSLError, TimeoutError, asyncio.IncompleteReadError):
+            with contextlib.suppress(
+                ConnectionError, ssl.SSLError, TimeoutError, asyncio.IncompleteReadError
+            ):
                 if upgrade is not None:
                     await writer.start_tls(upgrade, ssl_handshake_timeout=1)
                 writer.write(await reader.readexactly(5))
@@ -86,17 +95,22 @@ class Handshakes:
 
         return echo
 
-    async def connect(self, address: Any, context: ssl.SSLContext, upgrade: bool) -> tuple[Any, Any]:
+    async def connect(
+        self, address: Any, context: ssl.SSLContext, upgrade: bool
+    ) -> tuple[Any, Any]:
         """Return a connection to *address*, after its handshake."""
         session = self.sessions.get(context) if self.rng.random() < ONE_IN_TWO else None
         if not upgrade:
-            return await headrace.open_connection(*address, ssl=context, server_hostname=HOST, ssl_session=session)
+            return await headrace.open_connection(
+                *address, ssl=context, server_hostname=HOST, ssl_session=session
+            )
         reader, writer = await headrace.open_connection(*address)
         await writer.start_tls(context, server_hostname=HOST, ssl_session=session)
         return reader, writer
 
     async def one(self, servers: list[tuple[Any, ssl.SSLContext, bool]]) -> None:
-        """Play one connection to one of *servers*: (address, the client's context, whether TLS comes by start_tls())."""
+        """Play one connection to one of *servers*: (address, the client's context, whether TLS
+        comes by start_tls())."""
         address, context, upgrade = self.rng.choice(servers)
         fate = self.rng.choice(FATES) if self.rng.random() < ONE_IN_TEN else "echo"
         self.counts[fate] += 1
@@ -109,7 +123,9 @@ class Handshakes:
             writer.transport.abort()
             return
         try:
-            connecting = asyncio.ensure_future(self.connect(address, self.tls.stranger if fate == "unknown" else context, upgrade))
+            connecting = asyncio.ensure_future(
+                self.connect(address, self.tls.stranger if fate == "unknown" else context, upgrade)
+            )
             if fate == "cancelled":
                 await asyncio.wait([connecting], timeout=self.rng.random() * 0.01)
                 connecting.cancel()
@@ -131,7 +147,8 @@ class Handshakes:
         known = writer.get_extra_info("ssl_object")
         self.counts["resumed"] += known.session_reused
         if context not in self.sessions:
-            # Once: each time it is asked for, CPython (3.11 to 3.13) makes a copy of 6 KB, and never frees it.
+            # Once: each time it is asked for, CPython (3.11 to 3.13) makes a copy of 6 KB, and
+            # never frees it.
             self.sessions[context] = known.session
         writer.close()
         await writer.wait_closed()
@@ -151,8 +168,10 @@ class Handshakes:
                     self.failures.fail(f"a connection that was to be well: {error!r}")
                 if time.monotonic() - self.said > TICK_S:
                     self.said = time.monotonic()
-                    progress = f"{self.said - self.began:4.0f} s  {left:,} to go of these {number:,}; {Figures.now()}"
-                    print(f"  {progress}", file=sys.stderr, flush=True)
+                    progress = (
+                        f"{self.said - self.began:4.0f} s  {left:,} to go of these {number:,}"
+                    )
+                    print(f"  {progress}; {Figures.now()}", file=sys.stderr, flush=True)
 
         await asyncio.gather(*[worker() for _ in range(AT_ONCE)])
 
@@ -163,7 +182,11 @@ class Handshakes:
         for server, client in *self.versions, self.mutual:
             for upgrade in False, True:
                 options = {} if upgrade else {"ssl": server, "ssl_handshake_timeout": 1.0}
-                opened.append(await headrace.start_server(self.handler(server if upgrade else None), LOOPBACK, 0, **options))
+                opened.append(
+                    await headrace.start_server(
+                        self.handler(server if upgrade else None), LOOPBACK, 0, **options
+                    )
+                )
                 servers.append((opened[-1].sockets[0].getsockname(), client, upgrade))
         await self.several(servers, min(WARM_UP, self.options.handshakes))
         before = await self.at_rest(opened)
@@ -173,7 +196,9 @@ class Handshakes:
         await self.several(servers, self.options.handshakes)
         seconds, cpu = time.monotonic() - began, time.process_time() - cpu
         after = await self.at_rest(opened)
-        left = {name: what for name, what in figures.descriptors().items() if known.get(name) != what}
+        left = {
+            name: what for name, what in figures.descriptors().items() if known.get(name) != what
+        }
         for server in opened:
             server.close()
             await asyncio.wait_for(server.wait_closed(), PATIENCE_S)
@@ -190,19 +215,22 @@ class Handshakes:
         options = self.options
         print(f"handshakes: {options.loop} loop, {options.way} way, seed {options.seed}")
         print(
-            f"  {self.counts.total():,} connections in {seconds:.0f} s, {cpu / self.counts.total() * 1e6:,.0f} us of CPU each, both sides: "
+            f"  {self.counts.total():,} connections in {seconds:.0f} s, "
+            f"{cpu / self.counts.total() * 1e6:,.0f} us of CPU each, both sides: "
             + ", ".join(f"{name} {count:,}" for name, count in self.counts.most_common())
             + f"; {resumed:,} resumed"
         )
         print(f"  before: {before}")
         print(
-            f"  after:  {after}: {mib(after.resident - before.resident)} resident, {after.objects - before.objects:+,} objects, "
+            f"  after:  {after}: {mib(after.resident - before.resident)} resident, "
+            f"{after.objects - before.objects:+,} objects, "
             f"{after.blocks - before.blocks:+,} blocks"
         )
         return self.failures.verdict()
 
     async def at_rest(self, opened: list[Any]) -> Figures:
-        """Return the figures once all connections are over: those that nobody speaks on wait for their handshake's timeout."""
+        """Return the figures once all connections are over: those that nobody speaks on wait for
+        their handshake's timeout."""
         for _ in range(100):
             gc.collect()
             if not any(server._h_busy() for server in opened):

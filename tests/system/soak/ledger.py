@@ -16,7 +16,8 @@ from tests.system.soak.end import Deliberate
 from tests.system.soak.figures import Figures, mib
 
 MOST_FAILURES = 20
-# What the last round may hold more than the first: caches of Python and of the loop, and chance. A leak is one for every connection.
+# What the last round may hold more than the first: caches of Python and of the loop, and chance. A
+# leak is one for every connection.
 MORE_OBJECTS = 500
 MORE_BLOCKS = 3000
 MORE_RESIDENT = 16 * 2**20
@@ -56,7 +57,10 @@ class Failures:
 
     def unraisable(self, it: Any) -> None:
         """Be sys.unraisablehook."""
-        self.fail(f"unraisable: {it.err_msg} {it.object!r}\n{''.join(traceback.format_exception(it.exc_value))}")
+        self.fail(
+            f"unraisable: {it.err_msg} "
+            f"{it.object!r}\n{''.join(traceback.format_exception(it.exc_value))}"
+        )
 
     def verdict(self) -> int:
         """Print it, and return the exit status."""
@@ -69,7 +73,8 @@ class Failures:
 
 @dataclass(frozen=True)
 class Rest:
-    """The figures after a round, with everything closed: *at* so many seconds, after so many connections (*done*)."""
+    """The figures after a round, with everything closed: *at* so many seconds, after so many
+    connections (*done*)."""
 
     at: float
     done: int
@@ -77,7 +82,8 @@ class Rest:
 
 
 class Ledger(Failures):
-    """The same for ``chaos``, where some handlers raise and some writers are dropped; and the counts."""
+    """The same for ``chaos``, where some handlers raise and some writers are dropped; and the
+    counts."""
 
     def __init__(self, native: bool) -> None:
         super().__init__()
@@ -86,7 +92,8 @@ class Ledger(Failures):
         self.theirs: Counter[str] = Counter()
         self.done = 0
         self.bytes = 0
-        # Handlers that raised because their role says so, and how many the exception handler was told of.
+        # Handlers that raised because their role says so, and how many the exception handler was
+        # told of.
         self.raised = self.raised_heard = 0
         # Writers that were dropped, and the warnings of that.
         self.dropped = self.unclosed = 0
@@ -104,14 +111,17 @@ class Ledger(Failures):
             super().heard(loop, context)
 
     def warned(self, message: Any, category: Any, filename: str, lineno: int, *rest: Any) -> None:
-        if issubclass(category, ResourceWarning) and str(message).startswith("unclosed <StreamWriter"):
+        if issubclass(category, ResourceWarning) and str(message).startswith(
+            "unclosed <StreamWriter"
+        ):
             self.unclosed += 1
         elif (
             not self.native
             and issubclass(category, ResourceWarning)
             and str(message).startswith(("unclosed transport", "unclosed <socket"))
         ):
-            # asyncio's loop does not keep a transport that is paused: where the writer is in a cycle, the collector may come to that first.
+            # asyncio's loop does not keep a transport that is paused: where the writer is in a
+            # cycle, the collector may come to that first.
             self.operations["transport dropped"] += 1
         else:
             super().warned(message, category, filename, lineno, *rest)
@@ -127,7 +137,8 @@ class Ledger(Failures):
     def progress(self, going_on: int) -> None:
         """Print what was done so far, of each kind, while so many connections go on."""
         print(
-            f"{self.elapsed():6.0f} s  {self.done:,} connections, {going_on} open; {mib(self.bytes)} verified; "
+            f"{self.elapsed():6.0f} s  {self.done:,} connections, {going_on} open; "
+            f"{mib(self.bytes)} verified; "
             f"{Figures.now()}; {self.failed} failures",
             f"  headrace: {told(self.operations)}",
             f"  peers: {told(self.theirs)}",
@@ -140,27 +151,42 @@ class Ledger(Failures):
         """Look at what was kept, print the figures, and return the exit status."""
         first, last = self.rests[0], self.rests[-1]
         done = last.done - first.done
-        more = {name: getattr(last.figures, name) - getattr(first.figures, name) for name in ("resident", "objects", "blocks")}
+        more = {
+            name: getattr(last.figures, name) - getattr(first.figures, name)
+            for name in ("resident", "objects", "blocks")
+        }
         for name, most in (("objects", MORE_OBJECTS), ("blocks", MORE_BLOCKS)):
             if more[name] > most + done // ONE_IN:
-                self.fail(f"{more[name]:,} {name} more than after the first round, {done} connections later")
+                self.fail(
+                    f"{more[name]:,} {name} more than after the first round, {done} connections "
+                    "later"
+                )
         if more["resident"] > MORE_RESIDENT:
             self.fail(f"{mib(more['resident'])} more resident than after the first round")
         if self.raised != self.raised_heard:
-            self.fail(f"handlers raised {self.raised} times, and the exception handler was told {self.raised_heard} times")
+            self.fail(
+                f"handlers raised {self.raised} times, and the exception handler was told "
+                f"{self.raised_heard} times"
+            )
         if self.unclosed > self.dropped:
-            self.fail(f"{self.unclosed} warnings of unclosed writers, and {self.dropped} were dropped")
+            self.fail(
+                f"{self.unclosed} warnings of unclosed writers, and {self.dropped} were dropped"
+            )
         print(title)
         print(f"  {last.at:.0f} s: {self.done:,} connections, {mib(self.bytes)} verified")
         print(f"  operations of headrace: {told(self.operations, len(self.operations))}")
         print(f"  operations of the peers: {told(self.theirs, len(self.theirs))}")
-        print(f"  handlers that raised: {self.raised}; writers dropped: {self.dropped}, of which {self.unclosed} were open")
+        print(
+            f"  handlers that raised: {self.raised}; writers dropped: {self.dropped}, of which "
+            f"{self.unclosed} were open"
+        )
         print("  with everything closed:")
         for share in (0.1, 0.5, 1.0):
             rest = next(each for each in self.rests if each.at >= share * last.at)
             print(f"    at {rest.at:5.0f} s, after {rest.done:8,} connections: {rest.figures}")
         print(
-            f"    more after the last round than after the first: {mib(more['resident'])} resident, {more['objects']:+,} objects, "
+            f"    more after the last round than after the first: {mib(more['resident'])} "
+            f"resident, {more['objects']:+,} objects, "
             f"{more['blocks']:+,} blocks ({more['blocks'] / max(1, done):+.4f} for each connection)"
         )
         return self.verdict()

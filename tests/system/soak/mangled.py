@@ -1,7 +1,8 @@
-"""mangled: TLS from peers whose records are damaged on their way: what was said before the damage arrives, and then there is an error.
+"""mangled: TLS from peers whose records are damaged on their way: what was said before the damage
+arrives, and then there is an error.
 
-The peer is Python's ssl module over memory; its records are flipped, dropped, doubled, swapped, cut or have bytes put among them,
-in the handshake or behind it, and are sent in pieces of any size.
+The peer is Python's ssl module over memory; its records are flipped, dropped, doubled, swapped, cut
+or have bytes put among them, in the handshake or behind it, and are sent in pieces of any size.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ LOOPBACK = "127.0.0.1"
 DAMAGES = ("none", "flip", "drop", "double", "swap", "cut", "insert")
 ENDS = ("goodbye", "fin", "reset")
 LINGER_NONE = struct.pack("ii", 1, 0)
-# How a connection may end for the handler: TLS found the damage, the connection broke, or the stream ended early.
+# How a connection may end for the handler: TLS found the damage, the connection broke, or the
+# stream ended early.
 ERRORS = (OSError, asyncio.IncompleteReadError)
 PATIENCE_S = 10.0
 # How long a peer waits for an answer to something damaged.
@@ -49,7 +51,8 @@ class Options:
 
 
 class Case:
-    """One connection: what its peer says, and how that is damaged. All of it follows from the seed and the number."""
+    """One connection: what its peer says, and how that is damaged. All of it follows from the seed
+    and the number."""
 
     def __init__(self, tls: Tls, seed: int, number: int) -> None:
         self.name = f"{seed}:{number}"
@@ -75,7 +78,8 @@ class Case:
         self.handled.set()
 
     def damaged(self, records: list[bytes], sizes: list[int]) -> list[bytes]:
-        """Return *records*, which are sent next and bring *sizes* of the text, with the damage in it if it is their turn."""
+        """Return *records*, which are sent next and bring *sizes* of the text, with the damage in
+        it if it is their turn."""
         at = self.at - self.seen
         self.seen += len(records)
         if self.damage == "none" or not 0 <= at < len(records):
@@ -131,7 +135,9 @@ class Case:
                     sizes = []
                     for _ in range(self.rng.choice((1, 1, 20))):
                         if self.said < len(self.text):
-                            piece = self.text[self.said : self.said + self.rng.choice((1, 100, 5000, 16384))]
+                            piece = self.text[
+                                self.said : self.said + self.rng.choice((1, 100, 5000, 16384))
+                            ]
                             sizes.append(session.write(piece))
                             self.said += sizes[-1]
                     await self.send(loop, sock, outgoing.read(), sizes)
@@ -146,15 +152,26 @@ class Case:
                 while await loop.sock_recv(sock, 65536):
                     pass
 
-    async def send(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, data: bytes, sizes: list[int] | None = None) -> None:
-        """Send *data*, some of the session's records, which bring *sizes* of the text, with the damage and in pieces."""
+    async def send(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        data: bytes,
+        sizes: list[int] | None = None,
+    ) -> None:
+        """Send *data*, some of the session's records, which bring *sizes* of the text, with the
+        damage and in pieces."""
         records = []
         while data:
             size = 5 + int.from_bytes(data[3:5], "big")
             records.append(data[:size])
             data = data[size:]
         data = b"".join(self.damaged(records, sizes or []))
-        largest = self.rng.choice((1, 100, 20_000, 300_000)) if len(data) < 3000 else self.rng.choice((3000, 300_000))
+        largest = (
+            self.rng.choice((1, 100, 20_000, 300_000))
+            if len(data) < 3000
+            else self.rng.choice((3000, 300_000))
+        )
         while data:
             size = self.rng.randint(1, largest)
             await loop.sock_sendall(sock, data[:size])
@@ -162,7 +179,9 @@ class Case:
             if self.rng.random() < 0.2:
                 await asyncio.sleep(0)
 
-    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Coroutine[Any, Any, None]:
+    def accept(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> Coroutine[Any, Any, None]:
         """Be the server's callback: the handler may begin when the connection is over already."""
         self.handled.clear()
         return self.handle(reader, writer)
@@ -204,16 +223,30 @@ class Case:
         if self.got != self.text[: len(self.got)]:
             failures.fail(f"{what}: what was read is not what was said")
         if self.safe is not None and self.end != "reset" and len(self.got) < self.safe:
-            failures.fail(f"{what}: {len(self.got)} bytes were read, and {self.safe} came before the damage")
+            failures.fail(
+                f"{what}: {len(self.got)} bytes were read, and {self.safe} came before the damage"
+            )
         whole = self.damage == "none" or self.at >= self.seen
-        if whole and self.said == len(self.text) and self.end != "reset" and (self.got != self.text or self.ended is not None):
-            failures.fail(f"{what}: {len(self.got)} of {len(self.text)} bytes, {self.ended!r}, though nothing was damaged")
+        if (
+            whole
+            and self.said == len(self.text)
+            and self.end != "reset"
+            and (self.got != self.text or self.ended is not None)
+        ):
+            failures.fail(
+                f"{what}: {len(self.got)} of {len(self.text)} bytes, {self.ended!r}, though "
+                "nothing was damaged"
+            )
 
 
-async def one(tls: Tls, options: Options, number: int, failures: Failures, counts: Counter[str]) -> None:
+async def one(
+    tls: Tls, options: Options, number: int, failures: Failures, counts: Counter[str]
+) -> None:
     """Play case *number*."""
     case = Case(tls, options.seed, number)
-    server = await headrace.start_server(case.accept, LOOPBACK, 0, ssl=case.server, limit=case.limit, way=options.way)
+    server = await headrace.start_server(
+        case.accept, LOOPBACK, 0, ssl=case.server, limit=case.limit, way=options.way
+    )
     try:
         async with asyncio.timeout(PATIENCE_S):
             await case.peer(server.sockets[0].getsockname())
@@ -221,7 +254,10 @@ async def one(tls: Tls, options: Options, number: int, failures: Failures, count
             await server.wait_closed()
             await case.handled.wait()
     except TimeoutError:
-        failures.fail(f"case {case.name} hangs ({case.damage} of record {case.at}, {case.end}; read {len(case.got)} of {len(case.text)})")
+        failures.fail(
+            f"case {case.name} hangs ({case.damage} of record {case.at}, {case.end}; read "
+            f"{len(case.got)} of {len(case.text)})"
+        )
         server.close()
         server.abort_clients()
     case.judge(failures)
@@ -233,7 +269,9 @@ async def run_all(options: Options, failures: Failures) -> Counter[str]:
     failures.hear(asyncio.get_running_loop())
     tls = Tls()
     counts: Counter[str] = Counter()
-    await one(tls, options, -1, failures, Counter())  # libuv opens a descriptor of its own with the first, for good
+    await one(
+        tls, options, -1, failures, Counter()
+    )  # libuv opens a descriptor of its own with the first, for good
     before = figures.descriptors()
     began = said = time.monotonic()
     number = 0
@@ -242,7 +280,11 @@ async def run_all(options: Options, failures: Failures) -> Counter[str]:
         number += 1
         if time.monotonic() - said > TICK_S:
             said = time.monotonic()
-            print(f"  {said - began:4.0f} s  {number:,} cases; {failures.failed} failures", file=sys.stderr, flush=True)
+            print(
+                f"  {said - began:4.0f} s  {number:,} cases; {failures.failed} failures",
+                file=sys.stderr,
+                flush=True,
+            )
     await asyncio.sleep(0.05)
     left = {name: what for name, what in figures.descriptors().items() if before.get(name) != what}
     if left:
@@ -258,6 +300,9 @@ def run(options: Options, factory: Any) -> int:
     with asyncio.Runner(loop_factory=factory) as runner:
         counts = runner.run(run_all(options, failures))
     print(f"mangled: {options.loop} loop, {options.way} way, seed {options.seed}")
-    print(f"  {sum(counts.values()):,} cases: " + ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items())))
+    print(
+        f"  {sum(counts.values()):,} cases: "
+        + ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items()))
+    )
     print(f"  failures: {failures.failed}", "FAILED" if failures.failed else "ok", sep="\n")
     return 1 if failures.failed else 0

@@ -1,7 +1,8 @@
-"""``many``: thousands of connections to one server of headrace's, from a process of bare sockets, all of them echoing at once.
+"""``many``: thousands of connections to one server of headrace's, from a process of bare sockets,
+all of them echoing at once.
 
-Another tenth may come and go all the time. What a connection costs in memory is measured while all are idle; in the end, with all of them
-closed, the process has to be what it was.
+Another tenth may come and go all the time. What a connection costs in memory is measured while all
+are idle; in the end, with all of them closed, the process has to be what it was.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ MORE_OBJECTS = 500
 # Memory blocks of Python that may be left: a few, and far fewer than one for each connection.
 MORE_BLOCKS = 1000
 ONE_IN = 20
-# Python's allocator gives an arena back when nothing at all is left in it, and some survivors always are: of what a process has grown by,
-# this share may stay, and so much more. It is used again: the same once more must make it grow by no more than the latter.
+# Python's allocator gives an arena back when nothing at all is left in it, and some survivors
+# always are: of what a process has grown by, this share may stay, and so much more. It is used
+# again: the same once more must make it grow by no more than the latter.
 KEPT_SHARE = 0.5
 MORE_RESIDENT = 8 * 2**20
 
@@ -99,7 +101,8 @@ class Many:
             self.answer.set_result(self.state)
 
     async def tell(self, channel: Channel, order: str, **arguments: Any) -> dict[str, Any]:
-        """Have the client do something; return its figures when it is done. Raises: TimeoutError where it does not get on."""
+        """Have the client do something; return its figures when it is done. Raises: TimeoutError
+        where it does not get on."""
         self.answer = asyncio.get_running_loop().create_future()
         self.heard_at = ticked = time.monotonic()
         channel.send({"order": order, **arguments})
@@ -116,9 +119,14 @@ class Many:
 
     def progress(self, what: str) -> None:
         """Print how far it is."""
-        state = ", ".join(f"{name} {value:,}" for name, value in self.state.items() if type(value) is int and value)
+        state = ", ".join(
+            f"{name} {value:,}"
+            for name, value in self.state.items()
+            if type(value) is int and value
+        )
         print(
-            f"{time.monotonic() - self.began:6.0f} s  {what}: {self.open:,} connections open of {self.served:,}, "
+            f"{time.monotonic() - self.began:6.0f} s  {what}: {self.open:,} connections open of "
+            f"{self.served:,}, "
             f"{mib(self.echoed)} echoed; client: {state}; {Figures.now()}",
             file=sys.stderr,
             flush=True,
@@ -136,7 +144,9 @@ class Many:
             server = await headrace.start_server(self.echo, "0.0.0.0", 0, backlog=4096)
             port = server.sockets[0].getsockname()[1]
             try:
-                await self.tell(channel, "open", port=port, connections=min(WARM_UP, options.connections))
+                await self.tell(
+                    channel, "open", port=port, connections=min(WARM_UP, options.connections)
+                )
                 await self.tell(channel, "echo", echoes=2, churn=0)
                 await self.tell(channel, "close")
                 await self.emptied()
@@ -149,7 +159,9 @@ class Many:
                 opening = time.monotonic() - began
                 idle = await figures.at_rest()
                 if self.open != options.connections:
-                    self.failures.fail(f"{self.open} connections are open, not {options.connections}")
+                    self.failures.fail(
+                        f"{self.open} connections are open, not {options.connections}"
+                    )
                 self.progress("idle")
 
                 churn = max(1, options.connections // 10) if options.churn else 0
@@ -167,7 +179,11 @@ class Many:
                 await self.tell(channel, "close")
                 await self.emptied()
                 again = await figures.at_rest()
-                left = {name: what for name, what in figures.descriptors().items() if known.get(name) != what}
+                left = {
+                    name: what
+                    for name, what in figures.descriptors().items()
+                    if known.get(name) != what
+                }
             except (TimeoutError, EOFError) as error:
                 self.failures.fail(str(error))
                 return self.failures.verdict()
@@ -190,21 +206,40 @@ class Many:
             self.failures.fail(f"{after.blocks - before.blocks:,} memory blocks more than before")
         more = after.resident - before.resident
         if more > MORE_RESIDENT + KEPT_SHARE * (busy - before.resident):
-            self.failures.fail(f"{mib(more)} more resident than before, and it had grown by {mib(busy - before.resident)}")
-        if again.resident - after.resident > MORE_RESIDENT or again.blocks - after.blocks > MORE_BLOCKS:
+            self.failures.fail(
+                f"{mib(more)} more resident than before, and it had grown by "
+                f"{mib(busy - before.resident)}"
+            )
+        if (
+            again.resident - after.resident > MORE_RESIDENT
+            or again.blocks - after.blocks > MORE_BLOCKS
+        ):
             self.failures.fail(f"after the same once more it has grown again: {again}")
         each_us = cpu / (state["echoes"] + state["churned"]) * 1e6
         print(
-            f"many: {options.loop} loop, {options.way} way, {options.connections:,} connections, {options.echoes:,} echoes of 64 bytes each"
+            f"many: {options.loop} loop, {options.way} way, {options.connections:,} connections, "
+            f"{options.echoes:,} echoes of 64 bytes each"
         )
-        print(f"  opened in {opening:.1f} s; {state['echoes']:,} echoes in {echoing:.1f} s, {each_us:.1f} us of server CPU each")
-        print(f"  meanwhile {state['churned']:,} others came, echoed once and went ({self.broken:,} connections ended in a reset)")
-        print(f"  wrong bytes {state['wrong']}, refused {state['refused']}, broken {state['broken']}")
+        print(
+            f"  opened in {opening:.1f} s; {state['echoes']:,} echoes in {echoing:.1f} s, "
+            f"{each_us:.1f} us of server CPU each"
+        )
+        print(
+            f"  meanwhile {state['churned']:,} others came, echoed once and went ({self.broken:,} "
+            "connections ended in a reset)"
+        )
+        print(
+            f"  wrong bytes {state['wrong']}, refused {state['refused']}, broken {state['broken']}"
+        )
         print(f"  before: {before}")
-        print(f"  idle:   {idle}: {(idle.resident - before.resident) / options.connections:,.0f} bytes resident for each connection")
+        print(
+            f"  idle:   {idle}: {(idle.resident - before.resident) / options.connections:,.0f} "
+            "bytes resident for each connection"
+        )
         print(f"  busy:   {mib(busy)} resident at most")
         print(
-            f"  after:  {after}: {mib(more)} resident, {after.objects - before.objects:+,} objects and "
+            f"  after:  {after}: {mib(more)} resident, {after.objects - before.objects:+,} objects "
+            "and "
             f"{after.blocks - before.blocks:+,} blocks more than before"
         )
         print(f"  again:  {again}, after as many connections once more")
@@ -223,7 +258,11 @@ def run(options: Options, loop_factory: Any) -> int:
     """Run ``many``; return the exit status."""
     most = figures.raise_descriptor_limit()
     if options.connections * 1.1 + 100 > most:
-        print(f"only {most} descriptors are allowed here (ulimit -Hn): too few for {options.connections} connections", file=sys.stderr)
+        print(
+            f"only {most} descriptors are allowed here (ulimit -Hn): too few for "
+            f"{options.connections} connections",
+            file=sys.stderr,
+        )
         return 2
     os.environ[backend.VARIABLE] = options.way
     faulthandler.enable()

@@ -1,6 +1,8 @@
-"""The client of ``many``: bare sockets and one epoll set, so that a million echoes are a matter of a minute.
+"""The client of ``many``: bare sockets and one epoll set, so that a million echoes are a matter of
+a minute.
 
-Started by channel.child() with a descriptor; takes the orders "open", "echo" and "close", one after the other, and tells how far it is.
+Started by channel.child() with a descriptor; takes the orders "open", "echo" and "close", one after
+the other, and tells how far it is.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from tests.system.soak.content import Content
 from tests.system.soak.figures import raise_descriptor_limit
 
 MESSAGE_BYTES = 64
-# As many addresses as there are, the ports of each suffice for all connections and those that linger.
+# As many addresses as there are, the ports of each suffice for all connections and those that
+# linger.
 ADDRESSES = [f"127.0.0.{number}" for number in range(1, 17)]
 # How many connections are being made at once: far fewer than the server's backlog.
 WINDOW = 200
@@ -57,7 +60,15 @@ class Client:
         self.port = 0
         self.told_at = 0.0
         self.rng = random.Random(1)
-        self.figures: dict[str, Any] = {"opened": 0, "echoes": 0, "churned": 0, "wrong": 0, "refused": 0, "broken": 0, "first": ""}
+        self.figures: dict[str, Any] = {
+            "opened": 0,
+            "echoes": 0,
+            "churned": 0,
+            "wrong": 0,
+            "refused": 0,
+            "broken": 0,
+            "first": "",
+        }
 
     def run(self) -> None:
         """Take orders until the program is gone."""
@@ -137,7 +148,8 @@ class Client:
         connection.sock.send(connection.wanted)
 
     def echo(self, echoes: int, churn: int) -> None:
-        """Have all connections say *echoes* messages each, and *churn* others come and go meanwhile."""
+        """Have all connections say *echoes* messages each, and *churn* others come and go
+        meanwhile."""
         busy = 0
         for connection in list(self.connections.values()):
             connection.left = echoes
@@ -184,7 +196,11 @@ class Client:
                     if len(data) < MESSAGE_BYTES and connection.wanted.startswith(data):
                         connection.got = data
                         continue
-                    self.failed("wrong", connection.content.complaint(connection.offset - MESSAGE_BYTES, data) or f"too much: {data!r}")
+                    self.failed(
+                        "wrong",
+                        connection.content.complaint(connection.offset - MESSAGE_BYTES, data)
+                        or f"too much: {data!r}",
+                    )
                 connection.got = b""
                 if connection.state == "churn":
                     figures["churned"] += 1
@@ -203,7 +219,8 @@ class Client:
             self.tell()
 
     def leave(self, connection: Connection, coming: list[float]) -> None:
-        """End a connection that has echoed once: by a reset, or by a close that the server has to answer."""
+        """End a connection that has echoed once: by a reset, or by a close that the server has to
+        answer."""
         if self.rng.random() < 0.5:
             connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NONE)
             self.forget(connection)

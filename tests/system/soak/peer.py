@@ -1,6 +1,8 @@
-"""The child process of ``chaos``: bare sockets, a thread each, that do what their role says and check every byte.
+"""The child process of ``chaos``: bare sockets, a thread each, that do what their role says and
+check every byte.
 
-Started by channel.child() with a descriptor, the seed, the one script for all or -1, how many seconds nothing may happen, and a directory.
+Started by channel.child() with a descriptor, the seed, the one script for all or -1, how many
+seconds nothing may happen, and a directory.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ LOOPBACK = "127.0.0.1"
 HELLO = struct.Struct("!I")
 LINGER_NONE = struct.pack("ii", 1, 0)
 SMALL_BYTES = 4096
-# How long one that floods goes on without reading, when it can send nothing any more: the other end may be waiting for just that.
+# How long one that floods goes on without reading, when it can send nothing any more: the other end
+# may be waiting for just that.
 STUBBORN_S = 1.0
 
 
@@ -48,7 +51,8 @@ class Peer:
         self.into = Content(plan.script, plan.number, other(side))
         self.tcp = plan.by == "tcp"
         self.sent = self.received = 0
-        # How much of it the system of the other end has: of what was sent before a reset, this arrives.
+        # How much of it the system of the other end has: of what was sent before a reset, this
+        # arrives.
         self.acknowledged = 0
         self.read_end = self.write_error = self.stuck = ""
         self.wrong: list[str] = []
@@ -69,11 +73,17 @@ class Peer:
         names = ("sent", "received", "acknowledged", "read_end", "write_error", "stuck")
         told = {name: getattr(self, name) for name in names}
         # Enough to understand a failure, and no more than a packet takes.
-        return told | {"wrong": self.wrong[:10], "operations": self.operations, "history": list(self.history)}
+        return told | {
+            "wrong": self.wrong[:10],
+            "operations": self.operations,
+            "history": list(self.history),
+        }
 
     def _note(self, what: str) -> None:
         self.operations[what] += 1
-        self.history.append(f"{time.monotonic() - self.began:.3f} {what} sent={self.sent} received={self.received}")
+        self.history.append(
+            f"{time.monotonic() - self.began:.3f} {what} sent={self.sent} received={self.received}"
+        )
 
     def _play(self) -> None:
         role = self.role
@@ -104,10 +114,17 @@ class Peer:
             if deaf and blocked_since and now - blocked_since > STUBBORN_S:
                 self._note("close, deaf")
                 return
-            flooding = role.style == "flood" and not finished and not (blocked_since and now - blocked_since > STUBBORN_S)
+            flooding = (
+                role.style == "flood"
+                and not finished
+                and not (blocked_since and now - blocked_since > STUBBORN_S)
+            )
             wants_read = not self.read_end and not flooding and now >= reads_from and not deaf
             wants_write = not finished
-            poller.register(self.sock, (select.POLLIN if wants_read else 0) | (select.POLLOUT if wants_write else 0))
+            poller.register(
+                self.sock,
+                (select.POLLIN if wants_read else 0) | (select.POLLOUT if wants_write else 0),
+            )
             # A descriptor that is in error is always ready.
             ready = dict(poller.poll(50))
             events = ready.get(self.sock.fileno(), 0)
@@ -137,7 +154,11 @@ class Peer:
             return False
         done = {"all": self.sent, "write": self.sent, "read": self.received}[role.trigger]
         wanted = role.total if role.trigger == "all" else role.at
-        return done >= wanted or (role.trigger != "read" and bool(self.write_error)) or (role.trigger == "read" and bool(self.read_end))
+        return (
+            done >= wanted
+            or (role.trigger != "read" and bool(self.write_error))
+            or (role.trigger == "read" and bool(self.read_end))
+        )
 
     def _half_close(self, deaf: bool) -> None:
         if self.role.ending == "eof" and not self.write_error:
@@ -161,7 +182,8 @@ class Peer:
         self._note(self.role.ending)
 
     def _unacknowledged(self) -> int:
-        """Return how much of what was sent the other end's system does not have: nothing where there is no network between."""
+        """Return how much of what was sent the other end's system does not have: nothing where
+        there is no network between."""
         if not self.tcp:
             return 0
         return struct.unpack("i", fcntl.ioctl(self.sock, termios.TIOCOUTQ, b"\0" * 4))[0]
@@ -214,13 +236,17 @@ class Peer:
 class Peers:
     """The listening sockets, and a thread for each connection."""
 
-    def __init__(self, channel: Channel, seed: int, only: int, patience_s: float, directory: str) -> None:
+    def __init__(
+        self, channel: Channel, seed: int, only: int, patience_s: float, directory: str
+    ) -> None:
         self.channel = channel
         self.seed = seed
         self.only = None if only < 0 else only
         self.patience_s = patience_s
         self.lock = threading.Lock()
-        self.listeners = {name: socket.create_server((LOOPBACK, 0), backlog=512) for name in ("tcp", "small")}
+        self.listeners = {
+            name: socket.create_server((LOOPBACK, 0), backlog=512) for name in ("tcp", "small")
+        }
         self.listeners["small"].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BYTES)
         self.listeners["unix"] = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.listeners["unix"].bind(f"{directory}/peer")
@@ -230,7 +256,9 @@ class Peers:
         """Take orders until the program is gone."""
         for each in self.listeners.values():
             threading.Thread(target=self._accept, args=(each,), daemon=True).start()
-        self._tell({"listening": {name: each.getsockname() for name, each in self.listeners.items()}})
+        self._tell(
+            {"listening": {name: each.getsockname() for name, each in self.listeners.items()}}
+        )
         while (received := self.channel.receive()) is not None:
             order, descriptors = received
             arguments = (self._plan(order["number"]), order.get("address"), descriptors)
@@ -265,7 +293,11 @@ class Peers:
     def _obey(self, plan: Plan, address: Any, descriptors: list[int]) -> None:
         """Serve the descriptor that we were given, or connect to *address*."""
         if descriptors:
-            self._play(plan, "s" if plan.roles["s"].kind == "plain" else "c", socket.socket(fileno=descriptors[0]))
+            self._play(
+                plan,
+                "s" if plan.roles["s"].kind == "plain" else "c",
+                socket.socket(fileno=descriptors[0]),
+            )
             return
         try:
             sock = self._connect(plan, address)
@@ -294,7 +326,10 @@ class Peers:
             except OSError as error:
                 sock.close()
                 # The server is being started again.
-                if isinstance(error, (ConnectionRefusedError, FileNotFoundError)) and time.monotonic() < until:
+                if (
+                    isinstance(error, (ConnectionRefusedError, FileNotFoundError))
+                    and time.monotonic() < until
+                ):
                     time.sleep(0.02)
                     continue
                 raise
@@ -309,7 +344,13 @@ def main() -> None:
     """Run until the program closes its end."""
     descriptor, seed, only, patience_s, directory = sys.argv[1:]
     sys.setswitchinterval(0.001)
-    Peers(Channel(socket.socket(fileno=int(descriptor))), int(seed), int(only), float(patience_s), directory).run()
+    Peers(
+        Channel(socket.socket(fileno=int(descriptor))),
+        int(seed),
+        int(only),
+        float(patience_s),
+        directory,
+    ).run()
     os._exit(0)  # whatever its threads wait for
 
 

@@ -1,4 +1,5 @@
-"""The script of a connection: who does what on either end. It follows from the seed and the connection's number alone, in every process."""
+"""The script of a connection: who does what on either end. It follows from the seed and the
+connection's number alone, in every process."""
 
 from __future__ import annotations
 
@@ -8,13 +9,15 @@ from dataclasses import dataclass, fields
 # The side that connects, and the side that accepts.
 SIDES = ("c", "s")
 
-# A limit that every line breaks, one that some do, asyncio's default, and one that hardly anything reaches.
+# A limit that every line breaks, one that some do, asyncio's default, and one that hardly anything
+# reaches.
 LIMITS = (16, 1000, 65536, 1 << 20)
 
 # How many bytes an end may have to say, each with its weight.
 TOTALS = {0: 2, 1: 2, 300: 5, 20_000: 6, 300_000: 4, 2_000_000: 1}
-# The same for a stream whose reader has a tiny limit, and so takes a thousand system calls for a megabyte; and over TCP for one whose
-# reader has a tiny buffer in the system, which lets 40 KB a second through (the sender waits 0.2 s for a window that is worth while).
+# The same for a stream whose reader has a tiny limit, and so takes a thousand system calls for a
+# megabyte; and over TCP for one whose reader has a tiny buffer in the system, which lets 40 KB a
+# second through (the sender waits 0.2 s for a window that is worth while).
 MOST_FOR_TINY_LIMIT = 60_000
 MOST_FOR_TINY_BUFFER = 10_000
 
@@ -28,11 +31,15 @@ class Role:
     """What one end of a connection does.
 
     kind: "headrace", or "plain" for a bare socket in the child process.
-    total: bytes that it writes. style: "duplex", "turns" (one task reads and writes), "flood" (nothing is read before all is sent),
-    "stall" (nothing is read for a while) or "trickle" (a byte at a time, for a while).
-    ending: see SOFT_ENDINGS and HARD_ENDINGS; it comes when *trigger* ("all", "read" or "write") has *at* bytes.
-    slow: seconds that it may waste. small: the socket's buffers are as small as can be. urgent: "", "once" or "inline".
-    disturbed: how likely it is that something awaited is cancelled. limit: the reader's. drains: how likely a write is followed by drain().
+    total: bytes that it writes. style: "duplex", "turns" (one task reads and writes), "flood"
+    (nothing is read before all is sent), "stall" (nothing is read for a while) or "trickle" (a byte
+    at a time, for a while).
+    ending: see SOFT_ENDINGS and HARD_ENDINGS; it comes when *trigger* ("all", "read" or "write")
+    has *at* bytes.
+    slow: seconds that it may waste. small: the socket's buffers are as small as can be. urgent: "",
+    "once" or "inline".
+    disturbed: how likely it is that something awaited is cancelled. limit: the reader's. drains:
+    how likely a write is followed by drain().
     """
 
     kind: str
@@ -63,7 +70,8 @@ class Role:
 
 
 class Plan:
-    """Connection *number* of a run with *seed*: ``by`` ("tcp", "unix" or "pair"), and the ``roles`` of both sides.
+    """Connection *number* of a run with *seed*: ``by`` ("tcp", "unix" or "pair"), and the ``roles``
+    of both sides.
 
     The script is that of its number, or of *only*, where all connections have the same.
     """
@@ -73,7 +81,9 @@ class Plan:
         self.script = f"{seed}:{number if only is None else only}"
         rng = random.Random(self.script)
         self.by = rng.choices(("tcp", "unix", "pair"), (6, 2, 1))[0]
-        kinds = rng.choices((("headrace", "headrace"), ("plain", "headrace"), ("headrace", "plain")), (3, 4, 3))[0]
+        kinds = rng.choices(
+            (("headrace", "headrace"), ("plain", "headrace"), ("headrace", "plain")), (3, 4, 3)
+        )[0]
         limits = {side: rng.choices(LIMITS, (2, 2, 4, 1))[0] for side in SIDES}
         small = {side: rng.random() < 0.3 for side in SIDES}
         calm = rng.random() < 0.4
@@ -92,11 +102,26 @@ class Plan:
             self.roles[side] = self._role(rng, side, kind, totals, limits[side], small[side], calm)
         self._settle()
 
-    def _role(self, rng: random.Random, side: str, kind: str, totals: dict[str, int], limit: int, small: bool, calm: bool) -> Role:
+    def _role(
+        self,
+        rng: random.Random,
+        side: str,
+        kind: str,
+        totals: dict[str, int],
+        limit: int,
+        small: bool,
+        calm: bool,
+    ) -> Role:
         headrace = kind == "headrace"
         if headrace:
             style = rng.choices(("duplex", "turns"), (3, 1))[0]
-            endings = ["close", "abort", "reset", "drop", *(["raise"] if side == "s" and self.by != "pair" else [])]
+            endings = [
+                "close",
+                "abort",
+                "reset",
+                "drop",
+                *(["raise"] if side == "s" and self.by != "pair" else []),
+            ]
         else:
             style = rng.choices(("duplex", "flood", "stall", "trickle"), (4, 2, 2, 2))[0]
             endings = ["close", "reset", "reset", *(["deaf"] if self.by != "tcp" else [])]
@@ -107,7 +132,11 @@ class Plan:
             at = rng.randint(0, totals[side if trigger == "write" else other(side)])
         if ending == "deaf":
             trigger, at = "write", rng.randint(0, totals[side])
-        urgent = rng.choices(("", "once", "inline"), (8, 1, 1))[0] if self.by == "tcp" and not headrace and totals[side] > 0 else ""
+        urgent = (
+            rng.choices(("", "once", "inline"), (8, 1, 1))[0]
+            if self.by == "tcp" and not headrace and totals[side] > 0
+            else ""
+        )
         return Role(
             kind=kind,
             total=totals[side],
@@ -124,14 +153,23 @@ class Plan:
         )
 
     def _settle(self) -> None:
-        """Take out what would make the two wait for each other for ever, by their own fault, on asyncio's streams too."""
+        """Take out what would make the two wait for each other for ever, by their own fault, on
+        asyncio's streams too."""
         client, server = self.roles["c"], self.roles["s"]
-        if client.kind == server.kind and client.ending in SOFT_ENDINGS and server.ending in SOFT_ENDINGS:
+        if (
+            client.kind == server.kind
+            and client.ending in SOFT_ENDINGS
+            and server.ending in SOFT_ENDINGS
+        ):
             # Who has closed does not read, and waits until all that he has written is read.
             self.roles["c"] = Role(**{**vars(client), "ending": "eof", "trigger": "all"})
         for side in SIDES:
             mine, theirs = self.roles[side], self.roles[other(side)]
-            if mine.style == "turns" and (theirs.style in ("turns", "flood") or theirs.ending in SOFT_ENDINGS or theirs.trigger == "read"):
+            if mine.style == "turns" and (
+                theirs.style in ("turns", "flood")
+                or theirs.ending in SOFT_ENDINGS
+                or theirs.trigger == "read"
+            ):
                 self.roles[side] = Role(**{**vars(mine), "style": "duplex"})
 
     @property
@@ -142,7 +180,8 @@ class Plan:
     def is_strict(self, side: str) -> bool:
         """Tell whether all that *side* says must arrive, and its end must be seen in peace.
 
-        A socket that is closed with unread bytes resets its connection, and what it has sent may be lost: the system's rule.
+        A socket that is closed with unread bytes resets its connection, and what it has sent may be
+        lost: the system's rule.
         """
         mine, theirs = self.roles[side], self.roles[other(side)]
         return mine.says_all and theirs.reads_to_end and (mine.reads_to_end or theirs.total == 0)

@@ -20,7 +20,9 @@ class Link:
     def __init__(self, plan: Plan) -> None:
         loop = asyncio.get_running_loop()
         self.plan = plan
-        self.reports: dict[str, asyncio.Future[dict[str, Any]]] = {side: loop.create_future() for side in SIDES}
+        self.reports: dict[str, asyncio.Future[dict[str, Any]]] = {
+            side: loop.create_future() for side in SIDES
+        }
         self.ends: dict[str, End] = {}
         # Why there was no connection, if there was none.
         self.cut: asyncio.Future[str] = loop.create_future()
@@ -35,7 +37,14 @@ class Link:
 class Listening:
     """One address that is listened on, by one server after another."""
 
-    def __init__(self, by: str, limit: int, directory: str, callback: Callable[[Any, Any], Any], operations: Counter[str]) -> None:
+    def __init__(
+        self,
+        by: str,
+        limit: int,
+        directory: str,
+        callback: Callable[[Any, Any], Any],
+        operations: Counter[str],
+    ) -> None:
         self.callback = callback
         self.operations = operations
         self.by = by
@@ -56,12 +65,17 @@ class Listening:
     async def start(self) -> None:
         """Listen, on the same address as before."""
         if self.by == "unix":
-            self.server = await headrace.start_unix_server(self.callback, self.path, limit=self.limit)
+            self.server = await headrace.start_unix_server(
+                self.callback, self.path, limit=self.limit
+            )
             return
-        # A port that is nobody's while this server is away: below those that the system gives to whoever connects.
+        # A port that is nobody's while this server is away: below those that the system gives to
+        # whoever connects.
         for port in [self.port] if self.port else random.sample(range(20000, 30000), 50):
             try:
-                self.server = await headrace.start_server(self.callback, LOOPBACK, port, limit=self.limit, backlog=512)
+                self.server = await headrace.start_server(
+                    self.callback, LOOPBACK, port, limit=self.limit, backlog=512
+                )
             except OSError:
                 continue
             self.port = port
@@ -83,7 +97,8 @@ class Listening:
         await self.start()
 
     async def stop(self) -> None:
-        """Close for good. The servers before are waited for too: their connections have ended by now."""
+        """Close for good. The servers before are waited for too: their connections have ended by
+        now."""
         self.server.close()
         for each in (*self.old, self.server):
             await each.wait_closed()

@@ -1,4 +1,5 @@
-"""The native way: who gets it and why, when its epoll set is there, and loops, threads and processes that come and go around it."""
+"""The native way: who gets it and why, when its epoll set is there, and loops, threads and
+processes that come and go around it."""
 
 from __future__ import annotations
 
@@ -20,7 +21,9 @@ from support.wires import tcp_pair, turns
 
 from headrace._transport import backend
 
-pytestmark = pytest.mark.skipif(backend.native is None, reason="the pure-Python build has the portable way only")
+pytestmark = pytest.mark.skipif(
+    backend.native is None, reason="the pure-Python build has the portable way only"
+)
 
 
 @pytest.fixture
@@ -60,7 +63,8 @@ def decide(loop, limit=65536, **given):
 
 
 def test_every_known_loop_gets_it(loop_kind, chosen):
-    """asyncio's loop, in debug mode and with eager tasks too, and uvloop get the native way without being asked."""
+    """asyncio's loop, in debug mode and with eager tasks too, and uvloop get the native way without
+    being asked."""
     loop = new_loop(loop_kind)
     try:
         choice = loop.run_until_complete(backend.choose(loop, 65536))
@@ -107,11 +111,14 @@ OBSTACLES = ["pure", "platform", "tls", "socket", "loop"]
 
 @pytest.mark.parametrize("kind", OBSTACLES)
 def test_obstacles(chosen, monkeypatch, kind):
-    """What stands in the way of the native way leads to the portable one, and both reasons are given."""
+    """What stands in the way of the native way leads to the portable one, and both reasons are
+    given."""
     loop, given, word = obstacles(monkeypatch, kind)
     choice = decide(loop, **given)
     assert choice.way == "portable"
-    assert f"not the native way: {choice.reason.partition('not the native way: ')[2]}" in choice.reason
+    assert (
+        f"not the native way: {choice.reason.partition('not the native way: ')[2]}" in choice.reason
+    )
     assert word in choice.reason
     form = backend.UNKNOWN if kind == "loop" else backend.SELECTOR
     assert choice.form == form.form
@@ -120,7 +127,8 @@ def test_obstacles(chosen, monkeypatch, kind):
 
 @pytest.mark.parametrize("kind", OBSTACLES)
 def test_obstacles_when_it_is_asked_for(chosen, monkeypatch, kind):
-    """way="native" raises what stands in its way, except an unknown loop: whoever asks knows his loop. The variable only prefers."""
+    """way="native" raises what stands in its way, except an unknown loop: whoever asks knows his
+    loop. The variable only prefers."""
     loop, given, word = obstacles(monkeypatch, kind)
     if kind == "loop":
         assert decide(loop, way="native").way == "native"
@@ -133,8 +141,13 @@ def test_obstacles_when_it_is_asked_for(chosen, monkeypatch, kind):
 
 @pytest.mark.parametrize("method", ["recv", "recv_into", "send", "accept"])
 def test_a_socket_class_of_its_own(chosen, method):
-    """A class that receives, sends or accepts in its own way is called, as asyncio's transports and servers call it: the portable way."""
-    kind = type("Wrapped", (socket.socket,), {method: lambda self, *arguments: getattr(socket.socket, method)(self, *arguments)})
+    """A class that receives, sends or accepts in its own way is called, as asyncio's transports and
+    servers call it: the portable way."""
+    kind = type(
+        "Wrapped",
+        (socket.socket,),
+        {method: lambda self, *arguments: getattr(socket.socket, method)(self, *arguments)},
+    )
     loop = asyncio.SelectorEventLoop()
     loop.close()
     with kind() as sock:
@@ -145,7 +158,8 @@ def test_a_socket_class_of_its_own(chosen, method):
 
 @pytest.mark.parametrize("where", ["class", "object"])
 def test_a_loop_that_connects_in_its_own_way(chosen, where):
-    """A loop whose create_connection() or create_server() a program overrides makes the transports, unless the native way is asked for."""
+    """A loop whose create_connection() or create_server() a program overrides makes the transports,
+    unless the native way is asked for."""
 
     class Loop(asyncio.SelectorEventLoop):
         if where == "class":
@@ -169,7 +183,8 @@ def test_a_socket_class_that_receives_as_all_do(chosen):
 
 
 def test_the_variable(monkeypatch):
-    """HEADRACE_WAY decides where nobody asks; way= goes before it; "" is as if not set; anything else is a ValueError that names it."""
+    """HEADRACE_WAY decides where nobody asks; way= goes before it; "" is as if not set; anything
+    else is a ValueError that names it."""
     loop = asyncio.SelectorEventLoop()
     monkeypatch.delenv(backend.VARIABLE, raising=False)
     loop.run_until_complete(backend.choose(loop, 65536))
@@ -194,14 +209,21 @@ def test_the_variable(monkeypatch):
 def ways_in(streams, tmp_path, **options):
     """Yield a call of each function that takes way=, by its name."""
     yield "open_connection", lambda: streams.open_connection(LOOPBACK, 1, **options)
-    yield "open_unix_connection", lambda: streams.open_unix_connection(str(tmp_path / "no"), **options)
+    yield (
+        "open_unix_connection",
+        lambda: streams.open_unix_connection(str(tmp_path / "no"), **options),
+    )
     yield "start_server", lambda: streams.start_server(echo, LOOPBACK, 0, **options)
-    yield "start_unix_server", lambda: streams.start_unix_server(echo, str(tmp_path / "made"), **options)
+    yield (
+        "start_unix_server",
+        lambda: streams.start_unix_server(echo, str(tmp_path / "made"), **options),
+    )
 
 
 @pytest.mark.parametrize("wrong", ["NATIVE", "", 1, "fast", "variable"])
 def test_a_wrong_way(run, chosen, tmp_path, monkeypatch, wrong):
-    """A way that is none is a ValueError in every function, and a wrong variable too; nothing is left behind, not even a socket file."""
+    """A way that is none is a ValueError in every function, and a wrong variable too; nothing is
+    left behind, not even a socket file."""
     options = {"way": wrong}
     if wrong == "variable":
         monkeypatch.setenv(backend.VARIABLE, "neither")
@@ -210,7 +232,9 @@ def test_a_wrong_way(run, chosen, tmp_path, monkeypatch, wrong):
     async def main():
         for name, call in ways_in(chosen, tmp_path, **options):
             before = open_descriptors()
-            with pytest.raises(ValueError, match="HEADRACE_WAY" if wrong == "variable" else "way must be 'native'"):
+            with pytest.raises(
+                ValueError, match="HEADRACE_WAY" if wrong == "variable" else "way must be 'native'"
+            ):
                 await call()
             gc.collect()
             assert open_descriptors() == before, name
@@ -220,14 +244,19 @@ def test_a_wrong_way(run, chosen, tmp_path, monkeypatch, wrong):
 
 
 def test_native_and_foreign_tls(run, chosen, tmp_path):
-    """way="native" with a context that is not the ssl module's is a ValueError that says why; nothing is left behind."""
+    """way="native" with a context that is not the ssl module's is a ValueError that says why;
+    nothing is left behind."""
 
     async def main():
-        for name, call in ways_in(chosen, tmp_path, way="native", ssl=types.SimpleNamespace(check_hostname=False)):
+        for name, call in ways_in(
+            chosen, tmp_path, way="native", ssl=types.SimpleNamespace(check_hostname=False)
+        ):
             if name.startswith("open"):
                 continue
             before = open_descriptors()
-            with pytest.raises(ValueError, match="way='native' cannot be: TLS of a SimpleNamespace"):
+            with pytest.raises(
+                ValueError, match="way='native' cannot be: TLS of a SimpleNamespace"
+            ):
                 await call()
             gc.collect()
             assert open_descriptors() == before, name
@@ -238,7 +267,8 @@ def test_native_and_foreign_tls(run, chosen, tmp_path):
 
 @pytest.mark.parametrize("way", ["native", "portable"])
 def test_each_end_as_it_is_asked_for(run, chosen, tmp_path, way):
-    """way= holds for each connection and each server alone: a native client talks to a portable server, and the other way round."""
+    """way= holds for each connection and each server alone: a native client talks to a portable
+    server, and the other way round."""
     other = "portable" if way == "native" else "native"
 
     async def main():
@@ -249,11 +279,16 @@ def test_each_end_as_it_is_asked_for(run, chosen, tmp_path, way):
             await echo(reader, writer)
 
         path = str(tmp_path / "socket")
-        servers = [await chosen.start_server(serve, LOOPBACK, 0, way=way), await chosen.start_unix_server(serve, path, way=way)]
+        servers = [
+            await chosen.start_server(serve, LOOPBACK, 0, way=way),
+            await chosen.start_unix_server(serve, path, way=way),
+        ]
         for ends in (
             await chosen.open_connection(*servers[0].sockets[0].getsockname(), way=other),
             await chosen.open_unix_connection(path, way=other),
-            await chosen.open_connection(sock=socket.create_connection(servers[0].sockets[0].getsockname()), way=other),
+            await chosen.open_connection(
+                sock=socket.create_connection(servers[0].sockets[0].getsockname()), way=other
+            ),
         ):
             assert is_native(ends[1]) == (other == "native")
             await talk(*ends)
@@ -269,7 +304,8 @@ def test_each_end_as_it_is_asked_for(run, chosen, tmp_path, way):
 
 
 def test_the_set_exists_while_something_is_watched(run, native):
-    """A loop has one set while there are connections, however many; it is closed with the last of them, and a new one works later."""
+    """A loop has one set while there are connections, however many; it is closed with the last of
+    them, and a new one works later."""
 
     async def main():
         before = sets()
@@ -286,7 +322,8 @@ def test_the_set_exists_while_something_is_watched(run, native):
 
 
 def test_the_set_of_a_server(run, native):
-    """A server that listens has the set too, until it is closed and its last connection is gone, in whichever order."""
+    """A server that listens has the set too, until it is closed and its last connection is gone, in
+    whichever order."""
 
     async def main():
         before = sets()
@@ -364,7 +401,9 @@ def test_loops_in_threads(loop_kind, native):
     assert open_descriptors() == before
 
 
-@pytest.mark.parametrize("selector", [selectors.SelectSelector, selectors.PollSelector, selectors.EpollSelector])
+@pytest.mark.parametrize(
+    "selector", [selectors.SelectSelector, selectors.PollSelector, selectors.EpollSelector]
+)
 def test_every_selector_watches_the_set(native, selector):
     """A loop of asyncio's over select() or poll() serves connections as one over epoll does."""
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector())) as runner:
@@ -373,7 +412,8 @@ def test_every_selector_watches_the_set(native, selector):
 
 @pytest.mark.parametrize("kept", ["nothing", "writer", "transport", "task"])
 def test_a_loop_closed_with_live_connections(loop_kind, native, kept):
-    """A loop that is closed over live connections and a server warns of them, and leaves no descriptor once all is dropped."""
+    """A loop that is closed over live connections and a server warns of them, and leaves no
+    descriptor once all is dropped."""
     before = open_descriptors()
     peers = []
 
@@ -385,7 +425,12 @@ def test_a_loop_closed_with_live_connections(loop_kind, native, kept):
         peers.append(socket.create_connection(server.sockets[0].getsockname()))
         task = asyncio.ensure_future(reader.readline())
         await asyncio.sleep(0.005)
-        return {"nothing": None, "writer": writer, "transport": writer.transport, "task": (task, reader, writer)}[kept]
+        return {
+            "nothing": None,
+            "writer": writer,
+            "transport": writer.transport,
+            "task": (task, reader, writer),
+        }[kept]
 
     heard = []
     with warnings.catch_warnings():
@@ -418,7 +463,8 @@ USES = {
 
 @pytest.mark.parametrize("call", USES.values(), ids=USES)
 def test_after_the_loop_is_closed(loop_kind, native, call):
-    """Using a writer whose loop is closed does what it can: the socket is closed at the latest when the writer is dropped."""
+    """Using a writer whose loop is closed does what it can: the socket is closed at the latest when
+    the writer is dropped."""
     before = open_descriptors()
     ours, peer = tcp_pair()
     loop = new_loop(loop_kind)
@@ -437,7 +483,8 @@ def test_after_the_loop_is_closed(loop_kind, native, call):
 
 @pytest.mark.parametrize("where", ["here", "thread"])
 def test_stopped_and_run_again(loop_kind, native, where):
-    """A loop that was stopped and is run again, also in another thread, serves its connections: the first thing may be a write."""
+    """A loop that was stopped and is run again, also in another thread, serves its connections: the
+    first thing may be a write."""
     ours, peer = tcp_pair()
     loop = new_loop(loop_kind)
     reader, writer = loop.run_until_complete(native.open_connection(sock=ours))

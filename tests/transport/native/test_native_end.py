@@ -1,4 +1,5 @@
-"""The native way where a connection or a server ends: everything that came before is there, then the error; who waits is told at once."""
+"""The native way where a connection or a server ends: everything that came before is there, then
+the error; who waits is told at once."""
 
 from __future__ import annotations
 
@@ -16,7 +17,9 @@ from support.wires import tcp_pair
 
 from headrace._transport import backend
 
-pytestmark = pytest.mark.skipif(backend.native is None, reason="the pure-Python build has the portable way only")
+pytestmark = pytest.mark.skipif(
+    backend.native is None, reason="the pure-Python build has the portable way only"
+)
 
 
 def both_ends(family):
@@ -57,12 +60,15 @@ SENT = bytes(range(250)) * 200
 @pytest.mark.parametrize("family", ["tcp", "unix"])
 @pytest.mark.parametrize("limit", [100, 65536])
 def test_data_and_a_reset_in_one_go(run, native, family, limit):
-    """Data with a reset right behind it: first all of the data, in whatever pieces, then the error."""
+    """Data with a reset right behind it: first all of the data, in whatever pieces, then the
+    error."""
 
     async def main():
         async with ends_of(native, family, limit=limit) as (reader, writer, peer):
             if family == "unix":
-                writer.write(b"unread")  # a Unix socket is reset by whoever closes it over something unread
+                writer.write(
+                    b"unread"
+                )  # a Unix socket is reset by whoever closes it over something unread
             peer.sendall(SENT)
             reset(peer)
             data, error = await read_out(reader)
@@ -75,7 +81,8 @@ def test_data_and_a_reset_in_one_go(run, native, family, limit):
 @pytest.mark.parametrize("family", ["tcp", "unix"])
 @pytest.mark.parametrize("limit", [100, 65536])
 def test_data_and_a_failed_send(run, native, family, limit):
-    """What came before a send failed can be read, all of it, and then the error comes; drain() raises at once."""
+    """What came before a send failed can be read, all of it, and then the error comes; drain()
+    raises at once."""
 
     async def main():
         async with ends_of(native, family, limit=limit) as (reader, writer, peer):
@@ -96,7 +103,8 @@ def test_data_and_a_failed_send(run, native, family, limit):
 
 
 def test_a_paused_reader_and_a_reset(run, native):
-    """A reader that has paused its transport, and whose peer resets, loses nothing of what the kernel had; then the error comes."""
+    """A reader that has paused its transport, and whose peer resets, loses nothing of what the
+    kernel had; then the error comes."""
 
     async def main():
         async with client(native, limit=1000) as (reader, _, peer):
@@ -114,7 +122,8 @@ def test_a_paused_reader_and_a_reset(run, native):
 
 
 def test_a_blocked_drain_and_a_reset(run, native):
-    """Who waits in drain() is told of a reset at once, though reading is paused and nobody reads."""
+    """Who waits in drain() is told of a reset at once, though reading is paused and nobody
+    reads."""
 
     async def main():
         async with client(native, limit=1000) as (reader, writer, peer):
@@ -127,7 +136,10 @@ def test_a_blocked_drain_and_a_reset(run, native):
             reset(peer)
             done, _ = await asyncio.wait(drains, timeout=1)
             assert len(done) == 3
-            assert {type(each.exception()) for each in drains} <= {ConnectionResetError, BrokenPipeError}
+            assert {type(each.exception()) for each in drains} <= {
+                ConnectionResetError,
+                BrokenPipeError,
+            }
             assert (await read_out(reader))[0] == bytes(40_000)
 
     run(main)
@@ -149,13 +161,16 @@ except OSError:
 
 
 def test_a_flood_behind_a_failed_send(run, native):
-    """A peer that takes nothing more and goes on sending cannot keep us receiving: what is read of it ends, soon, and the loop goes on."""
+    """A peer that takes nothing more and goes on sending cannot keep us receiving: what is read of
+    it ends, soon, and the loop goes on."""
 
     async def main():
         ours, peer = socket.socketpair()
         reader, writer = await native.open_connection(sock=ours)
         with peer:
-            flooding = subprocess.Popen([sys.executable, "-c", FLOODS, str(peer.fileno())], pass_fds=[peer.fileno()])
+            flooding = subprocess.Popen(
+                [sys.executable, "-c", FLOODS, str(peer.fileno())], pass_fds=[peer.fileno()]
+            )
         await until(lambda: reader._paused)
         writer.write(b"refused")
         began = time.perf_counter()
@@ -170,7 +185,8 @@ def test_a_flood_behind_a_failed_send(run, native):
 
 
 def test_a_handler_that_closes_its_server(run, native):
-    """A handler closes its server: those that were accepted go on, nobody else is accepted, and the server ends with the last of them."""
+    """A handler closes its server: those that were accepted go on, nobody else is accepted, and the
+    server ends with the last of them."""
 
     async def main():
         served = []

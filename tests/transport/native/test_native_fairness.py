@@ -1,4 +1,5 @@
-"""The native way shares the loop with everything else on it, and keeps no memory for who says nothing."""
+"""The native way shares the loop with everything else on it, and keeps no memory for who says
+nothing."""
 
 from __future__ import annotations
 
@@ -20,9 +21,12 @@ from support.wires import tcp_pair, turns
 
 from headrace._transport import backend
 
-pytestmark = pytest.mark.skipif(backend.native is None, reason="the pure-Python build has the portable way only")
+pytestmark = pytest.mark.skipif(
+    backend.native is None, reason="the pure-Python build has the portable way only"
+)
 
-# A reactor serves 32 events a turn of the loop. A batch that could not be resumed at once is resumed in the turn that serves the next.
+# A reactor serves 32 events a turn of the loop. A batch that could not be resumed at once is
+# resumed in the turn that serves the next.
 TWO_BATCHES = 2 * 32 + 4
 
 
@@ -33,7 +37,8 @@ def loop_kind(request):
 
 
 def test_busy_handlers_and_everything_else(run, native):
-    """With 300 handlers ready at once, each of which computes for 1 ms, a timer and a datagram wait for two batches at most."""
+    """With 300 handlers ready at once, each of which computes for 1 ms, a timer and a datagram wait
+    for two batches at most."""
     count = 300
 
     async def main():
@@ -86,7 +91,8 @@ def test_busy_handlers_and_everything_else(run, native):
 
 
 def test_busy_first_steps_and_everything_else(run, native):
-    """With 300 clients that connect at once, and handlers that compute for 1 ms before they wait, a timer waits for two batches."""
+    """With 300 clients that connect at once, and handlers that compute for 1 ms before they wait, a
+    timer waits for two batches."""
     count = 300
 
     async def main():
@@ -136,7 +142,9 @@ async def flooded(streams):
     ours, peer = tcp_pair()
     reader, writer = await streams.open_connection(sock=ours)
     with peer:
-        process = subprocess.Popen([sys.executable, "-c", FLOOD, str(peer.fileno())], pass_fds=[peer.fileno()])
+        process = subprocess.Popen(
+            [sys.executable, "-c", FLOOD, str(peer.fileno())], pass_fds=[peer.fileno()]
+        )
     reads = []
 
     async def reading():
@@ -158,7 +166,8 @@ async def flooded(streams):
 
 
 def test_a_flood_and_an_honest_one(run, native):
-    """Beside a connection that floods, one that asks and waits for each answer gets its share: few reads of the flood for each answer."""
+    """Beside a connection that floods, one that asks and waits for each answer gets its share: few
+    reads of the flood for each answer."""
 
     async def main():
         async with flooded(native) as reads, client(native) as (reader, writer, peer):
@@ -210,7 +219,8 @@ def test_a_flood_and_a_timer(run, native):
 
 
 def test_a_flood_is_received_in_larger_pieces(run, native):
-    """A reader that keeps up with a flood gets up to four limits at once, and never more; every byte is in its place."""
+    """A reader that keeps up with a flood gets up to four limits at once, and never more; every
+    byte is in its place."""
     limit = 16384
     data = os.urandom(1 << 20) * 16
 
@@ -231,7 +241,8 @@ def test_a_flood_is_received_in_larger_pieces(run, native):
 
 
 def test_a_burst_of_connections(run, native):
-    """A thousand clients that connect at once, before the server has a turn, are all accepted and all served."""
+    """A thousand clients that connect at once, before the server has a turn, are all accepted and
+    all served."""
     count = 1000
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < 3 * count or int(Path("/proc/sys/net/core/somaxconn").read_text()) < count:
@@ -311,7 +322,8 @@ async def main():
     if len(sys.argv) > 2:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(sys.argv[2])
-    async with await headrace.start_server(echo, "127.0.0.1", 0, backlog=1000, ssl=context) as server:
+    listening = await headrace.start_server(echo, "127.0.0.1", 0, backlog=1000, ssl=context)
+    async with listening as server:
         print(server.sockets[0].getsockname()[1], flush=True)
         while await asyncio.to_thread(sys.stdin.readline) == "measure\\n":
             print(memory("VmRSS"), flush=True)
@@ -357,18 +369,25 @@ def test_memory_of_a_large_read(loop_kind):
         assert float(times) < 1.2
 
 
-@pytest.mark.skipif("libasan" in os.environ.get("LD_PRELOAD", ""), reason="the address sanitizer puts space around every allocation")
+@pytest.mark.skipif(
+    "libasan" in os.environ.get("LD_PRELOAD", ""),
+    reason="the address sanitizer puts space around every allocation",
+)
 @pytest.mark.parametrize(("secure", "most"), [(False, 6000), (True, 40_000)], ids=["plain", "tls"])
 def test_memory_of_idle_connections(loop_kind, tls, tmp_path, secure, most):
-    """A connection that has been used and is idle takes less than 6000 bytes, its handler, reader, writer and transport included.
+    """A connection that has been used and is idle takes less than 6000 bytes, its handler, reader,
+    writer and transport included.
 
-    With TLS, and messages that are not large, less than 40,000: OpenSSL's own objects are most of it. (asyncio's take 290,000.)
+    With TLS, and messages that are not large, less than 40,000: OpenSSL's own objects are most of
+    it. (asyncio's take 290,000.)
     """
     warm, count = 100, 500
     certificate = tmp_path / "certificate.pem"
     certificate.write_bytes(tls.certificate.private_key_and_cert_chain_pem.bytes())
     with contextlib.ExitStack() as stack:
-        process = stack.enter_context(program(IDLE, loop_kind, *([str(certificate)] if secure else [])))
+        process = stack.enter_context(
+            program(IDLE, loop_kind, *([str(certificate)] if secure else []))
+        )
         port = int(process.stdout.readline())
 
         def connect(number):

@@ -1,4 +1,5 @@
-"""What an epoll set of one's own could get wrong: events of the wrong connection, none at all, or events without end."""
+"""What an epoll set of one's own could get wrong: events of the wrong connection, none at all, or
+events without end."""
 
 from __future__ import annotations
 
@@ -19,7 +20,9 @@ from support.wires import tcp_pair, turns
 
 from headrace._transport import backend
 
-pytestmark = pytest.mark.skipif(backend.native is None, reason="the pure-Python build has the portable way only")
+pytestmark = pytest.mark.skipif(
+    backend.native is None, reason="the pure-Python build has the portable way only"
+)
 
 
 def at_once(coroutine):
@@ -38,7 +41,8 @@ def numbers(what):
 
 
 def test_a_slot_that_is_used_again_within_a_batch(run, native):
-    """A callback closes a ready listener and opens a connection, which gets its number and its slot: the listener's event is nobody's."""
+    """A callback closes a ready listener and opens a connection, which gets its number and its
+    slot: the listener's event is nobody's."""
 
     class Counting(Buffered):
         asked = 0
@@ -55,7 +59,9 @@ def test_a_slot_that_is_used_again_within_a_batch(run, native):
                 super().data_received(data)
                 server.close()
                 ours, peer = socket.socketpair()
-                made.append((ours.fileno(), at_once(native.open_connection(sock=ours)), peer, Counting()))
+                made.append(
+                    (ours.fileno(), at_once(native.open_connection(sock=ours)), peer, Counting())
+                )
                 made[0][1][1].transport.set_protocol(made[0][3])
 
         server = await native.start_server(lambda *_: pytest.fail("accepted"), LOOPBACK, 0)
@@ -79,7 +85,8 @@ def test_a_slot_that_is_used_again_within_a_batch(run, native):
 
 
 def test_a_number_that_is_used_again(run, native):
-    """A handler that closes another ready connection and opens a new one, which gets its number: each has its own bytes and its own end."""
+    """A handler that closes another ready connection and opens a new one, which gets its number:
+    each has its own bytes and its own end."""
 
     async def main():
         async with contextlib.AsyncExitStack() as stack:
@@ -115,7 +122,8 @@ def test_a_number_that_is_used_again(run, native):
 
 @pytest.mark.parametrize("count", [40, 100])
 def test_many_ready_at_once(run, native, count):
-    """All connections that become ready in one turn, more than one call of the system tells of, are served, each once."""
+    """All connections that become ready in one turn, more than one call of the system tells of, are
+    served, each once."""
 
     async def main():
         async with contextlib.AsyncExitStack() as stack:
@@ -156,13 +164,16 @@ def test_many_end_at_once(run, native, count):
                     assert type(result) is ConnectionResetError
                 else:
                     assert result == b"last"
-            assert [len(reader._buffer) for reader, _, _ in ends] == [4 * (index % 2) for index in range(count)]
+            assert [len(reader._buffer) for reader, _, _ in ends] == [
+                4 * (index % 2) for index in range(count)
+            ]
 
     run(main)
 
 
 def test_a_new_set_with_the_number_of_the_old(run, native):
-    """The last connection is closed and another is opened at once: the new set has the old one's number, and events come all the same."""
+    """The last connection is closed and another is opened at once: the new set has the old one's
+    number, and events come all the same."""
 
     async def main():
         before = numbers("[eventpoll]")
@@ -213,9 +224,12 @@ QUIET = {
 
 
 @pytest.mark.parametrize("kind", QUIET)
-@pytest.mark.parametrize("loop_kind", [kind for kind in LOOP_KINDS if kind in ("asyncio", "uvloop")])
+@pytest.mark.parametrize(
+    "loop_kind", [kind for kind in LOOP_KINDS if kind in ("asyncio", "uvloop")]
+)
 def test_nothing_spins(run, native, kind):
-    """What is ready and not wanted costs nothing: less than 5 % of a processor, whatever was sent, shut or reset."""
+    """What is ready and not wanted costs nothing: less than 5 % of a processor, whatever was sent,
+    shut or reset."""
     paused, events = QUIET[kind]
 
     async def main():
@@ -244,7 +258,8 @@ def test_nothing_spins(run, native, kind):
 
 
 def test_a_copy_of_the_descriptor(run, native):
-    """A copy of the descriptor outlives the connection: nothing spins, no event goes astray, and the peer sees the end of the copy."""
+    """A copy of the descriptor outlives the connection: nothing spins, no event goes astray, and
+    the peer sees the end of the copy."""
 
     async def main():
         before = numbers("[eventpoll]")
@@ -335,12 +350,15 @@ def program(text, *arguments, **variables):
     return done.stdout
 
 
-SYSTEM_LOOPS = pytest.mark.parametrize("kind", [kind for kind in LOOP_KINDS if kind in ("asyncio", "uvloop")])
+SYSTEM_LOOPS = pytest.mark.parametrize(
+    "kind", [kind for kind in LOOP_KINDS if kind in ("asyncio", "uvloop")]
+)
 
 
 @SYSTEM_LOOPS
 def test_a_copy_in_a_child(kind):
-    """A connection that a forked child has as well, and that the parent closes, is forgotten: nothing spins; its end is the child's."""
+    """A connection that a forked child has as well, and that the parent closes, is forgotten:
+    nothing spins; its end is the child's."""
     worked, *rest = program(IN_A_CHILD, kind).split(maxsplit=1)
     assert worked == "True"
     assert rest == ["no end yet reset b'line'\n"]
@@ -354,7 +372,9 @@ import headrace
 
 async def main():
     served, heard = [], []
-    tell = lambda _, context: heard.append(type(context["exception"]).__name__ + " " + context["message"])
+    def tell(_, context):
+        heard.append(type(context["exception"]).__name__ + " " + context["message"])
+
     asyncio.get_running_loop().set_exception_handler(tell)
 
     async def serve(reader, writer):
@@ -364,7 +384,8 @@ async def main():
 
     async with await headrace.start_server(serve, "127.0.0.1", 0) as server:
         clients = [socket.socket() for _ in range(5)]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
         taken = []
         try:
             while True:
@@ -400,7 +421,8 @@ with asyncio.Runner(loop_factory=factory) as runner:
 
 @SYSTEM_LOOPS
 def test_no_descriptor_for_another_connection(kind):
-    """A server that has no descriptor left says so, once a second, is idle meanwhile, and serves who waited when there are some again."""
+    """A server that has no descriptor left says so, once a second, is idle meanwhile, and serves
+    who waited when there are some again."""
     worked, during, served, after, heard = json.loads(program(EMFILE, kind))
     assert worked < 0.05
     assert during == 0

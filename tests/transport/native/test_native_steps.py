@@ -1,4 +1,5 @@
-"""The native way and what a program does inside its handlers: whatever they close, stop, upgrade or raise, all others are served."""
+"""The native way and what a program does inside its handlers: whatever they close, stop, upgrade or
+raise, all others are served."""
 
 from __future__ import annotations
 
@@ -16,21 +17,26 @@ from support.wires import turns
 
 from headrace._transport import backend
 
-pytestmark = pytest.mark.skipif(backend.native is None, reason="the pure-Python build has the portable way only")
+pytestmark = pytest.mark.skipif(
+    backend.native is None, reason="the pure-Python build has the portable way only"
+)
 
 
 # ---- inside a step
 
 
 class Crowd:
-    """*count* clients of which the first does something and the others answer, all of them ready in one turn."""
+    """*count* clients of which the first does something and the others answer, all of them ready in
+    one turn."""
 
     def __init__(self, streams, acts, count=10):
         self.streams, self.acts, self.count = streams, acts, count
 
     async def __aenter__(self):
         self.stack = contextlib.AsyncExitStack()
-        self.ends = [await self.stack.enter_async_context(client(self.streams)) for _ in range(self.count)]
+        self.ends = [
+            await self.stack.enter_async_context(client(self.streams)) for _ in range(self.count)
+        ]
         self.tasks = [asyncio.create_task(self.answer(index)) for index in range(self.count)]
         await turns(2)
         return self
@@ -78,7 +84,8 @@ def write_eof(writer):
 
 @pytest.mark.parametrize("end", [close, abort, write_eof])
 def test_a_handler_that_ends_its_connection(run, native, end):
-    """A handler that closes, aborts or half closes its connection in its step: what it wrote before arrives, and all others are served."""
+    """A handler that closes, aborts or half closes its connection in its step: what it wrote before
+    arrives, and all others are served."""
 
     async def main():
         async def acts(reader, writer):
@@ -98,7 +105,8 @@ def test_a_handler_that_ends_its_connection(run, native, end):
 
 @pytest.mark.parametrize("end", [close, abort])
 def test_a_handler_that_ends_another(run, native, end):
-    """A handler closes or aborts a connection that is ready in the same turn: that one's handler finds the end, the others are served."""
+    """A handler closes or aborts a connection that is ready in the same turn: that one's handler
+    finds the end, the others are served."""
 
     async def main():
         async def acts(reader, writer):
@@ -120,7 +128,8 @@ def test_a_handler_that_ends_another(run, native, end):
 
 
 def test_a_handler_that_writes_to_all(run, native):
-    """What a handler writes to every other connection in its step arrives there, before what their own handlers write later."""
+    """What a handler writes to every other connection in its step arrives there, before what their
+    own handlers write later."""
 
     async def main():
         async def acts(reader, writer):
@@ -139,7 +148,8 @@ def test_a_handler_that_writes_to_all(run, native):
 
 
 def test_a_handler_that_sets_a_protocol(run, native):
-    """A handler that sets another protocol in its step: what is still in the kernel is that one's, and the others are served."""
+    """A handler that sets another protocol in its step: what is still in the kernel is that one's,
+    and the others are served."""
 
     async def main():
         async def acts(reader, writer):
@@ -161,7 +171,8 @@ def test_a_handler_that_sets_a_protocol(run, native):
 
 @pytest.mark.parametrize("together", [True, False])
 def test_a_handler_that_starts_tls(run, native, tls, together):
-    """A handler that starts TLS in its step, with the client's hello received already or still to come; the others are served."""
+    """A handler that starts TLS in its step, with the client's hello received already or still to
+    come; the others are served."""
 
     async def main():
         done = []
@@ -199,7 +210,8 @@ def test_a_handler_that_starts_tls(run, native, tls, together):
 
 @pytest.mark.parametrize("way", ["stop", "SystemExit", "KeyboardInterrupt"])
 def test_a_handler_that_leaves_the_loop(loop_kind, native, way):
-    """A handler that stops the loop, or exits, in its step: run again, the loop serves all others that were ready with it."""
+    """A handler that stops the loop, or exits, in its step: run again, the loop serves all others
+    that were ready with it."""
     loop = new_loop(loop_kind)
     exception = {"SystemExit": SystemExit, "KeyboardInterrupt": KeyboardInterrupt}.get(way)
 
@@ -236,7 +248,8 @@ def test_a_handler_that_leaves_the_loop(loop_kind, native, way):
 
 
 def test_the_first_step(run, native):
-    """In its first step a handler is the current task, known to all_tasks(), and may use timeouts, cancel itself, close and return."""
+    """In its first step a handler is the current task, known to all_tasks(), and may use timeouts,
+    cancel itself, close and return."""
 
     async def main():
         seen = []
@@ -275,7 +288,8 @@ def test_the_first_step(run, native):
 
 
 def test_a_first_step_that_fails(run, native):
-    """A handler that raises in its first step is reported, and its connection closed behind what it wrote; the next is served."""
+    """A handler that raises in its first step is reported, and its connection closed behind what it
+    wrote; the next is served."""
     errors = run.expect_errors()
 
     async def main():
@@ -299,7 +313,8 @@ def test_a_first_step_that_fails(run, native):
 
 
 def test_a_loop_that_makes_its_own_tasks(native):
-    """A loop whose create_task() a program overrides, in its class or on the instance, makes the tasks of handlers too."""
+    """A loop whose create_task() a program overrides, in its class or on the instance, makes the
+    tasks of handlers too."""
     made = []
 
     class Loop(asyncio.SelectorEventLoop):
@@ -319,7 +334,9 @@ def test_a_loop_that_makes_its_own_tasks(native):
     def patched():
         loop = asyncio.SelectorEventLoop()
         create_task = loop.create_task
-        loop.create_task = lambda coroutine, **options: made.append(coroutine.__qualname__) or create_task(coroutine, **options)
+        loop.create_task = lambda coroutine, **options: (
+            made.append(coroutine.__qualname__) or create_task(coroutine, **options)
+        )
         return loop
 
     for factory in Loop, patched:
@@ -331,7 +348,8 @@ def test_a_loop_that_makes_its_own_tasks(native):
 
 @pytest.mark.parametrize("exception", [SystemExit, KeyboardInterrupt])
 def test_a_first_step_that_exits(loop_kind, native, exception):
-    """A handler that exits in its first step ends the run, behind what it wrote; those who connected with it are served in the next run."""
+    """A handler that exits in its first step ends the run, behind what it wrote; those who
+    connected with it are served in the next run."""
     loop = new_loop(loop_kind)
     count = []
 
@@ -404,7 +422,8 @@ def either(request, monkeypatch):
 
 
 def test_context_of_a_set_protocol(run, either):
-    """A protocol that is set sees the variables of who opened the connection, and what its own callbacks set; nobody else sees those."""
+    """A protocol that is set sees the variables of who opened the connection, and what its own
+    callbacks set; nobody else sees those."""
 
     async def main():
         variable.set("opener's")
@@ -415,14 +434,20 @@ def test_context_of_a_set_protocol(run, either):
                 await until(lambda count=count: len(protocol.seen) == count)
             peer.shutdown(socket.SHUT_WR)
             await protocol.lost
-            assert protocol.seen == [("data", "opener's"), ("data", "data"), ("eof", "data"), ("lost", "eof")]
+            assert protocol.seen == [
+                ("data", "opener's"),
+                ("data", "data"),
+                ("eof", "data"),
+                ("lost", "eof"),
+            ]
             assert variable.get() == "main's"
 
     run(main)
 
 
 def test_context_of_each_connection(run, either):
-    """What a server's callback, its handler or a protocol set there changes is not seen by the next connection."""
+    """What a server's callback, its handler or a protocol set there changes is not seen by the next
+    connection."""
 
     async def main():
         if run.kind == "uvloop" and either is STOCK:
@@ -454,7 +479,8 @@ def test_context_of_each_connection(run, either):
 
 
 def test_context_of_who_resumes(run, native):
-    """Pausing, resuming and writing elsewhere does not change the variables that a protocol sees."""
+    """Pausing, resuming and writing elsewhere does not change the variables that a protocol
+    sees."""
 
     async def main():
         variable.set("opener's")

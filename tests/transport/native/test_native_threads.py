@@ -1,4 +1,5 @@
-"""The native way in the wrong thread, in a forked child, and beside programs that were started: refused, or harmless; no byte is lost."""
+"""The native way in the wrong thread, in a forked child, and beside programs that were started:
+refused, or harmless; no byte is lost."""
 
 from __future__ import annotations
 
@@ -18,7 +19,9 @@ from support.wires import tcp_pair, turns
 
 from headrace._transport import backend
 
-pytestmark = pytest.mark.skipif(backend.native is None, reason="the pure-Python build has the portable way only")
+pytestmark = pytest.mark.skipif(
+    backend.native is None, reason="the pure-Python build has the portable way only"
+)
 
 
 # ---- threads
@@ -57,7 +60,8 @@ CALLS = {
 @pytest.mark.parametrize("unsent", [False, True])
 @pytest.mark.parametrize("name", CALLS)
 def test_used_in_the_wrong_thread(run, native, name, unsent):
-    """In another thread, while the loop runs, every use is a RuntimeError that says what to use, and has no effect at all."""
+    """In another thread, while the loop runs, every use is a RuntimeError that says what to use,
+    and has no effect at all."""
     size = 6 << 20 if unsent else 0
 
     async def main():
@@ -78,7 +82,8 @@ def test_used_in_the_wrong_thread(run, native, name, unsent):
 
 
 def test_a_drain_in_the_wrong_thread(run, native):
-    """A drain() that has to wait cannot do so in another thread's loop: RuntimeError, and the connection goes on."""
+    """A drain() that has to wait cannot do so in another thread's loop: RuntimeError, and the
+    connection goes on."""
 
     async def main():
         async with client(native) as (_, writer, peer):
@@ -92,7 +97,8 @@ def test_a_drain_in_the_wrong_thread(run, native):
 
 
 def test_call_soon_threadsafe(run, native):
-    """What that error says to use works: a thread that has the loop write, line after line, and close."""
+    """What that error says to use works: a thread that has the loop write, line after line, and
+    close."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -114,7 +120,8 @@ def test_call_soon_threadsafe(run, native):
 @pytest.mark.parametrize("cycle", [False, True])
 @pytest.mark.parametrize("unsent", [False, True])
 def test_dropped_in_another_thread(run, native, unsent, cycle):
-    """A writer that is dropped in another thread, or collected there, warns and closes: what was written arrives, then the end."""
+    """A writer that is dropped in another thread, or collected there, warns and closes: what was
+    written arrives, then the end."""
     size = 6 << 20 if unsent else 5
 
     async def main():
@@ -214,7 +221,8 @@ def fork(what):
 
 async def before(what):
     streams.extend(await headrace.open_connection(sock=ours))
-    # In a step of ours: from Python 3.14 on a child that exits in a step of asyncio's own, behind a sleep(), never ends.
+    # In a step of ours: from Python 3.14 on a child that exits in a step of asyncio's own, behind a
+    # sleep(), never ends.
     loop.call_later(0.002, peer.sendall, b"go\\n")
     await streams[0].readline()
     return fork(what) if where == "inside" else None
@@ -237,7 +245,8 @@ async def after():
 results = {}
 streams = []  # a child drops what is in it
 actions = ["nothing", "write", "write_eof", "close", "abort", "collect", "own loop"]
-if where == "outside" and kind != "uvloop":  # libuv takes its descriptors out of the parent's set too, and its own transports then starve
+# libuv takes its descriptors out of the parent's set too, and its own transports then starve.
+if where == "outside" and kind != "uvloop":
     actions.append("loop")
 for what in actions:
     ours, peer = pair()
@@ -256,9 +265,16 @@ loop.close()
 @pytest.mark.parametrize("where", ["inside", "outside"])
 @pytest.mark.parametrize("kind", [kind for kind in LOOP_KINDS if kind in ("asyncio", "uvloop")])
 def test_forks(kind, where, how):
-    """Whatever a forked child does with what it inherits, the parent's connection goes on: no byte more, no early end; nobody complains."""
+    """Whatever a forked child does with what it inherits, the parent's connection goes on: no byte
+    more, no early end; nobody complains."""
     arguments = [sys.executable, "-W", "ignore", "-c", FORKS, kind, where, how]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=50, env={**os.environ, backend.VARIABLE: "native"})
+    done = subprocess.run(
+        arguments,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        env={**os.environ, backend.VARIABLE: "native"},
+    )
     assert done.stdout, done.stderr
     results = json.loads(done.stdout.splitlines()[-1])
     expected = [0, "line\n", "parent\n", "no end yet", ""]
@@ -291,7 +307,8 @@ else:
 try:
     loop.run_until_complete(main())
 except SystemExit as error:
-    os._exit(error.code)  # a loop of uvloop's that a child closes takes its descriptors out of the parent's set
+    # A loop of uvloop's that a child closes takes its descriptors out of the parent's set.
+    os._exit(error.code)
 loop.close()
 """
 
@@ -299,14 +316,22 @@ loop.close()
 @pytest.mark.skipif(sys.version_info < (3, 14), reason="here a child's loop still steps its tasks")
 @pytest.mark.parametrize("kind", [kind for kind in LOOP_KINDS if kind in ("asyncio", "uvloop")])
 def test_a_child_whose_loop_is_dead(kind):
-    """A child that exits in a task, which Python 3.14 prevents, ends with the next event, and takes nothing of its parent's."""
+    """A child that exits in a task, which Python 3.14 prevents, ends with the next event, and takes
+    nothing of its parent's."""
     arguments = [sys.executable, "-W", "ignore", "-c", ORPHAN, kind]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=30, env={**os.environ, backend.VARIABLE: "native"})
+    done = subprocess.run(
+        arguments,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env={**os.environ, backend.VARIABLE: "native"},
+    )
     assert (done.stdout, done.returncode) == ("7 b'x'\n", 0), done.stderr
 
 
 def test_a_program_that_was_started(run, native):
-    """A program that is started while there are connections does not inherit them: close() is seen at once, though it still runs."""
+    """A program that is started while there are connections does not inherit them: close() is seen
+    at once, though it still runs."""
 
     async def main():
         async with contextlib.AsyncExitStack() as stack:

@@ -20,7 +20,9 @@ from support.wires import turns
 
 from headrace._transport import backend
 
-pytestmark = pytest.mark.skipif(backend.native is None, reason="the pure-Python build has the portable way only")
+pytestmark = pytest.mark.skipif(
+    backend.native is None, reason="the pure-Python build has the portable way only"
+)
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 versions = pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])
@@ -33,7 +35,11 @@ async def secured(streams, contexts, **options):
     """(reader, writer, peer) of a client over TLS; *peer* is a server's TlsPeer."""
     server, ours = contexts
     with socket.create_server((LOOPBACK, 0)) as listener:
-        connecting = asyncio.ensure_future(streams.open_connection(*listener.getsockname(), ssl=ours, server_hostname=HOST, **options))
+        connecting = asyncio.ensure_future(
+            streams.open_connection(
+                *listener.getsockname(), ssl=ours, server_hostname=HOST, **options
+            )
+        )
         listener.setblocking(False)
         sock, _ = await asyncio.get_running_loop().sock_accept(listener)
     try:
@@ -66,7 +72,8 @@ def test_it_is_native(run, native, tls):
 
 @versions
 def test_every_size(run, native, tls, version):
-    """Messages of every size come back as they were, however they fall into records and receives."""
+    """Messages of every size come back as they were, however they fall into records and
+    receives."""
     sizes = [1, 2, 1023, 16383, 16384, 16385, 40000, 65535, 65536, 65537, 300_000, 3_000_000]
 
     async def main():
@@ -99,7 +106,12 @@ def test_both_directions_at_once(run, native, tls, version):
             async def take(reader):
                 return b"".join([await reader.readexactly(1 << 16) for _ in range(len(data) >> 16)])
 
-            results = await asyncio.gather(send(both.writer), send(both.server_writer), take(both.reader), take(both.server_reader))
+            results = await asyncio.gather(
+                send(both.writer),
+                send(both.server_writer),
+                take(both.reader),
+                take(both.server_reader),
+            )
             assert results[2] == results[3] == data
 
     run(main)
@@ -122,14 +134,25 @@ def test_one_byte_at_a_time(run, native, tls, version, side):
     async def main():
         loop = asyncio.get_running_loop()
         async with serving(native, echo, ssl=contexts[0]) as address:
-            with socket.create_server((LOOPBACK, 0)) as listener, socket.create_connection(address) as up:
+            with (
+                socket.create_server((LOOPBACK, 0)) as listener,
+                socket.create_connection(address) as up,
+            ):
                 listener.setblocking(False)
                 up.setblocking(False)
-                connecting = asyncio.create_task(native.open_connection(*listener.getsockname(), ssl=contexts[1], server_hostname=HOST))
+                connecting = asyncio.create_task(
+                    native.open_connection(
+                        *listener.getsockname(), ssl=contexts[1], server_hostname=HOST
+                    )
+                )
                 down, _ = await loop.sock_accept(listener)
                 with down:
-                    whole = asyncio.create_task(loop_through(down, up) if side == "client" else trickle(down, up))
-                    small = asyncio.create_task(trickle(up, down) if side == "client" else loop_through(up, down))
+                    whole = asyncio.create_task(
+                        loop_through(down, up) if side == "client" else trickle(down, up)
+                    )
+                    small = asyncio.create_task(
+                        trickle(up, down) if side == "client" else loop_through(up, down)
+                    )
                     reader, writer = await connecting
                     writer.write(b"x" * 300)
                     assert await reader.readexactly(300) == b"x" * 300
@@ -149,7 +172,8 @@ def test_one_byte_at_a_time(run, native, tls, version, side):
 
 
 def test_a_large_readexactly(run, native, tls):
-    """What a large readexactly() collects is decrypted into its result, and what comes behind it stays."""
+    """What a large readexactly() collects is decrypted into its result, and what comes behind it
+    stays."""
     data = os.urandom(1 << 20) * 6 + b"tail"
 
     async def main():
@@ -163,7 +187,8 @@ def test_a_large_readexactly(run, native, tls):
 
 @pytest.mark.parametrize("limit", [100, 4096, 65536])
 def test_a_reader_that_is_slow(run, native, tls, limit):
-    """A paused reader gets everything when it goes on, also what had been received and not decrypted."""
+    """A paused reader gets everything when it goes on, also what had been received and not
+    decrypted."""
     data = os.urandom(1 << 20)
 
     async def main():
@@ -181,7 +206,8 @@ def test_a_reader_that_is_slow(run, native, tls, limit):
 
 
 def test_water_marks(run, native, tls):
-    """drain() waits above the high-water mark for a peer that does not read, and goes on when it does."""
+    """drain() waits above the high-water mark for a peer that does not read, and goes on when it
+    does."""
 
     async def main():
         async with pair(native, (tls.server, tls.client)) as both:
@@ -201,7 +227,8 @@ def test_water_marks(run, native, tls):
 
 @versions
 def test_data_right_behind_the_handshake(run, native, tls, version):
-    """A client's first messages that come in one piece with the end of its handshake are all there, at once."""
+    """A client's first messages that come in one piece with the end of its handshake are all there,
+    at once."""
     server, ours = tls.contexts(version)
 
     async def main():
@@ -210,7 +237,9 @@ def test_data_right_behind_the_handshake(run, native, tls, version):
             with socket.create_connection(address) as sock:
                 sock.setblocking(False)
                 peer = TlsPeer(sock, ours)
-                await (peer.handshake_but_the_last() if version == VERSIONS[1] else peer.handshake())
+                await (
+                    peer.handshake_but_the_last() if version == VERSIONS[1] else peer.handshake()
+                )
                 sent = b""
                 for number in range(20):
                     sent += b"%d," % number
@@ -251,7 +280,8 @@ def test_half_close(run, native, tls):
 
 
 def test_half_close_with_unread_input(run, native, tls):
-    """What had come when write_eof() was called is not lost by it, however much the reader had taken."""
+    """What had come when write_eof() was called is not lost by it, however much the reader had
+    taken."""
     data = os.urandom(1 << 20)
 
     async def main():
@@ -266,10 +296,15 @@ def test_half_close_with_unread_input(run, native, tls):
 
 
 def test_half_close_with_the_end_behind_unread_input(run, native, tls):
-    """The peer's end, which had come behind unread data when write_eof() was called, is seen behind that data."""
+    """The peer's end, which had come behind unread data when write_eof() was called, is seen behind
+    that data."""
 
     async def main():
-        async with secured(native, tls.contexts(ssl.TLSVersion.TLSv1_3), limit=20_000) as (reader, writer, peer):
+        async with secured(native, tls.contexts(ssl.TLSVersion.TLSv1_3), limit=20_000) as (
+            reader,
+            writer,
+            peer,
+        ):
             for _ in range(4):
                 peer.tls.write(bytes(16_000))
             with contextlib.suppress(ssl.SSLWantReadError):
@@ -286,7 +321,8 @@ def test_half_close_with_the_end_behind_unread_input(run, native, tls):
 
 @pytest.mark.parametrize("end", ["goodbye", "fin", "reset"])
 def test_how_it_ended(run, native, tls, end):
-    """get_extra_info('close_notify') tells a stream that was ended from a connection that was cut; the reader sees the end of both."""
+    """get_extra_info('close_notify') tells a stream that was ended from a connection that was cut;
+    the reader sees the end of both."""
 
     async def main():
         async with secured(native, (tls.server, tls.client)) as (reader, writer, peer):
@@ -314,7 +350,8 @@ def test_how_it_ended(run, native, tls, end):
 
 @versions
 def test_close_does_not_wait_for_the_peer(run, native, tls, version):
-    """close() sends what was written and close_notify, and does not wait for an answer; a second close() does nothing."""
+    """close() sends what was written and close_notify, and does not wait for an answer; a second
+    close() does nothing."""
 
     async def main():
         async with secured(native, tls.contexts(version)) as (reader, writer, peer):
@@ -335,7 +372,11 @@ def test_close_of_a_peer_that_does_not_read(run, native, tls):
     """ssl_shutdown_timeout bounds how long close() tries to send what was written."""
 
     async def main():
-        async with secured(native, (tls.server, tls.client), ssl_shutdown_timeout=0.05) as (reader, writer, peer):
+        async with secured(native, (tls.server, tls.client), ssl_shutdown_timeout=0.05) as (
+            reader,
+            writer,
+            peer,
+        ):
             writer.write(bytes(30 << 20))
             assert writer.transport.get_write_buffer_size() > 0
             writer.close()
@@ -346,7 +387,8 @@ def test_close_of_a_peer_that_does_not_read(run, native, tls):
 
 
 def test_goodbyes_that_cross(run, native, tls):
-    """What was written before close() arrives, although the peer says something, close_notify, after the close and before it has read."""
+    """What was written before close() arrives, although the peer says something, close_notify,
+    after the close and before it has read."""
     data = os.urandom(1 << 20)
 
     async def main():
@@ -402,13 +444,21 @@ def test_abort(run, native, tls):
 
 
 def test_nobody_answers(run, native, tls):
-    """A peer that says nothing is given up after ssl_handshake_timeout, with asyncio's error, and nothing is left of the connection."""
+    """A peer that says nothing is given up after ssl_handshake_timeout, with asyncio's error, and
+    nothing is left of the connection."""
 
     async def main():
         with socket.create_server((LOOPBACK, 0)) as listener:
             before = open_descriptors()
-            with pytest.raises(ConnectionAbortedError, match=r"SSL handshake is taking longer than 0\.05 seconds"):
-                await native.open_connection(*listener.getsockname(), ssl=tls.client, server_hostname=HOST, ssl_handshake_timeout=0.05)
+            with pytest.raises(
+                ConnectionAbortedError, match=r"SSL handshake is taking longer than 0\.05 seconds"
+            ):
+                await native.open_connection(
+                    *listener.getsockname(),
+                    ssl=tls.client,
+                    server_hostname=HOST,
+                    ssl_handshake_timeout=0.05,
+                )
             assert open_descriptors() == before
 
     run(main)
@@ -419,7 +469,9 @@ def test_a_client_that_says_nothing(run, native, tls):
     called = []
 
     async def main():
-        async with serving(native, lambda *both: called.append(both), ssl=tls.server, ssl_handshake_timeout=0.05) as address:
+        async with serving(
+            native, lambda *both: called.append(both), ssl=tls.server, ssl_handshake_timeout=0.05
+        ) as address:
             with socket.create_connection(address) as sock:
                 sock.setblocking(False)
                 async with asyncio.timeout(5):
@@ -431,20 +483,27 @@ def test_a_client_that_says_nothing(run, native, tls):
 
 @pytest.mark.parametrize("what", ["nothing", "half", "http"])
 def test_a_client_that_does_not_speak_tls(run, native, tls, caplog, what):
-    """It is refused, and the others are served; the server counts it, and logs the first, with what was said."""
+    """It is refused, and the others are served; the server counts it, and logs the first, with what
+    was said."""
 
     async def main():
         async with await native.start_server(echo, LOOPBACK, 0, ssl=tls.server) as server:
             address = server.sockets[0].getsockname()
             with socket.create_connection(address) as sock:
                 sock.setblocking(False)
-                said = {"nothing": b"", "half": b"\x16\x03\x01\x02", "http": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"}[what]
+                said = {
+                    "nothing": b"",
+                    "half": b"\x16\x03\x01\x02",
+                    "http": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+                }[what]
                 sock.send(said)
                 if what != "http":
                     sock.shutdown(socket.SHUT_WR)
                 async with asyncio.timeout(5):
                     await receive(sock)
-            reader, writer = await native.open_connection(*address, ssl=tls.client, server_hostname=HOST)
+            reader, writer = await native.open_connection(
+                *address, ssl=tls.client, server_hostname=HOST
+            )
             writer.write(b"hello")
             assert await reader.readexactly(5) == b"hello"
             writer.close()
@@ -455,7 +514,9 @@ def test_a_client_that_does_not_speak_tls(run, native, tls, caplog, what):
             await until(lambda: server.handshake_failures == 2)
 
     run(main)
-    logged = [record.getMessage() for record in caplog.records if "handshake" in record.getMessage()]
+    logged = [
+        record.getMessage() for record in caplog.records if "handshake" in record.getMessage()
+    ]
     assert len(logged) == 1
     assert ("GET / HTTP/1.1" in logged[0]) is (what == "http")
 
@@ -464,7 +525,10 @@ def test_a_server_that_does_not_speak_tls(run, native, tls):
     """The client gets an ssl.SSLError; where the server closes, a ConnectionResetError."""
 
     async def main():
-        for answer, error in (b"220 mail.example.com ESMTP\r\n", ssl.SSLError), (b"", ConnectionResetError):
+        for answer, error in (
+            (b"220 mail.example.com ESMTP\r\n", ssl.SSLError),
+            (b"", ConnectionResetError),
+        ):
 
             async def plain(reader, writer, answer=answer):
                 writer.write(answer)
@@ -501,7 +565,9 @@ def test_a_name_that_is_another(run, native, tls):
     async def main():
         async with serving(native, echo, ssl=tls.server) as address:
             with pytest.raises(ssl.SSLCertVerificationError, match=r"example\.org"):
-                await native.open_connection(*address, ssl=tls.client, server_hostname="example.org")
+                await native.open_connection(
+                    *address, ssl=tls.client, server_hostname="example.org"
+                )
 
     run(main)
 
@@ -512,7 +578,9 @@ def test_no_version_in_common(run, native, tls):
     async def main():
         async with serving(native, echo, ssl=tls.contexts(VERSIONS[0])[0]) as address:
             with pytest.raises(ssl.SSLError, match="(?i)version|alert"):
-                await native.open_connection(*address, ssl=tls.contexts(VERSIONS[1])[1], server_hostname=HOST)
+                await native.open_connection(
+                    *address, ssl=tls.contexts(VERSIONS[1])[1], server_hostname=HOST
+                )
 
     run(main)
 
@@ -524,7 +592,9 @@ def test_cancelled_anywhere(run, native, tls, after):
     async def main():
         async with serving(native, echo, ssl=tls.server) as address:
             before = open_descriptors()
-            connecting = asyncio.create_task(native.open_connection(*address, ssl=tls.client, server_hostname=HOST))
+            connecting = asyncio.create_task(
+                native.open_connection(*address, ssl=tls.client, server_hostname=HOST)
+            )
             await turns(after)
             connecting.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -539,7 +609,8 @@ def test_cancelled_anywhere(run, native, tls, after):
 
 
 def test_a_cancelled_handshake_and_the_next_connection(run, native, tls, tmp_path):
-    """A connection that is made right after a cancelled handshake, and so gets the same descriptor, is served."""
+    """A connection that is made right after a cancelled handshake, and so gets the same descriptor,
+    is served."""
     mute, good = str(tmp_path / "mute"), str(tmp_path / "good")
 
     async def main():
@@ -549,9 +620,13 @@ def test_a_cancelled_handshake_and_the_next_connection(run, native, tls, tmp_pat
                 listener.listen()
                 with pytest.raises(TimeoutError):
                     async with asyncio.timeout(0.02):
-                        await native.open_unix_connection(mute, ssl=tls.client, server_hostname=HOST)
+                        await native.open_unix_connection(
+                            mute, ssl=tls.client, server_hostname=HOST
+                        )
                 async with asyncio.timeout(5):
-                    reader, writer = await native.open_unix_connection(good, ssl=tls.client, server_hostname=HOST)
+                    reader, writer = await native.open_unix_connection(
+                        good, ssl=tls.client, server_hostname=HOST
+                    )
                     writer.write(b"hello")
                     assert await reader.readexactly(5) == b"hello"
                     writer.close()
@@ -598,13 +673,16 @@ def test_names_protocols_and_certificates(run, native, tls, version):
         async with pair(native, (server, ours)) as both:
             assert named == [HOST]
             assert both.writer.get_extra_info("ssl_object").selected_alpn_protocol() == "echo"
-            assert both.server_writer.get_extra_info("peercert")["subjectAltName"] == (("DNS", HOST),)
+            assert both.server_writer.get_extra_info("peercert")["subjectAltName"] == (
+                ("DNS", HOST),
+            )
 
     run(main)
 
 
 def test_the_default_context(run, native, tls, monkeypatch):
-    """ssl=True is create_default_context(), which does not trust our authority; with no name to check it checks none."""
+    """ssl=True is create_default_context(), which does not trust our authority; with no name to
+    check it checks none."""
 
     async def main():
         async with serving(native, echo, ssl=tls.server) as address:
@@ -625,7 +703,8 @@ def test_the_default_context(run, native, tls, monkeypatch):
 
 @versions
 def test_sessions_are_resumed(run, native, tls, version):
-    """A client that brings its session back is recognised: what a server needs for it is sent, and nothing else is disturbed."""
+    """A client that brings its session back is recognised: what a server needs for it is sent, and
+    nothing else is disturbed."""
     server, ours = tls.contexts(version)
 
     async def main():
@@ -653,7 +732,8 @@ def test_sessions_are_resumed(run, native, tls, version):
 @versions
 @pytest.mark.parametrize("how", ["open_connection", "start_tls"])
 def test_a_client_resumes_a_session(run, native, tls, version, how):
-    """A session of an earlier connection spares the server its certificate, in a connection that begins with TLS or turns to it."""
+    """A session of an earlier connection spares the server its certificate, in a connection that
+    begins with TLS or turns to it."""
     server, ours = tls.contexts(version)
 
     async def upgrading(reader, writer):
@@ -662,7 +742,9 @@ def test_a_client_resumes_a_session(run, native, tls, version, how):
 
     async def connect(address, session):
         if how == "open_connection":
-            return await native.open_connection(*address, ssl=ours, server_hostname=HOST, ssl_session=session)
+            return await native.open_connection(
+                *address, ssl=ours, server_hostname=HOST, ssl_session=session
+            )
         reader, writer = await native.open_connection(*address)
         await writer.start_tls(ours, server_hostname=HOST, ssl_session=session)
         return reader, writer
@@ -684,7 +766,8 @@ def test_a_client_resumes_a_session(run, native, tls, version, how):
 
 
 def test_a_session_of_another_context(run, native, tls):
-    """A session does not fit a connection without TLS, nor the default context, and another context than its own refuses it."""
+    """A session does not fit a connection without TLS, nor the default context, and another context
+    than its own refuses it."""
     _, ours = tls.contexts(ssl.TLSVersion.TLSv1_3)
 
     async def main():
@@ -698,7 +781,9 @@ def test_a_session_of_another_context(run, native, tls):
                 with pytest.raises(ValueError, match="ssl_session is only meaningful with"):
                     await native.open_connection(*address, ssl=context, ssl_session=session)
             with pytest.raises(ValueError, match="different SSLContext"):
-                await native.open_connection(*address, ssl=tls.client, server_hostname=HOST, ssl_session=session)
+                await native.open_connection(
+                    *address, ssl=tls.client, server_hostname=HOST, ssl_session=session
+                )
 
     run(main)
 
@@ -712,7 +797,9 @@ def test_tls_in_tls(run, native, tls):
             await echo(reader, writer)
 
         async with serving(native, twice, ssl=tls.server) as address:
-            reader, writer = await native.open_connection(*address, ssl=tls.client, server_hostname=HOST)
+            reader, writer = await native.open_connection(
+                *address, ssl=tls.client, server_hostname=HOST
+            )
             await writer.start_tls(tls.client, server_hostname=HOST)
             writer.write(b"hello" * 10_000)
             assert await reader.readexactly(50_000) == b"hello" * 10_000
@@ -771,9 +858,12 @@ def test_another_protocol(run, native, tls, kind):
     run(main)
 
 
-@pytest.mark.parametrize("what", [b"please corrupt the connection", b"\x17\x03\x03\xff\xff", b"\x80\x03\x03\x00\x01?"])
+@pytest.mark.parametrize(
+    "what", [b"please corrupt the connection", b"\x17\x03\x03\xff\xff", b"\x80\x03\x03\x00\x01?"]
+)
 def test_no_record_at_all(run, native, tls, what):
-    """Plain bytes in the midst of TLS end the connection with an ssl.SSLError at once, however long a record they would be."""
+    """Plain bytes in the midst of TLS end the connection with an ssl.SSLError at once, however long
+    a record they would be."""
 
     async def main():
         async with secured(native, (tls.server, tls.client)) as (reader, writer, peer):
@@ -790,7 +880,8 @@ def test_no_record_at_all(run, native, tls, what):
 
 
 def test_a_mangled_record(run, native, tls):
-    """A record that was changed on its way ends the connection with an ssl.SSLError; what came before it can be read."""
+    """A record that was changed on its way ends the connection with an ssl.SSLError; what came
+    before it can be read."""
 
     async def main():
         async with secured(native, (tls.server, tls.client)) as (reader, writer, peer):
@@ -811,7 +902,8 @@ def test_a_mangled_record(run, native, tls):
 
 @pytest.mark.parametrize("how", ["pause_reading", "abort", "close"])
 def test_a_protocol_that_has_enough(run, native, tls, how):
-    """A protocol is told nothing more once it has paused, aborted or closed, though its buffer is small and more was decrypted."""
+    """A protocol is told nothing more once it has paused, aborted or closed, though its buffer is
+    small and more was decrypted."""
 
     class Enough(Buffered):
         def buffer_updated(self, size):
@@ -844,7 +936,8 @@ def test_a_protocol_that_has_enough(run, native, tls, how):
 
 
 def test_a_close_in_connection_made(run, native, tls, monkeypatch):
-    """A callback that closes at once hears of nothing that came with the end of the handshake, and what it wrote is sent."""
+    """A callback that closes at once hears of nothing that came with the end of the handshake, and
+    what it wrote is sent."""
     heard = []
 
     def callback(reader, writer):
@@ -853,7 +946,9 @@ def test_a_close_in_connection_made(run, native, tls, monkeypatch):
         heard.append(reader)
 
     async def main():
-        async with serving(native, callback, ssl=tls.contexts(ssl.TLSVersion.TLSv1_3)[0]) as address:
+        async with serving(
+            native, callback, ssl=tls.contexts(ssl.TLSVersion.TLSv1_3)[0]
+        ) as address:
             with socket.create_connection(address) as sock:
                 sock.setblocking(False)
                 loop = asyncio.get_running_loop()
@@ -907,10 +1002,15 @@ def test_start_tls_after_the_end(run, native, tls):
 
 
 def test_a_mangled_record_behind_a_pause(run, native, tls):
-    """A bad record that waits for a paused reader when the connection is reset does not keep the loop busy; what came before is read."""
+    """A bad record that waits for a paused reader when the connection is reset does not keep the
+    loop busy; what came before is read."""
 
     async def main():
-        async with secured(native, (tls.server, tls.client), limit=20_000) as (reader, writer, peer):
+        async with secured(native, (tls.server, tls.client), limit=20_000) as (
+            reader,
+            writer,
+            peer,
+        ):
             for _ in range(4):
                 peer.tls.write(bytes(16_000))
             records = bytearray(peer.outgoing.read())
@@ -933,14 +1033,17 @@ def test_a_mangled_record_behind_a_pause(run, native, tls):
 @pytest.mark.parametrize("how", ["open_connection", "start_tls"])
 @pytest.mark.parametrize("failure", ["EPIPE", "ECONNRESET"])
 def test_the_alert_behind_a_failed_send(run, native, tls, version, how, failure):
-    """A write that fails for a peer that sent an alert first: what came before is read, then the alert is the error."""
+    """A write that fails for a peer that sent an alert first: what came before is read, then the
+    alert is the error."""
 
     async def main():
         contexts = tls.contexts(version)
         async with contextlib.AsyncExitStack() as stack:
             if how == "start_tls":
                 reader, writer, sock = await stack.enter_async_context(client(native))
-                starting = asyncio.ensure_future(writer.start_tls(contexts[1], server_hostname=HOST))
+                starting = asyncio.ensure_future(
+                    writer.start_tls(contexts[1], server_hostname=HOST)
+                )
                 peer = TlsPeer(sock, contexts[0])
                 await peer.handshake()
                 await starting
@@ -982,7 +1085,10 @@ def alert(peer):
 def take_error(transport):
     """Take the error of the socket from the system, so that the next send says EPIPE."""
     with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as sock:
-        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) in (errno.ECONNRESET, errno.EPIPE)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) in (
+            errno.ECONNRESET,
+            errno.EPIPE,
+        )
 
 
 @versions

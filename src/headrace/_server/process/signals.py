@@ -1,6 +1,8 @@
-"""Signals: what serve_forever() does for the process: stop at SIGTERM and SIGINT, renew at SIGHUP, and tell the service manager.
+"""Signals: what serve_forever() does for the process: stop at SIGTERM and SIGINT, renew at SIGHUP,
+and tell the service manager.
 
-From a server's start on SIGHUP renews already, where nobody else has taken it: it would end the program, and the workers with it.
+From a server's start on SIGHUP renews already, where nobody else has taken it: it would end the
+program, and the workers with it.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ STOPPING = (signal.SIGTERM, signal.SIGINT)
 # Where the loops' own handlers of signals come from.
 _LOOPS = ("asyncio.unix_events", "uvloop.loop")
 
-# Those of servers that have started, in the main thread, and of them those that are installed: there is one handler of a signal.
+# Those of servers that have started, in the main thread, and of them those that are installed:
+# there is one handler of a signal.
 _started: WeakSet[Signals] = WeakSet()
 _installed: list[Signals] = []
 
@@ -42,7 +45,8 @@ class Signals:
         self._accepts = False
 
     def start(self) -> None:
-        """Take SIGHUP, where this is the main thread and nobody has: what it asks for waits until the server accepts()."""
+        """Take SIGHUP, where this is the main thread and nobody has: what it asks for waits until
+        the server accepts()."""
         if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGHUP"):
             _started.add(self)
             if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
@@ -63,7 +67,8 @@ class Signals:
         _give_hangups_back()
 
     def install(self) -> None:
-        """Take the signals, where this is the main thread; say that the server is ready, and begin to ping a watchdog that wants it."""
+        """Take the signals, where this is the main thread; say that the server is ready, and begin
+        to ping a watchdog that wants it."""
         self._said_stopping = False
         if threading.current_thread() is threading.main_thread():
             _installed.append(self)
@@ -84,7 +89,8 @@ class Signals:
             return
         for number, previous in self._previous.items():
             self._server.get_loop().remove_signal_handler(number)
-            # None was not installed from Python, and what a loop puts there does nothing without what it has to call.
+            # None was not installed from Python, and what a loop puts there does nothing without
+            # what it has to call.
             if previous is not None and getattr(previous, "__module__", None) not in _LOOPS:
                 signal.signal(number, previous)
         _give_hangups_back()
@@ -99,7 +105,13 @@ class Signals:
         server = self._server
         if not server.draining.is_set():
             there = server.statistics().open
-            logger.info("%s: %s: finishing %d connections", server.name, number.name, there, extra={"server": server.name})
+            logger.info(
+                "%s: %s: finishing %d connections",
+                server.name,
+                number.name,
+                there,
+                extra={"server": server.name},
+            )
             self.say_stopping()
             server._begin_shutdown()
         else:
@@ -147,7 +159,11 @@ class Signals:
 
 def _give_hangups_back() -> None:
     """Let SIGHUP do what it did, where no server is there any more and it is still ours."""
-    if _started or threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGHUP"):
+    if (
+        _started
+        or threading.current_thread() is not threading.main_thread()
+        or not hasattr(signal, "SIGHUP")
+    ):
         return
     if signal.getsignal(signal.SIGHUP) is _on_hangup:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)

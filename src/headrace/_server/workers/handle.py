@@ -1,4 +1,5 @@
-"""Process: one worker as its supervisor knows it: the process, what it says, and what it is told."""
+"""Process: one worker as its supervisor knows it: the process, what it says, and what it is
+told."""
 
 from __future__ import annotations
 
@@ -20,16 +21,19 @@ from headrace._streams.connect import open_unix_connection
 
 # How long a new process may take until it accepts: it imports the program first.
 START_SECONDS = 60.0
-# How much longer than its shutdown may take a worker is waited for, in seconds, before it is killed.
+# How much longer than its shutdown may take a worker is waited for, in seconds, before it is
+# killed.
 PATIENCE_SECONDS = 2.0
-# How long what a process has said at last may take to arrive. (A process that it has forked may keep its end open for ever.)
+# How long what a process has said at last may take to arrive. (A process that it has forked may
+# keep its end open for ever.)
 LAST_WORDS_SECONDS = 1.0
 # More than a worker's longest message: see worker.Forward.
 MESSAGE_BYTES = 2**24
 
 
 class Process:
-    """Starts a process that serves as *setup* says; *control* is our end of the pair of which *setup* has the other."""
+    """Starts a process that serves as *setup* says; *control* is our end of the pair of which
+    *setup* has the other."""
 
     def __init__(self, place: int, setup: Setup, control: socket.socket) -> None:
         self.place = place
@@ -41,15 +45,19 @@ class Process:
         self._killed = False
         loop = asyncio.get_running_loop()
         self.began = self.heard_at = loop.time()
-        # It accepts; it shuts down; its process has ended; and what it has said at last has been heard.
+        # It accepts; it shuts down; its process has ended; and what it has said at last has been
+        # heard.
         self.ready = loop.create_future()
         self.leaves = loop.create_future()
         self.exited = loop.create_future()
         self.gone = loop.create_future()
         # Not a fork: the program may have threads, and a new worker shall read it anew.
-        self._process = multiprocessing.get_context("spawn").Process(target=main, args=(setup,), name=f"{setup.options.name} {place}")
+        self._process = multiprocessing.get_context("spawn").Process(
+            target=main, args=(setup,), name=f"{setup.options.name} {place}"
+        )
         try:
-            # It inherits that: Ctrl-C, while it imports the program, is nothing to be told of in tracebacks.
+            # It inherits that: Ctrl-C, while it imports the program, is nothing to be told of in
+            # tracebacks.
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
             try:
                 self._process.start()
@@ -71,7 +79,8 @@ class Process:
         multiprocessing.util.Finalize(self, _hang_up, args=(control,), exitpriority=0)
         # Not only the sentinel, a pipe: whatever the process has forked keeps that open.
         try:
-            self._watched = os.pidfd_open(self._process.pid)  # type: ignore[arg-type]  # it is running
+            # it is running
+            self._watched = os.pidfd_open(self._process.pid)  # type: ignore[arg-type]
         except (AttributeError, OSError):  # not Linux, or out of descriptors
             self._watched = os.dup(self._process.sentinel)
         loop.add_reader(self._watched, self._on_exit)
@@ -120,14 +129,21 @@ class Process:
         if self._writer is not None:
             self._writer.transport.abort()
         if not self.ready.done():
-            self.ready.set_exception(RuntimeError(f"a worker did not start: its process ended with status {self.status}"))
+            self.ready.set_exception(
+                RuntimeError(f"a worker did not start: its process ended with status {self.status}")
+            )
             self.ready.exception()  # whoever waits is told
         self.gone.set_result(None)
 
     @property
     def accepting(self) -> bool:
         """Whether it accepts, as far as it is known here."""
-        return self.ready.done() and self.status is None and not self.leaving and not self.leaves.done()
+        return (
+            self.ready.done()
+            and self.status is None
+            and not self.leaving
+            and not self.leaves.done()
+        )
 
     async def accepts(self) -> None:
         """Wait until it accepts. Raises: RuntimeError where it does not."""
@@ -135,13 +151,17 @@ class Process:
             async with asyncio.timeout_at(self.began + START_SECONDS):
                 await asyncio.shield(self.ready)
         except TimeoutError:
-            raise RuntimeError(f"a worker did not start: it does not accept after {START_SECONDS} s") from None
+            raise RuntimeError(
+                f"a worker did not start: it does not accept after {START_SECONDS} s"
+            ) from None
         self.check()
 
     def check(self) -> None:
         """Raise RuntimeError where it has ended already."""
         if self.gone.done():
-            raise RuntimeError(f"a worker did not start: its process ended with status {self.status}")
+            raise RuntimeError(
+                f"a worker did not start: its process ended with status {self.status}"
+            )
 
     def order(self, **what: Any) -> None:
         """Tell the worker what to do."""
@@ -152,7 +172,8 @@ class Process:
             self._writer.write(line)
 
     def stop(self, grace: float, replaced: bool = False) -> None:
-        """Have the worker shut down, and kill it if it does not; who is *replaced* leaves the queues that he has no room for."""
+        """Have the worker shut down, and kill it if it does not; who is *replaced* leaves the
+        queues that he has no room for."""
         self.leaving = True
         self.order(shutdown=grace, replaced=replaced)
         self.expect_end(grace)
@@ -164,7 +185,11 @@ class Process:
 
     def expect_end(self, grace: float) -> None:
         """Kill it if it is still there when such a shutdown is over."""
-        asyncio.get_running_loop().call_later(grace + CANCEL_SECONDS + ABORT_SECONDS + PATIENCE_SECONDS, self.kill_aloud, "does not end")
+        asyncio.get_running_loop().call_later(
+            grace + CANCEL_SECONDS + ABORT_SECONDS + PATIENCE_SECONDS,
+            self.kill_aloud,
+            "does not end",
+        )
 
     def expect_start(self) -> None:
         """Kill it if it does not accept in time."""

@@ -1,9 +1,11 @@
-"""Supervisor: a StreamServer whose connections are served by processes of their own: serve(workers=…).
+"""Supervisor: a StreamServer whose connections are served by processes of their own:
+serve(workers=…).
 
-It binds one socket for each worker with SO_REUSEPORT, between which the system spreads connections, keeps them open itself, and gives each
-new worker all of them. Each accepts from those of its place; where there is no worker in a place, another one covers it. So a connection
-that waits in the queue of a worker that dies, or is replaced, is served at once, and not reset. (Unix sockets, and inherited ones, are
-shared by all workers.)
+It binds one socket for each worker with SO_REUSEPORT, between which the system spreads connections,
+keeps them open itself, and gives each new worker all of them. Each accepts from those of its place;
+where there is no worker in a place, another one covers it. So a connection that waits in the queue
+of a worker that dies, or is replaced, is served at once, and not reset. (Unix sockets, and
+inherited ones, are shared by all workers.)
 """
 
 from __future__ import annotations
@@ -23,12 +25,13 @@ from headrace._server.workers.handle import Process
 from headrace._server.workers.worker import Setup
 from headrace._transport.backend import is_libuv
 
-# A worker that dies is started again at once, if that happens again after this many seconds, then twice as many each time; one that has
-# lived for so long starts over.
+# A worker that dies is started again at once, if that happens again after this many seconds, then
+# twice as many each time; one that has lived for so long starts over.
 FIRST_BACKOFF_SECONDS = 0.1
 LAST_BACKOFF_SECONDS = 10.0
 HEALTHY_SECONDS = 10.0
-# Workers are looked at so often, in seconds, and one that says nothing for so long has a loop that hangs: it serves nobody.
+# Workers are looked at so often, in seconds, and one that says nothing for so long has a loop that
+# hangs: it serves nobody.
 LOOK_SECONDS = 5.0
 SILENCE_SECONDS = 60.0
 
@@ -36,7 +39,9 @@ SILENCE_SECONDS = 60.0
 class Supervisor(StreamServer):
     """See the module's documentation. ``connections`` is empty: they are in other processes."""
 
-    def __init__(self, handler: Handler, places: Sequence[Place], options: Options, workers: int) -> None:
+    def __init__(
+        self, handler: Handler, places: Sequence[Place], options: Options, workers: int
+    ) -> None:
         super().__init__(handler, places, options)
         self._wanted = workers
         # The sockets of each place, and those of all; all that are there, each once.
@@ -60,19 +65,26 @@ class Supervisor(StreamServer):
 
     @property
     def sockets(self) -> tuple[trsock.TransportSocket, ...]:
-        """The listening sockets, of each port one; () before the start and once the server is shut down."""
-        return tuple(trsock.TransportSocket(sock) for sock in (self._own[0] + self._shared if self._all else ()))
+        """The listening sockets, of each port one; () before the start and once the server is shut
+        down."""
+        return tuple(
+            trsock.TransportSocket(sock)
+            for sock in (self._own[0] + self._shared if self._all else ())
+        )
 
     @property
     def processes(self) -> tuple[int, ...]:
         """The process ids of the workers that accept."""
-        return tuple(worker.pid for worker in self._workers if worker is not None and worker.pid is not None)
+        return tuple(
+            worker.pid for worker in self._workers if worker is not None and worker.pid is not None
+        )
 
     async def start(self) -> None:
         """Bind, start the workers, and return when all of them accept.
 
-        Raises: OSError where an address is taken or forbidden; RuntimeError where a worker does not start; TypeError where handler,
-        certificates or on_error cannot be sent to another process: they have to be importable by name.
+        Raises: OSError where an address is taken or forbidden; RuntimeError where a worker does not
+        start; TypeError where handler, certificates or on_error cannot be sent to another process:
+        they have to be importable by name.
         """
         if self._loop is not None:
             raise RuntimeError(f"{self!r} was started before: a server runs once")
@@ -83,7 +95,8 @@ class Supervisor(StreamServer):
         except Exception as error:
             self._signals.stop()
             raise TypeError(
-                f"workers are processes of their own, and this cannot be sent to them: {error}. The handler and on_error have to be "
+                f"workers are processes of their own, and this cannot be sent to them: {error}. "
+                "The handler and on_error have to be "
                 "functions of a module, and ssl has to be headrace.Certificates, not a context"
             ) from error
         try:
@@ -132,7 +145,8 @@ class Supervisor(StreamServer):
                     twin = place.twin(sock)
                     self._all.append(twin)
                     share.append(twin)
-        # (They begin to listen when the first worker does: who connects before that is refused, not kept waiting.)
+        # (They begin to listen when the first worker does: who connects before that is refused, not
+        # kept waiting.)
 
     def _spawn(self, place: int) -> Process:
         """Start a process for the sockets of *place*."""
@@ -145,7 +159,11 @@ class Supervisor(StreamServer):
             factory = uvloop.new_event_loop
         level = logger.getEffectiveLevel()
         options = replace(self._options, name=self.name)
-        worker = Process(place, Setup(self._handler, options, self._own, self._shared, place, theirs, factory, level), ours)
+        worker = Process(
+            place,
+            Setup(self._handler, options, self._own, self._shared, place, theirs, factory, level),
+            ours,
+        )
         for event in worker.ready, worker.leaves, worker.exited:
             event.add_done_callback(lambda _: self._arrange())
         worker.gone.add_done_callback(lambda _: self._on_gone(worker))
@@ -153,7 +171,8 @@ class Supervisor(StreamServer):
         return worker
 
     def _arrange(self) -> None:
-        """See to it that somebody accepts in each place: its own worker, or else another, and no two for longer than it takes to say so."""
+        """See to it that somebody accepts in each place: its own worker, or else another, and no
+        two for longer than it takes to say so."""
         if not self._began or self.draining.is_set():
             return
         accepting = [worker for worker in self._workers if worker is not None and worker.accepting]
@@ -165,12 +184,20 @@ class Supervisor(StreamServer):
                     cover.order(uncover=place)
             elif accepting and cover not in accepting:
                 # The next one, so that the places of several do not all fall to the same.
-                self._covers[place] = cover = min(accepting, key=lambda each: (each.place - place) % self._wanted)
+                self._covers[place] = cover = min(
+                    accepting, key=lambda each: (each.place - place) % self._wanted
+                )
                 cover.order(cover=place)
 
     def _on_leaving(self, worker: Process) -> None:
-        """A worker shuts down. Where somebody else has told it so (SIGTERM), its successor does not wait for its end."""
-        if worker.leaving or self.draining.is_set() or not self._began or self._workers[worker.place] is not worker:
+        """A worker shuts down. Where somebody else has told it so (SIGTERM), its successor does not
+        wait for its end."""
+        if (
+            worker.leaving
+            or self.draining.is_set()
+            or not self._began
+            or self._workers[worker.place] is not worker
+        ):
             return
         logger.info("%s: worker %s shuts down", self.name, worker.pid, extra={"server": self.name})
         worker.leaving = True
@@ -178,7 +205,9 @@ class Supervisor(StreamServer):
         self._old.add(worker)
         self._workers[worker.place] = None
         # (Not at once: whoever tells all processes to stop will tell this one too.)
-        self._timers[worker.place] = self.get_loop().call_later(FIRST_BACKOFF_SECONDS, self._replace, worker.place)
+        self._timers[worker.place] = self.get_loop().call_later(
+            FIRST_BACKOFF_SECONDS, self._replace, worker.place
+        )
 
     def _on_gone(self, worker: Process) -> None:
         """A process has ended."""
@@ -188,12 +217,23 @@ class Supervisor(StreamServer):
             worker.counted = True
         self._old.discard(worker)
         # (Before the start is over, nothing is started again: it fails.)
-        if not self._began or worker.leaving or self.draining.is_set() or self._workers[worker.place] is not worker:
+        if (
+            not self._began
+            or worker.leaving
+            or self.draining.is_set()
+            or self._workers[worker.place] is not worker
+        ):
             return
         loop = self.get_loop()
         lived = loop.time() - worker.began
-        failures = self._failures[worker.place] = 0 if lived > HEALTHY_SECONDS else self._failures[worker.place] + 1
-        delay = min(FIRST_BACKOFF_SECONDS * 2 ** (failures - 2), LAST_BACKOFF_SECONDS) if failures > 1 else 0.0
+        failures = self._failures[worker.place] = (
+            0 if lived > HEALTHY_SECONDS else self._failures[worker.place] + 1
+        )
+        delay = (
+            min(FIRST_BACKOFF_SECONDS * 2 ** (failures - 2), LAST_BACKOFF_SECONDS)
+            if failures > 1
+            else 0.0
+        )
         logger.error(
             "%s: worker %s ended with status %s after %.1f s; another is started in %.1f s",
             self.name, worker.pid, worker.status, lived, delay, extra={"server": self.name},
@@ -209,8 +249,12 @@ class Supervisor(StreamServer):
             worker = self._workers[place] = self._spawn(place)
         except Exception as error:
             # Out of processes, descriptors or memory, for now.
-            logger.error("%s: no worker could be started: %s", self.name, error, extra={"server": self.name})
-            self._timers[place] = self.get_loop().call_later(LAST_BACKOFF_SECONDS, self._replace, place)
+            logger.error(
+                "%s: no worker could be started: %s", self.name, error, extra={"server": self.name}
+            )
+            self._timers[place] = self.get_loop().call_later(
+                LAST_BACKOFF_SECONDS, self._replace, place
+            )
         else:
             worker.expect_start()
 
@@ -248,7 +292,9 @@ class Supervisor(StreamServer):
     def _begin_shutdown(self, grace: float | None = None) -> asyncio.Task[ShutdownReport]:
         if self._stopped is None:
             self.draining.set()
-            self._stopped = self.get_loop().create_task(self._stop_workers(self._options.grace if grace is None else grace))
+            self._stopped = self.get_loop().create_task(
+                self._stop_workers(self._options.grace if grace is None else grace)
+            )
         elif grace is not None:
             for worker in self._living():
                 worker.stop(grace)
@@ -259,7 +305,11 @@ class Supervisor(StreamServer):
             worker.hurry()
 
     def _living(self) -> list[Process]:
-        return [worker for worker in (*self._workers, *self._old) if worker is not None and not worker.gone.done()]
+        return [
+            worker
+            for worker in (*self._workers, *self._old)
+            if worker is not None and not worker.gone.done()
+        ]
 
     async def _stop_workers(self, grace: float) -> ShutdownReport:
         loop = self.get_loop()
@@ -292,19 +342,39 @@ class Supervisor(StreamServer):
         return report
 
     def statistics(self) -> Statistics:
-        """Return what all workers have done, as they told it a second ago at most; one that crashed has told no end."""
+        """Return what all workers have done, as they told it a second ago at most; one that crashed
+        has told no end."""
         every = {worker for worker in (*self._workers, *self._old) if worker is not None}
-        living = [worker.statistics for worker in every if worker.statistics is not None and not worker.counted]
+        living = [
+            worker.statistics
+            for worker in every
+            if worker.statistics is not None and not worker.counted
+        ]
         uptime = self.get_loop().time() - self._began if self._began else 0.0
-        return replace(total([self._past, *living]), uptime=uptime, draining=self.draining.is_set(), drain_seconds=self._drain_seconds)
+        return replace(
+            total([self._past, *living]),
+            uptime=uptime,
+            draining=self.draining.is_set(),
+            drain_seconds=self._drain_seconds,
+        )
 
 
 def _killed(worker: Process) -> ShutdownReport:
-    """Return how the connections of *worker* ended, which has not said so: those that it had at last were cut off."""
+    """Return how the connections of *worker* ended, which has not said so: those that it had at
+    last were cut off."""
     there = 0 if worker.statistics is None else worker.statistics.open
     return ShutdownReport(0, 0, there, 0, 0.0)
 
 
 def _over(statistics: Statistics) -> Statistics:
     """Return *statistics* without what is there now."""
-    return replace(statistics, open=0, max_connections=0, accepting=False, negotiating=0, buffered_bytes=0, draining=False, uptime=0.0)
+    return replace(
+        statistics,
+        open=0,
+        max_connections=0,
+        accepting=False,
+        negotiating=0,
+        buffered_bytes=0,
+        draining=False,
+        uptime=0.0,
+    )

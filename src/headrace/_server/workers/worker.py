@@ -1,12 +1,14 @@
 """A worker: one process of serve(workers=…), which serves on sockets that its supervisor has bound.
 
-Supervisor and worker talk in lines of JSON over a socket pair. Worker: {"ready": true}, {"statistics": …} every second and at the end,
-{"report": …}, {"record": …} for the log. Supervisor: {"shutdown": seconds}, {"hurry": true}, {"cover": place}, {"uncover": place}. Where
-the supervisor is gone, so is its end of the pair: the worker then shuts down too.
+Supervisor and worker talk in lines of JSON over a socket pair. Worker: {"ready": true},
+{"statistics": …} every second and at the end, {"report": …}, {"record": …} for the log. Supervisor:
+{"shutdown": seconds}, {"hurry": true}, {"cover": place}, {"uncover": place}. Where the supervisor
+is gone, so is its end of the pair: the worker then shuts down too.
 
-Every worker has the sockets of all places, and accepts from those of its own. {"cover": place} has it accept from another's as well,
-while nobody else does; {"uncover": place} ends that, and leaves what waits there to the new one. What waits in a queue is lost when the
-last process that has the socket closes it, so each empties all before it does.
+Every worker has the sockets of all places, and accepts from those of its own. {"cover": place} has
+it accept from another's as well, while nobody else does; {"uncover": place} ends that, and leaves
+what waits there to the new one. What waits in a queue is lost when the last process that has the
+socket closes it, so each empties all before it does.
 """
 
 from __future__ import annotations
@@ -32,18 +34,21 @@ from headrace._streams.writer import StreamWriter
 
 # How often the supervisor hears what a worker has done, in seconds.
 STATISTICS_SECONDS = 1.0
-# Of one text in the log, in characters: peers may choose what is in it. And of what the supervisor has not taken yet: more is dropped.
+# Of one text in the log, in characters: peers may choose what is in it. And of what the supervisor
+# has not taken yet: more is dropped.
 TEXT_CHARACTERS = 65536
 BACKLOG_BYTES = 2**20
 
 
 @dataclass(frozen=True)
 class Setup:
-    """All that a worker has to know: it is sent to the new process, so everything in it can be pickled."""
+    """All that a worker has to know: it is sent to the new process, so everything in it can be
+    pickled."""
 
     handler: Handler
     options: Options
-    # The sockets of each place that it alone accepts from, and those that all do; which place is this worker's.
+    # The sockets of each place that it alone accepts from, and those that all do; which place is
+    # this worker's.
     own: list[list[socket.socket]]
     shared: list[socket.socket]
     place: int
@@ -54,12 +59,14 @@ class Setup:
 
 def main(setup: Setup) -> None:
     """Be a worker: what its process runs."""
-    # Ctrl-C goes to every process of the terminal; the supervisor decides what it means.
-    # (Handlers that do nothing: SIG_IGN would be inherited by what the program starts.) SIGHUP goes there too when the terminal is closed.
+    # Ctrl-C goes to every process of the terminal; the supervisor decides what it means. (Handlers
+    # that do nothing: SIG_IGN would be inherited by what the program starts.) SIGHUP goes there too
+    # when the terminal is closed.
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-    # multiprocessing has made them inheritable; a program that a handler starts shall not keep the port.
+    # multiprocessing has made them inheritable; a program that a handler starts shall not keep the
+    # port.
     for sock in (*setup.shared, *itertools.chain(*setup.own), setup.control):
         sock.set_inheritable(False)
     with asyncio.Runner(loop_factory=setup.loop_factory) as runner:
@@ -96,8 +103,12 @@ class Worker(StreamServer):
     """The server of a worker, which can accept in the place of another."""
 
     def __init__(self, setup: Setup) -> None:
-        super().__init__(setup.handler, [Inherited(setup.own[setup.place] + setup.shared, None)], setup.options)
-        self._others = {place: sockets for place, sockets in enumerate(setup.own) if place != setup.place}
+        super().__init__(
+            setup.handler, [Inherited(setup.own[setup.place] + setup.shared, None)], setup.options
+        )
+        self._others = {
+            place: sockets for place, sockets in enumerate(setup.own) if place != setup.place
+        }
         self._covers: dict[int, list[Acceptor]] = {}
 
     async def start(self) -> None:
@@ -138,13 +149,25 @@ class Forward(logging.Handler):
         """See logging.Handler."""
         if self._writer.transport.get_write_buffer_size() > BACKLOG_BYTES:
             return  # nobody listens, and memory is no place for it
-        text = None if record.exc_info is None else _cut(self._formatter.formatException(record.exc_info))
-        told = {name: value for name, value in record.__dict__.items() if name not in ("args", "exc_info")}
+        text = (
+            None
+            if record.exc_info is None
+            else _cut(self._formatter.formatException(record.exc_info))
+        )
+        told = {
+            name: value
+            for name, value in record.__dict__.items()
+            if name not in ("args", "exc_info")
+        }
         say(self._writer, record={**told, "msg": _cut(record.getMessage()), "exc_text": text})
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= TEXT_CHARACTERS else f"{text[:TEXT_CHARACTERS]}… ({len(text)} characters)"
+    return (
+        text
+        if len(text) <= TEXT_CHARACTERS
+        else f"{text[:TEXT_CHARACTERS]}… ({len(text)} characters)"
+    )
 
 
 async def obey(server: Worker, reader: StreamReader) -> None:

@@ -1,4 +1,5 @@
-"""Addresses as the socket module writes them, of what the system writes them in: for connections that have no socket object."""
+"""Addresses as the socket module writes them, of what the system writes them in: for connections
+that have no socket object."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from typing import Any
 def address_of(raw: bytes) -> Any:
     """Return the address in *raw*, a ``struct sockaddr`` of Linux, as socket.getpeername() would.
 
-    TCP: (host, port), for IPv6 with flow information and scope; a Unix socket: its path, '' where it has none, bytes where it is abstract.
+    TCP: (host, port), for IPv6 with flow information and scope; a Unix socket: its path, '' where
+    it has none, bytes where it is abstract.
     """
     (family,) = struct.unpack_from("=H", raw)
     if family == socket.AF_INET:

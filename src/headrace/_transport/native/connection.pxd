@@ -12,12 +12,14 @@ cdef enum:
 cdef class Connection(Watched):
     cdef readonly object _loop
     cdef object protocol
-    # The protocol, where bytes can be handed to its reader directly; else None, and it runs in *context*.
+    # The protocol, where bytes can be handed to its reader directly; else None, and it runs in
+    # *context*.
     cdef StreamProtocol stream
     cdef object context
     # The protocol that the connection was made with, which is how its server knows it.
     cdef StreamProtocol first
-    # How much one receive may bring at first, and now that the peer floods; the last one brought all of it.
+    # How much one receive may bring at first, and now that the peer floods; the last one brought
+    # all of it.
     cdef Py_ssize_t receive_bytes
     cdef Py_ssize_t flood_bytes
     cdef bint filled
@@ -33,7 +35,8 @@ cdef class Connection(Watched):
     cdef char local[28]
     cdef socklen_t local_size
 
-    # Reading. The system may have something for us; the other half is closed or broken; a short receive does not mean the last one.
+    # Reading. The system may have something for us; the other half is closed or broken; a short
+    # receive does not mean the last one.
     cdef bint readable
     cdef bint hangup
     cdef bint trickles
@@ -52,7 +55,8 @@ cdef class Connection(Watched):
     cdef bint send_waits
     cdef bint receive_waits
 
-    # The end. close() was called, or the connection broke; on_end() is to come, or was; and what it tells the protocol.
+    # The end. close() was called, or the connection broke; on_end() is to come, or was; and what it
+    # tells the protocol.
     cdef readonly bint closing
     cdef bint ending
     cdef object error

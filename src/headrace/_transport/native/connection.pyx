@@ -1,16 +1,19 @@
 # cython: language_level=3
-"""Connection: one connected socket of ours, served by the loop's Reactor: it receives, sends and ends.
+"""Connection: one connected socket of ours, served by the loop's Reactor: it receives, sends and
+ends.
 
-Reading and writing are single system calls, made when there is something to read or to write. What is received goes to the reader of a
-StreamProtocol without a Python call: into the very object that a large readexactly() will return, as one object where a receive filled at least
-half of its storage, else as a copy. Any other protocol is called as asyncio's transports call it.
+Reading and writing are single system calls, made when there is something to read or to write. What
+is received goes to the reader of a StreamProtocol without a Python call: into the very object that
+a large readexactly() will return, as one object where a receive filled at least half of its
+storage, else as a copy. Any other protocol is called as asyncio's transports call it.
 
     open --end_when_sent(), nothing unsent----------------------------> ending --on_end()--> closed
          --end_when_sent(), something unsent--> closing --all sent----> ending
          --finish(): abort(), or an error, in any state---------------> ending
 
-A connection that broke is read to its end before the protocol is told: what the peer sent before is still there, after a reset as after
-a failed send. Its socket is closed after that, so whoever waits for the end finds it closed.
+A connection that broke is read to its end before the protocol is told: what the peer sent before is
+still there, after a reset as after a failed send. Its socket is closed after that, so whoever waits
+for the end finds it closed.
 """
 
 import asyncio
@@ -65,21 +68,26 @@ from headrace._transport.native.reactor cimport Watched
 from headrace._transport.native.addresses import address_of
 
 cdef extern from *:
-    int PyContext_Enter(object context)  # declared here so that -1 is ours to handle, not an exception
+    # declared here so that -1 is ours to handle, not an exception
+    int PyContext_Enter(object context)
     int PyContext_Exit(object context) except -1
     void PyErr_Clear()
 
 cdef enum:
-    # How many pieces one system call takes: few enough for the stack, and enough that the call is not what it costs. Not measured.
+    # How many pieces one system call takes: few enough for the stack, and enough that the call is
+    # not what it costs. Not measured.
     VECTORS = 64
-    # How much is received of a connection that broke: more than Linux keeps for one by default (net.ipv4.tcp_rmem: 6 MiB). There is an end
-    # to it, for the other side of a Unix socket may refuse what we send and go on sending.
+    # How much is received of a connection that broke: more than Linux keeps for one by default
+    # (net.ipv4.tcp_rmem: 6 MiB). There is an end to it, for the other side of a Unix socket may
+    # refuse what we send and go on sending.
     REST_BYTES = 8 << 20
-    # How many times as much as at first, where the reader waits for it. A peer that floods has to be received from as fast as it sends: what
-    # waits in the system's buffer for long is out of the processor's caches by then, and costs three times as much to copy.
+    # How many times as much as at first, where the reader waits for it. A peer that floods has to
+    # be received from as fast as it sends: what waits in the system's buffer for long is out of the
+    # processor's caches by then, and costs three times as much to copy.
     FLOOD_FACTOR = 4
 
-# How long to wait where the system is short of memory for its buffers, in seconds. Nothing says when it has some again.
+# How long to wait where the system is short of memory for its buffers, in seconds. Nothing says
+# when it has some again.
 RETRY_SECONDS = 0.02
 
 
@@ -111,18 +119,31 @@ cdef class Connection(Watched):
         if events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI) and not self.eof:
             self.readable = True
         if self.readable and not self.paused and not self.closing:
-            if not self.queued:  # or it would receive twice before its reader has run, which then has to copy
+            # or it would receive twice before its reader has run, which then has to copy
+            if not self.queued:
                 self.on_turn()
-        # After receiving, as asyncio's loop does it: what a receive says of a connection that broke is more than EPIPE.
-        if events & (EPOLLOUT | EPOLLERR | EPOLLHUP) and self.outbox.size > 0 and not self.send_waits and not self.ending:
+        # After receiving, as asyncio's loop does it: what a receive says of a connection that broke
+        # is more than EPIPE.
+        if (
+            events & (EPOLLOUT | EPOLLERR | EPOLLHUP)
+            and self.outbox.size > 0
+            and not self.send_waits
+            and not self.ending
+        ):
             self.send_queued()
-        if events & EPOLLERR and not self.ending and (self.eof or (self.paused and self.stream is not None)):
-            # Nobody reads it, so nobody would see that it broke. (Another protocol than ours is told nothing while it is paused.)
+        if (
+            events & EPOLLERR
+            and not self.ending
+            and (self.eof or (self.paused and self.stream is not None))
+        ):
+            # Nobody reads it, so nobody would see that it broke. (Another protocol than ours is
+            # told nothing while it is paused.)
             getsockopt(self.fd, SOL_SOCKET, SO_ERROR, &error, &size)
             if error == 0:
                 return
             if self.eof:
-                # Behind its end, with nothing unsent: there is nothing left that could fail. asyncio's loop does not look any more.
+                # Behind its end, with nothing unsent: there is nothing left that could fail.
+                # asyncio's loop does not look any more.
                 self.finish(None)
             else:
                 self.rest = True
@@ -132,7 +153,8 @@ cdef class Connection(Watched):
         try:
             self.receive()
         except BaseException:
-            # The program is about to leave the loop, and may come back: no event will tell again what the system still has.
+            # The program is about to leave the loop, and may come back: no event will tell again
+            # what the system still has.
             self.reactor.continue_later(self)
             raise
 
@@ -164,7 +186,13 @@ cdef class Connection(Watched):
         cdef Py_ssize_t asked = 0
         cdef ssize_t size
         cdef int turns = 2
-        while turns > 0 and self.readable and not self.paused and not self.closing and not self.receive_waits:
+        while (
+            turns > 0
+            and self.readable
+            and not self.paused
+            and not self.closing
+            and not self.receive_waits
+        ):
             size = self.receive_once(&asked)
             if size > 0:
                 self.reactor.received += size
@@ -187,7 +215,8 @@ cdef class Connection(Watched):
             self.reactor.continue_later(self)
 
     cdef ssize_t receive_once(self, Py_ssize_t *asked) except? -1000000:
-        """Make one system call; return what it returned, or the negative number of its error, and how much was asked for."""
+        """Make one system call; return what it returned, or the negative number of its error, and
+        how much was asked for."""
         cdef Receiver receiver = None
         cdef ReadBuffer buffer
         cdef bytes data
@@ -195,7 +224,8 @@ cdef class Connection(Watched):
         if self.stream is not None:
             receiver = self.stream._h_receiver()
         if receiver is None:
-            # There is no reader, one whose methods somebody overrides, or another protocol than ours.
+            # There is no reader, one whose methods somebody overrides, or another protocol than
+            # ours.
             return self.receive_foreign(asked)
         buffer = receiver._h_reserved()
         if buffer is not None:
@@ -216,8 +246,12 @@ cdef class Connection(Watched):
         return size
 
     cdef Py_ssize_t to_ask(self, Receiver receiver) except -1:
-        """Return how much to receive at once: what the peer floods with only where somebody waits for it."""
-        if self.flood_bytes == self.receive_bytes or (receiver is not None and not receiver._h_waits()):
+        """Return how much to receive at once: what the peer floods with only where somebody waits
+        for it."""
+        if (
+            self.flood_bytes == self.receive_bytes
+            or (receiver is not None and not receiver._h_waits())
+        ):
             return self.receive_bytes
         return self.flood_bytes
 
@@ -226,10 +260,13 @@ cdef class Connection(Watched):
         return False
 
     cdef void adapt(self, Py_ssize_t asked, ssize_t size) noexcept:
-        """Ask for more next time where *asked* bytes have come twice in a row, for no more than at first where not half of it has."""
+        """Ask for more next time where *asked* bytes have come twice in a row, for no more than at
+        first where not half of it has."""
         if size == asked:
             if self.filled:
-                self.flood_bytes = min(2 * self.flood_bytes, FLOOD_FACTOR * self.receive_bytes, MOST_BYTES)
+                self.flood_bytes = min(
+                    2 * self.flood_bytes, FLOOD_FACTOR * self.receive_bytes, MOST_BYTES
+                )
             self.filled = True
         else:
             self.filled = False
@@ -237,7 +274,8 @@ cdef class Connection(Watched):
                 self.flood_bytes = self.receive_bytes
 
     cdef ssize_t receive_foreign(self, Py_ssize_t *asked) except? -1000000:
-        """The same for a protocol that is called as asyncio's transports call it; what it raises breaks the connection."""
+        """The same for a protocol that is called as asyncio's transports call it; what it raises
+        breaks the connection."""
         cdef ssize_t size = 0
         cdef Py_buffer view
         protocol = self.protocol
@@ -273,7 +311,8 @@ cdef class Connection(Watched):
         return size
 
     cdef bint receive_rest(self) except -1:
-        """Receive what came before the connection broke, for a reader, or a protocol that is not paused; return whether that is over."""
+        """Receive what came before the connection broke, for a reader, or a protocol that is not
+        paused; return whether that is over."""
         cdef Py_ssize_t asked = 0
         cdef Py_ssize_t left = REST_BYTES
         cdef ssize_t size = 1
@@ -323,7 +362,8 @@ cdef class Connection(Watched):
         self.reactor.rearm(self)
 
     cdef object retry_later(self):
-        """Try again in a while: the system is short of memory, and no event will tell when it has some."""
+        """Try again in a while: the system is short of memory, and no event will tell when it has
+        some."""
         if not self.send_waits and not self.receive_waits:
             self._loop.call_later(RETRY_SECONDS, self.retry, context=self.reactor.context)
 
@@ -332,7 +372,8 @@ cdef class Connection(Watched):
     cdef object send(self, bytes data, bint followed):
         """Send *data*, which is not empty, or keep what the system does not take.
 
-        *followed* lets the system hold the end of it for what is sent next, or for push(): for max(200 ms, RTO) at most (tcp(7)).
+        *followed* lets the system hold the end of it for what is sent next, or for push(): for
+        max(200 ms, RTO) at most (tcp(7)).
         """
         cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
         cdef ssize_t sent = 0
@@ -340,7 +381,10 @@ cdef class Connection(Watched):
             return
         self.reactor.check_thread()
         if self.outbox.size == 0 and not self.send_waits:
-            sent = send(self.fd, PyBytes_AS_STRING(data), size, MSG_NOSIGNAL | MSG_MORE if followed else MSG_NOSIGNAL)
+            sent = send(
+                self.fd, PyBytes_AS_STRING(data), size,
+                MSG_NOSIGNAL | MSG_MORE if followed else MSG_NOSIGNAL
+            )
             if sent == size:
                 return
             if sent < 0:
@@ -365,7 +409,8 @@ cdef class Connection(Watched):
     cdef object push(self):
         """Have the system send at once what it holds; TCP only."""
         cdef int off = 0
-        # Taking back a cork that is not there sends what there is, and leaves TCP_NODELAY alone. (A send() of nothing does neither.)
+        # Taking back a cork that is not there sends what there is, and leaves TCP_NODELAY alone. (A
+        # send() of nothing does neither.)
         if self.fd >= 0 and not self.ending:
             setsockopt(self.fd, IPPROTO_TCP, TCP_CORK, &off, sizeof(off))
 
@@ -395,7 +440,8 @@ cdef class Connection(Watched):
                 self.shut_writing()
 
     cdef bint may_send_later(self) except -1:
-        """Look at the error of a send: return whether it was no more than a lack of room; else the connection has broken."""
+        """Look at the error of a send: return whether it was no more than a lack of room; else the
+        connection has broken."""
         cdef int error = errno
         if error == EAGAIN:
             return True
@@ -408,7 +454,11 @@ cdef class Connection(Watched):
         return False
 
     cdef object pause_if_high(self):
-        if self.outbox.size + self.held > self.high and not self.protocol_paused and not self.ending:
+        if (
+            self.outbox.size + self.held > self.high
+            and not self.protocol_paused
+            and not self.ending
+        ):
             self.protocol_paused = True
             self.tell("pause_writing")
 
@@ -418,7 +468,8 @@ cdef class Connection(Watched):
             self.tell("resume_writing")
 
     cdef object tell(self, str what):
-        """Call a method of the protocol that says nothing of whether the connection goes on; what it raises is reported."""
+        """Call a method of the protocol that says nothing of whether the connection goes on; what
+        it raises is reported."""
         try:
             self.call(getattr(self.protocol, what), ())
         except (SystemExit, KeyboardInterrupt):
@@ -469,7 +520,8 @@ cdef class Connection(Watched):
             self.finish(None)
 
     cdef object finish(self, object error):
-        """Have the protocol told, when nothing else is on the stack, that the connection is over, and close the socket then."""
+        """Have the protocol told, when nothing else is on the stack, that the connection is over,
+        and close the socket then."""
         if self.ending:
             return
         self.reactor.check_thread()
@@ -484,7 +536,8 @@ cdef class Connection(Watched):
             raise
 
     cdef object leave(self):
-        """Close the copy of a descriptor that belongs to the parent of this process, which goes on with its own."""
+        """Close the copy of a descriptor that belongs to the parent of this process, which goes on
+        with its own."""
         self.closing = self.ending = True
         self.outbox.clear()
         if self.fd >= 0:
@@ -515,8 +568,12 @@ cdef class Connection(Watched):
 
 
 cdef bint is_direct(object protocol) except -1:
-    """Tell whether bytes can be given to the protocol's reader without calling the protocol: nobody has overridden its data_received()."""
-    return isinstance(protocol, StreamProtocol) and type(protocol).data_received is StreamProtocol.data_received
+    """Tell whether bytes can be given to the protocol's reader without calling the protocol: nobody
+    has overridden its data_received()."""
+    return (
+        isinstance(protocol, StreamProtocol)
+        and type(protocol).data_received is StreamProtocol.data_received
+    )
 
 
 cdef object run_in(object context, object method, tuple arguments):

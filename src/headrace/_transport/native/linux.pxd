@@ -1,4 +1,5 @@
-"""The system calls of the native way, as C declares them; what Cython ships has no epoll and no accept4."""
+"""The system calls of the native way, as C declares them; what Cython ships has no epoll and no
+accept4."""
 
 from libc.stdint cimport uint32_t, uint64_t
 
@@ -48,7 +49,8 @@ cdef extern from *:
     unsigned long SIOCOUTQ
     int SHUT_WR, SOCK_NONBLOCK, SOCK_CLOEXEC, SOL_SOCKET, SO_ERROR
     int AF_INET, AF_INET6
-    int EAGAIN, EWOULDBLOCK, EINTR, ENOBUFS, ENOMEM, EMFILE, ENFILE, ECONNABORTED, EPROTO, EBADF, EINVAL, ENOTSOCK
+    int EAGAIN, EWOULDBLOCK, EINTR, ENOBUFS, ENOMEM, EMFILE, ENFILE
+    int ECONNABORTED, EPROTO, EBADF, EINVAL, ENOTSOCK
     int errno
 
     int epoll_create1(int flags) nogil

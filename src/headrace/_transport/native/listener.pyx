@@ -1,8 +1,9 @@
 # cython: language_level=3
 """Listener: a listening socket that a Reactor watches, and the connections that come in by it.
 
-The socket is level-triggered: what one turn does not accept is offered again in the next. It leaves the set while the system has no
-descriptor or memory for another connection, which would otherwise keep the loop busy with refusing one.
+The socket is level-triggered: what one turn does not accept is offered again in the next. It leaves
+the set while the system has no descriptor or memory for another connection, which would otherwise
+keep the loop busy with refusing one.
 """
 
 import os
@@ -37,17 +38,20 @@ from headrace._transport.stepper cimport raise_later
 from headrace._transport.native.transport import adopt
 
 cdef enum:
-    # How many connections a turn of the loop takes from one socket: their handlers start there and then.
+    # How many connections a turn of the loop takes from one socket: their handlers start there and
+    # then.
     ACCEPTS = 32
 
 INTERNET = (sockets.AF_INET, sockets.AF_INET6)
 
-# After how many seconds accepting is tried again: asyncio's figure (asyncio.constants.ACCEPT_RETRY_DELAY).
+# After how many seconds accepting is tried again: asyncio's figure
+# (asyncio.constants.ACCEPT_RETRY_DELAY).
 RETRY_SECONDS = 1.0
 
 
 cdef class Listener(Watched):
-    """Calls factory() for a protocol for every connection that *sock*, a bound socket, accepts; its context is the one it was made in."""
+    """Calls factory() for a protocol for every connection that *sock*, a bound socket, accepts; its
+    context is the one it was made in."""
 
     def __init__(self, loop, sock, factory, Py_ssize_t receive_bytes, secure):
         self.reactor = reactor_of(loop)
@@ -59,7 +63,10 @@ cdef class Listener(Watched):
         self.context = copy_context()
         name = sock.getsockname()
         # A connection to one address has that address; to all of them, whichever it is.
-        self.sockname = name if self.family in INTERNET and name[0] not in ("0.0.0.0", "::") else None
+        self.sockname = (
+            name if self.family in INTERNET
+            and name[0] not in ("0.0.0.0", "::") else None
+        )
 
     def listen(self, backlog):
         """Start to accept. Raises: OSError where the system refuses."""
@@ -90,14 +97,18 @@ cdef class Listener(Watched):
         self.rewatch()
 
     def accept_waiting(self):
-        """Accept all connections that wait, unless it is held: what is in the system's queue when the socket is closed would be reset."""
+        """Accept all connections that wait, unless it is held: what is in the system's queue when
+        the socket is closed would be reset."""
         while self.fd >= 0 and not self.held and self.accept():
             pass
 
     def adopt(self, sock, peername):
-        """Make a connection of *sock*, which somebody else has accepted, and which knows its peer itself; it may be closed meanwhile."""
+        """Make a connection of *sock*, which somebody else has accepted, and which knows its peer
+        itself; it may be closed meanwhile."""
         try:
-            self.context.copy().run(adopt, self.reactor.loop, sock, self.factory(), self.receive_bytes)
+            self.context.copy().run(
+                adopt, self.reactor.loop, sock, self.factory(), self.receive_bytes
+            )
         except BaseException as failure:
             sock.close()
             self.failed(failure)
@@ -143,14 +154,16 @@ cdef class Listener(Watched):
             return True
         try:
             accepted(
-                self.reactor, fd, self.family, <sockaddr *>&peer, size, protocol, self.context.copy(), self.receive_bytes, self.sockname, self.secure
+                self.reactor, fd, self.family, <sockaddr *>&peer, size, protocol,
+                self.context.copy(), self.receive_bytes, self.sockname, self.secure
             )
         except BaseException as failure:
             self.failed(failure)
         return True
 
     def pause(self, int error):
-        """Leave the system alone for a while: it has no descriptor, or no memory, for another connection."""
+        """Leave the system alone for a while: it has no descriptor, or no memory, for another
+        connection."""
         loop = self.reactor.loop
         self.reactor.unwatch(self, False)
         loop.call_later(RETRY_SECONDS, self.rewatch)
@@ -163,18 +176,25 @@ cdef class Listener(Watched):
         )
 
     def broken(self, int error):
-        """Stop accepting from a socket that is closed, or that somebody else has shut down: it will fail for ever."""
+        """Stop accepting from a socket that is closed, or that somebody else has shut down: it will
+        fail for ever."""
         self.reactor.unwatch(self, False)
         self.fd = -1
         self.reactor.loop.call_exception_handler(
-            {"message": "a listening socket is broken", "exception": OSError(error, os.strerror(error))}
+            {
+                "message": "a listening socket is broken",
+                "exception": OSError(error, os.strerror(error))
+            }
         )
 
     def failed(self, error):
         """Report what the making of a connection raised; it is closed."""
         if isinstance(error, Exception):
             self.reactor.loop.call_exception_handler(
-                {"message": "Error on transport creation for incoming connection", "exception": error}
+                {
+                    "message": "Error on transport creation for incoming connection",
+                    "exception": error
+                }
             )
         else:
             raise_later(self.reactor.stepper, error)

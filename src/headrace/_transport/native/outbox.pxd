@@ -1,7 +1,8 @@
 from headrace._transport.native.linux cimport iovec
 
 cdef class Outbox:
-    # The pieces from *first* on are unsent, the first of them from *offset* on; *size* is the sum of what is unsent, in bytes.
+    # The pieces from *first* on are unsent, the first of them from *offset* on; *size* is the sum
+    # of what is unsent, in bytes.
     cdef list pieces
     cdef Py_ssize_t first
     cdef Py_ssize_t offset

@@ -1,5 +1,6 @@
 # cython: language_level=3
-"""Outbox: bytes that the system did not take yet. They are kept as they came, never copied or joined; their count is a counter."""
+"""Outbox: bytes that the system did not take yet. They are kept as they came, never copied or
+joined; their count is a counter."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 
@@ -7,10 +8,12 @@ from headrace._transport.native.linux cimport iovec
 
 
 cdef class Outbox:
-    """A queue of pieces, in the order in which they were added. Most connections never have one: *pieces* is None until they do."""
+    """A queue of pieces, in the order in which they were added. Most connections never have one:
+    *pieces* is None until they do."""
 
     cdef object add(self, bytes piece, Py_ssize_t sent):
-        """Add *piece*, of which the first *sent* bytes are sent already: more than 0 only where the queue is empty."""
+        """Add *piece*, of which the first *sent* bytes are sent already: more than 0 only where the
+        queue is empty."""
         if self.size == 0:
             self.offset = sent
             if self.pieces is None:
@@ -19,7 +22,8 @@ cdef class Outbox:
         self.size += PyBytes_GET_SIZE(piece) - sent
 
     cdef int fill(self, iovec *vectors, int most, Py_ssize_t *total) noexcept:
-        """Point up to *most* of *vectors* to what is next; return how many, and in *total* the sum of their sizes."""
+        """Point up to *most* of *vectors* to what is next; return how many, and in *total* the sum
+        of their sizes."""
         cdef int count = 0
         cdef Py_ssize_t size, skip = self.offset
         total[0] = 0
@@ -46,7 +50,8 @@ cdef class Outbox:
             self.offset = 0
             self.pieces[self.first] = None
             self.first += 1
-        # Twice as many places as pieces at most, so that a queue that never empties costs O(1) a piece.
+        # Twice as many places as pieces at most, so that a queue that never empties costs O(1) a
+        # piece.
         if self.first * 2 >= len(self.pieces):
             del self.pieces[: self.first]
             self.first = 0

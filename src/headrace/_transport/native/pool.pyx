@@ -1,8 +1,10 @@
 # cython: language_level=3
-"""Pool: what connections receive into. Large storages are used again when everybody has dropped them, and never given back in between.
+"""Pool: what connections receive into. Large storages are used again when everybody has dropped
+them, and never given back in between.
 
-A bytes object of 64 KiB that is allocated for every receive and freed a moment later is the most expensive part of receiving: the C library
-gives its pages back to the system, and takes them again, one fault each.
+A bytes object of 64 KiB that is allocated for every receive and freed a moment later is the most
+expensive part of receiving: the C library gives its pages back to the system, and takes them again,
+one fault each.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
@@ -12,7 +14,8 @@ from headrace._transport.native.linux cimport errno, recv
 
 cdef extern from *:
     """
-    /* Give a bytes object that nobody else has another length, within what it was allocated for. It must not remember its old hash. */
+    /* Give a bytes object that nobody else has another length, within what it was allocated for. It
+       must not remember its old hash. */
     static void headrace_set_length(PyObject *data, Py_ssize_t length) {
         Py_SET_SIZE((PyVarObject *)data, length);
         PyBytes_AS_STRING(data)[length] = 0;
@@ -35,7 +38,8 @@ cdef class Pool:
         self.clear()
 
     cdef bytes receive(self, int descriptor, Py_ssize_t most, ssize_t *size):
-        """Receive up to *most* bytes; set *size* to what recv() returns, or to the negative number of its error.
+        """Receive up to *most* bytes; set *size* to what recv() returns, or to the negative number
+        of its error.
 
         Returns: what was received, or None where *size* is not above 0.
         """
@@ -50,7 +54,8 @@ cdef class Pool:
     cdef bytes filled(self, PyObject *storage, Py_ssize_t capacity, Py_ssize_t size):
         """Return the first *size* bytes of *storage*, of which there are *capacity*.
 
-        The storage itself where at least half of it was filled, so that whoever keeps that keeps no more than twice its length, else a copy.
+        The storage itself where at least half of it was filled, so that whoever keeps that keeps no
+        more than twice its length, else a copy.
         """
         if 2 * size < capacity:
             return PyBytes_FromStringAndSize(PyBytes_AS_STRING(<object>storage), size)

@@ -4,7 +4,8 @@ from headrace._transport.native.pool cimport Pool
 from headrace._transport.stepper cimport Stepper
 
 cdef class Watched:
-    # The descriptor, or -1 where it is closed; and the place in the reactor's table, or -1 where it is not watched.
+    # The descriptor, or -1 where it is closed; and the place in the reactor's table, or -1 where it
+    # is not watched.
     cdef int fd
     cdef int slot
     # Which of the users of that place, one after another, this is.
@@ -28,15 +29,18 @@ cdef class Reactor:
     # What headrace_forks said when the set was made, and the thread that the loop was last seen in.
     cdef int forks
     cdef unsigned long thread
-    # What is watched, by slot, and a stack of the slots that are free: in C, since a number for each connection that there ever was
-    # at a time, made among its other objects, would keep the memory of all of them from being given back.
+    # What is watched, by slot, and a stack of the slots that are free: in C, since a number for
+    # each connection that there ever was at a time, made among its other objects, would keep the
+    # memory of all of them from being given back.
     cdef list table
     cdef int *free
     cdef Py_ssize_t free_count
     cdef uint32_t generation
-    # How often in a row looking for more events in the same turn has found none, or was not done for that reason.
+    # How often in a row looking for more events in the same turn has found none, or was not done
+    # for that reason.
     cdef unsigned int misses
-    # How many connections this batch has accepted: each has had a step of its handler, which is as much as an event.
+    # How many connections this batch has accepted: each has had a step of its handler, which is as
+    # much as an event.
     cdef int accepted
     # How many bytes this turn has received.
     cdef Py_ssize_t received

@@ -1,14 +1,17 @@
 # cython: language_level=3
 """The native way: one epoll set for each event loop, hung on the loop as one descriptor.
 
-The loop watches the set by ``add_reader()``, and one call of run() serves what is ready in it: every ready connection receives,
-then the tasks that wait for what came are resumed (see Stepper), then connections that have ended are taken leave of. What the
-set watches is edge-triggered and registered once, for everything: an event is a hint that stays in the Watched until the system
-has said that there is no more, so pausing, resuming and waiting for room to write cost no system call, and a descriptor that is ready and
-not wanted cannot make the loop spin. (Go's and tokio's pollers do the same: runtime/netpoll_epoll.go, mio.)
+The loop watches the set by ``add_reader()``, and one call of run() serves what is ready in it:
+every ready connection receives, then the tasks that wait for what came are resumed (see Stepper),
+then connections that have ended are taken leave of. What the set watches is edge-triggered and
+registered once, for everything: an event is a hint that stays in the Watched until the system has
+said that there is no more, so pausing, resuming and waiting for room to write cost no system call,
+and a descriptor that is ready and not wanted cannot make the loop spin. (Go's and tokio's pollers
+do the same: runtime/netpoll_epoll.go, mio.)
 
-Events carry a slot of the table and a generation, never a pointer: a descriptor's number, and its slot, may have a new owner within one batch.
-The table is what keeps connections alive, and an ordinary object that the collector of cycles sees.
+Events carry a slot of the table and a generation, never a pointer: a descriptor's number, and its
+slot, may have a new owner within one batch. The table is what keeps connections alive, and an
+ordinary object that the collector of cycles sees.
 """
 
 import asyncio
@@ -42,12 +45,15 @@ cdef extern from *:
     """
     #include <pthread.h>
 
-    /* How many forks lie between this process and the one that loaded the module, and how many children it has made. */
+    /* How many forks lie between this process and the one that loaded the module, and how many
+       children it has made. */
     static int headrace_forks = 0;
     static int headrace_children = 0;
     static void headrace_forked(void) { headrace_forks++; }
     static void headrace_has_forked(void) { headrace_children++; }
-    static int headrace_watch_forks(void) { return pthread_atfork(NULL, headrace_has_forked, headrace_forked); }
+    static int headrace_watch_forks(void) {
+        return pthread_atfork(NULL, headrace_has_forked, headrace_forked);
+    }
     """
     int forks "headrace_forks"
     int children "headrace_children"
@@ -55,14 +61,16 @@ cdef extern from *:
     unsigned long PyThread_get_thread_ident()
 
 cdef enum:
-    # How many events a turn of the loop serves, so that whatever else is on the loop has its turn: with 300 connections ready at once,
-    # each of which computes for 1 ms, a datagram waited 130 ms without a bound, and 16 to 34 with 16.
+    # How many events a turn of the loop serves, so that whatever else is on the loop has its turn:
+    # with 300 connections ready at once, each of which computes for 1 ms, a datagram waited 130 ms
+    # without a bound, and 16 to 34 with 16.
     EVENTS = 32
     # How many bytes, likewise: what some hundred microseconds receive.
     TURN_BYTES = 1 << 20
 
 
-# A timer of this length runs in the loop's next run, where it is being left, and soon, where it is not.
+# A timer of this length runs in the loop's next run, where it is being left, and soon, where it is
+# not.
 LEAVING_SECONDS = 0.001
 
 
@@ -87,7 +95,8 @@ cdef class Watched:
 
 
 cdef class Reactor:
-    """See the module's documentation. One a loop, made by reactor_of(); the set exists while something is watched."""
+    """See the module's documentation. One a loop, made by reactor_of(); the set exists while
+    something is watched."""
 
     def __cinit__(self):
         self.epoll = -1
@@ -111,23 +120,31 @@ cdef class Reactor:
             close(self.epoll)
 
     cdef bint is_inherited(self) noexcept:
-        """Tell whether this process is a fork of the one that made the set, and so must leave it alone."""
+        """Tell whether this process is a fork of the one that made the set, and so must leave it
+        alone."""
         return self.forks != forks
 
     cdef object check_thread(self):
-        """Raise RuntimeError where the loop runs in another thread, or belongs to the parent process."""
+        """Raise RuntimeError where the loop runs in another thread, or belongs to the parent
+        process."""
         if self.thread != PyThread_get_thread_ident():
             if asyncio._get_running_loop() is self.loop:
-                self.thread = PyThread_get_thread_ident()  # a loop that was stopped may be run again in another thread
+                # a loop that was stopped may be run again in another thread
+                self.thread = PyThread_get_thread_ident()
             elif self.loop.is_running():
                 raise RuntimeError(
-                    "this stream belongs to an event loop in another thread: use loop.call_soon_threadsafe() to reach it there"
+                    "this stream belongs to an event loop in another thread: "
+                    "use loop.call_soon_threadsafe() to reach it there"
                 )
         if self.is_inherited():
-            raise RuntimeError("this stream belongs to the parent process: a child that was forked has to open its own")
+            raise RuntimeError(
+                "this stream belongs to the parent process: "
+                "a child that was forked has to open its own"
+            )
 
     def refuse(self, fd):
-        """Raise RuntimeError where *fd*, a descriptor or what has a fileno(), is that of a connection of ours, in asyncio's words."""
+        """Raise RuntimeError where *fd*, a descriptor or what has a fileno(), is that of a
+        connection of ours, in asyncio's words."""
         owner = self.owners.get(fd if isinstance(fd, int) else fd.fileno())
         if owner is not None and not owner.is_closing():
             raise RuntimeError(f"File descriptor {fd!r} is used by transport {owner!r}")
@@ -158,15 +175,21 @@ cdef class Reactor:
                 self._vacate(watched)
 
     cdef object unwatch(self, Watched watched, bint closing):
-        """Forget *watched*; *closing* says that its descriptor, which nobody else has seen, is about to be closed.
+        """Forget *watched*; *closing* says that its descriptor, which nobody else has seen, is
+        about to be closed.
 
-        The system takes a descriptor that is closed from the set by itself, unless there is a copy of it, which would keep it there, out of
-        reach: one that was shown to somebody, or that a child may have, is taken out first.
+        The system takes a descriptor that is closed from the set by itself, unless there is a copy
+        of it, which would keep it there, out of reach: one that was shown to somebody, or that a
+        child may have, is taken out first.
         """
         cdef epoll_event event
         if watched.slot < 0:
             return
-        if self.epoll >= 0 and not self.is_inherited() and not (closing and watched.children == children):
+        if (
+            self.epoll >= 0
+            and not self.is_inherited()
+            and not (closing and watched.children == children)
+        ):
             epoll_ctl(self.epoll, EPOLL_CTL_DEL, watched.fd, &event)
         self._vacate(watched)
 
@@ -198,7 +221,8 @@ cdef class Reactor:
         epoll_ctl(self.epoll, EPOLL_CTL_MOD, watched.fd, &event)
 
     cdef object _open(self):
-        """Make the set and hang it on the loop, in a context of its own: what runs from it must not see its first user's variables."""
+        """Make the set and hang it on the loop, in a context of its own: what runs from it must not
+        see its first user's variables."""
         cdef int epoll = epoll_create1(EPOLL_CLOEXEC)
         if epoll < 0:
             PyErr_SetFromErrno(OSError)
@@ -212,7 +236,8 @@ cdef class Reactor:
             raise
 
     cdef object _release(self):
-        """Take the set from the loop and close it, in this order: the loop must not know a descriptor that is somebody else's next."""
+        """Take the set from the loop and close it, in this order: the loop must not know a
+        descriptor that is somebody else's next."""
         cdef int epoll = self.epoll
         self.table.clear()
         release(self.free)
@@ -235,8 +260,8 @@ cdef class Reactor:
         if self.epoll < 0:
             return
         if self.is_inherited():
-            # Nobody here may serve what is ready, and while it is ready the loop spins. From Python 3.14 on a forked child cannot step a task
-            # of this loop anyway, not even to exit.
+            # Nobody here may serve what is ready, and while it is ready the loop spins. From Python
+            # 3.14 on a forked child cannot step a task of this loop anyway, not even to exit.
             if sys.version_info >= (3, 14) and asyncio._get_running_loop() is not self.loop:
                 self.loop.stop()
             return
@@ -262,17 +287,29 @@ cdef class Reactor:
                 if left < EVENTS:
                     self.misses = 0
                 left -= served
-                if left <= 0 or self.received >= TURN_BYTES or self.epoll < 0 or not self.stepper.is_quiet():
+                if (
+                    left <= 0
+                    or self.received >= TURN_BYTES
+                    or self.epoll < 0
+                    or not self.stepper.is_quiet()
+                ):
                     break
-                # Looking again spares a turn of the loop if it finds something, and is in vain where one connection at a time is ready:
-                # after a miss, only one such turn in eight looks again.
-                if served == 1 and not self.unfinished and self.misses != 0 and self.misses % 8 != 0:
+                # Looking again spares a turn of the loop if it finds something, and is in vain
+                # where one connection at a time is ready: after a miss, only one such turn in eight
+                # looks again.
+                if (
+                    served == 1
+                    and not self.unfinished
+                    and self.misses != 0
+                    and self.misses % 8 != 0
+                ):
                     self.misses += 1
                     break
         finally:
             self.serving = False
             if self.interrupted:
-                # First the loop is left, which uvloop does after one more look at its descriptors. It may be run again.
+                # First the loop is left, which uvloop does after one more look at its descriptors.
+                # It may be run again.
                 self.interrupted = False
                 self.loop.call_later(LEAVING_SECONDS, self.go_on, context=self.context)
             else:
@@ -288,7 +325,8 @@ cdef class Reactor:
                 self.rearm(<Watched>watched)
 
     cdef int _serve(self, int most) except -1:
-        """Let what is ready receive, *most* events at once; return how many there were. Nothing that it raises keeps others waiting."""
+        """Let what is ready receive, *most* events at once; return how many there were. Nothing
+        that it raises keeps others waiting."""
         cdef epoll_event events[EVENTS]
         cdef Watched watched
         cdef uint64_t where
@@ -340,13 +378,15 @@ cdef class Reactor:
             self.rearm(watched)
 
     cdef object end(self, Watched watched):
-        """Call on_end() of *watched* when nothing else is on the stack: in this turn where a batch is served, else in the next."""
+        """Call on_end() of *watched* when nothing else is on the stack: in this turn where a batch
+        is served, else in the next."""
         if not self.serving and not self.ended:
             self.loop.call_soon(self.end_all, context=self.context)
         self.ended.append(watched)
 
     cpdef object end_all(self):
-        """Take leave of what has ended; the loop calls this where end() came from outside a batch."""
+        """Take leave of what has ended; the loop calls this where end() came from outside a
+        batch."""
         while self.ended:
             ended = self.ended
             self.ended = []
@@ -369,7 +409,8 @@ cdef Reactor reactor_of(object loop):
 
 
 def take_watching(loop, reactor):
-    """Have the loop refuse to watch a descriptor of our connections, as it does with those of its own."""
+    """Have the loop refuse to watch a descriptor of our connections, as it does with those of its
+    own."""
     for name in ("add_reader", "add_writer", "remove_reader", "remove_writer"):
         setattr(loop, name, _refusing(reactor, getattr(loop, name)))
 
@@ -383,9 +424,11 @@ def _refusing(reactor, method):
 
 
 def take_start_tls(loop):
-    """Have loop.start_tls() take our transports too: loops other than asyncio's refuse every one that is not their own.
+    """Have loop.start_tls() take our transports too: loops other than asyncio's refuse every one
+    that is not their own.
 
-    asyncio's works with any transport, on any loop. The loop object gets an attribute; its class stays as it is.
+    asyncio's works with any transport, on any loop. The loop object gets an attribute; its class
+    stays as it is.
     """
     theirs = loop.start_tls
     ours = functools.partial(asyncio.BaseEventLoop.start_tls, loop)

@@ -5,7 +5,8 @@ from headrace._transport.native.tls_engine cimport TLS
 cdef class SecureConnection(Connection):
     # None in plain text.
     cdef TLS tls
-    # The handshake goes on; the protocol knows of the connection; who waits for the handshake, a future, or None.
+    # The handshake goes on; the protocol knows of the connection; who waits for the handshake, a
+    # future, or None.
     cdef bint shaking
     cdef bint introduced
     cdef object shaken
@@ -23,12 +24,14 @@ cdef class SecureConnection(Connection):
     cdef object broken
     # It was told: the session is of no use any more.
     cdef bint failed
-    # A close() in plain text waits until the peer has everything, too: see linger() of the transport.
+    # A close() in plain text waits until the peer has everything, too: see linger() of the
+    # transport.
     cdef bint lingers
     # close() was called, not abort(); and it has to wait, for the session cannot send yet.
     cdef bint gentle
     cdef bint departing
-    # After that: how long on_end() waits before it looks again whether the peer has everything, and until when at most.
+    # After that: how long on_end() waits before it looks again whether the peer has everything, and
+    # until when at most.
     cdef double look_seconds
     cdef double deadline
     # close_notify was said when everything else had been sent; and could not be sent itself.
@@ -37,7 +40,9 @@ cdef class SecureConnection(Connection):
     # The peer has ended the stream, and not merely the connection.
     cdef bint ended_well
 
-    cdef object secure(self, TLS tls, bytes early, double handshake_timeout, double shutdown_timeout, object shaken)
+    cdef object secure(
+        self, TLS tls, bytes early, double handshake_timeout, double shutdown_timeout, object shaken
+    )
     cdef object shake(self)
     cdef object end_handshake(self, object error)
     cdef object introduce(self)

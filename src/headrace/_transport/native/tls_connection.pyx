@@ -1,17 +1,23 @@
 # cython: language_level=3
 """SecureConnection: a Connection that may speak TLS, from its beginning or from some moment on.
 
-    plain --secure()--> handshake --complete--> secured --say_goodbye()--> secured, for reading --end_when_sent()--> ending
-                            |                      |
-                            +----an error----------+-------> ending: the alert is sent, if the system takes it at once
+    plain --secure()--> handshake --complete--> secured --say_goodbye()--> secured, for reading
+                            |                      |                              |
+                            |                      |                        end_when_sent()
+                            |                      |                              v
+                            +-----an error---------+---------------------------> ending
 
-What is received is decrypted as far as the reader takes it. A paused reader leaves the rest of one receive encrypted, and comes back
-to it (is_left()). What is written is encrypted at once, so that what waits to be sent is ciphertext, and the water marks count that; during
-a handshake it waits in plain text, and counts as well.
+An alert that ends it is sent if the system takes it at once.
 
-The end of a stream is close_notify. A connection that just ends may have been cut by somebody in between: the reader sees the end, as it does
-in asyncio, and ``get_extra_info("close_notify")`` tells one from the other. We say close_notify and do not wait for the peer's (RFC 8446, 6.1
-does not ask for it). From TLS 1.3 on, and only then, the other direction goes on until that is closed too.
+What is received is decrypted as far as the reader takes it. A paused reader leaves the rest of one
+receive encrypted, and comes back to it (is_left()). What is written is encrypted at once, so that
+what waits to be sent is ciphertext, and the water marks count that; during a handshake it waits in
+plain text, and counts as well.
+
+The end of a stream is close_notify. A connection that just ends may have been cut by somebody in
+between: the reader sees the end, as it does in asyncio, and ``get_extra_info("close_notify")``
+tells one from the other. We say close_notify and do not wait for the peer's (RFC 8446, 6.1 does not
+ask for it). From TLS 1.3 on, and only then, the other direction goes on until that is closed too.
 """
 
 import asyncio
@@ -22,17 +28,21 @@ from cpython.object cimport PyObject
 
 from headrace._core.buffer cimport ReadBuffer
 from headrace._transport.native.connection cimport Connection
-from headrace._transport.native.linux cimport EAGAIN, SHUT_WR, SIOCOUTQ, errno, ioctl, recv, shutdown
+from headrace._transport.native.linux cimport (
+    EAGAIN, SHUT_WR, SIOCOUTQ, errno, ioctl, recv, shutdown
+)
 from headrace._transport.stream_protocol cimport Receiver
 from headrace._transport.native.tls_engine cimport TLS
 
 cdef enum:
-    # The most that one record brings (RFC 8446, 5.1). Offered less, a read leaves the rest of it in the session.
+    # The most that one record brings (RFC 8446, 5.1). Offered less, a read leaves the rest of it in
+    # the session.
     RECORD_BYTES = 1 << 14
     # How much of what a peer says that does not speak TLS is shown in the error.
     OPENING_BYTES = 40
 
-# How long to wait before looking again whether a peer has got everything, in seconds: at first, and at most.
+# How long to wait before looking again whether a peer has got everything, in seconds: at first, and
+# at most.
 FIRST_LOOK_SECONDS = 0.001
 LAST_LOOK_SECONDS = 0.05
 
@@ -40,14 +50,19 @@ LAST_LOOK_SECONDS = 0.05
 cdef class SecureConnection(Connection):
     """See the module's documentation."""
 
-    cdef object secure(self, TLS tls, bytes early, double handshake_timeout, double shutdown_timeout, object shaken):
-        """Begin a handshake; *early* has been received already. *shaken*, a future or None, is told how it ends."""
+    cdef object secure(
+        self, TLS tls, bytes early, double handshake_timeout, double shutdown_timeout, object shaken
+    ):
+        """Begin a handshake; *early* has been received already. *shaken*, a future or None, is told
+        how it ends."""
         self.tls = tls
         self.shaking = True
         self.shaken = shaken
         self.shutdown_timeout = shutdown_timeout
         self.unsecured = []
-        self.timer = self._loop.call_later(handshake_timeout, self.give_up, handshake_timeout, context=self.reactor.context)
+        self.timer = self._loop.call_later(
+            handshake_timeout, self.give_up, handshake_timeout, context=self.reactor.context
+        )
         if early:
             tls.receive(early, PyBytes_GET_SIZE(early))
         self.shake()
@@ -55,7 +70,9 @@ cdef class SecureConnection(Connection):
     def give_up(self, timeout):
         """The handshake has taken too long; asyncio's words."""
         self.end_handshake(
-            ConnectionAbortedError(f"SSL handshake is taking longer than {timeout} seconds: aborting the connection")
+            ConnectionAbortedError(
+                f"SSL handshake is taking longer than {timeout} seconds: aborting the connection"
+            )
         )
 
     cdef object shake(self):
@@ -64,7 +81,9 @@ cdef class SecureConnection(Connection):
             complete = self.tls.handshake()
         except Exception as error:  # whatever a callback of the context raises, too
             if self.opening is not None:
-                error.add_note(f"the peer does not speak TLS here: its first bytes were {self.opening!r}")
+                error.add_note(
+                    f"the peer does not speak TLS here: its first bytes were {self.opening!r}"
+                )
             self.send_output()
             self.end_handshake(error)
             return
@@ -77,7 +96,8 @@ cdef class SecureConnection(Connection):
             return
         self.cancel_timer()
         if error is not None:
-            # *shaken* is told when the connection is closed. What has come is thrown away, or the reset for it could overtake the alert.
+            # *shaken* is told when the connection is closed. What has come is thrown away, or the
+            # reset for it could overtake the alert.
             self.gentle = True
             if self.ending:
                 # Nothing could be sent, which is less than what is known.
@@ -125,7 +145,12 @@ cdef class SecureConnection(Connection):
     cdef bint is_left(self):
         if self.tls is None or self.shaking or self.eof or self.failed:
             return False
-        return self.stash is not None or self.broken is not None or self.tls.has_data() or self.tls.heard_goodbye
+        return (
+            self.stash is not None
+            or self.broken is not None
+            or self.tls.has_data()
+            or self.tls.heard_goodbye
+        )
 
     cdef ssize_t receive_once(self, Py_ssize_t *asked) except? -1000000:
         cdef PyObject *storage
@@ -156,12 +181,15 @@ cdef class SecureConnection(Connection):
             if not self.heard:
                 self.heard = True
                 if not 0x14 <= received[0] <= 0x17:  # no type of a record (RFC 8446, 5.1)
-                    self.opening = PyBytes_FromStringAndSize(PyBytes_AS_STRING(received), min(size, OPENING_BYTES))
+                    self.opening = PyBytes_FromStringAndSize(
+                        PyBytes_AS_STRING(received), min(size, OPENING_BYTES)
+                    )
             self.shake()
         return size
 
     cdef object deliver(self):
-        """Give the protocol what it takes at once of what has been received: is_left() tells of the rest."""
+        """Give the protocol what it takes at once of what has been received: is_left() tells of the
+        rest."""
         cdef Receiver receiver = None if self.stream is None else self.stream._h_receiver()
         cdef ReadBuffer buffer
         cdef Py_ssize_t size = 1
@@ -180,8 +208,15 @@ cdef class SecureConnection(Connection):
                     raise self.broken
                 buffer = receiver._h_reserved()
                 # Straight into what a readexactly() will return.
-                while size > 0 and buffer.end < PyBytes_GET_SIZE(buffer.head) and self.tls.has_data():
-                    size = self.tls.read(PyBytes_AS_STRING(buffer.head) + buffer.end, PyBytes_GET_SIZE(buffer.head) - buffer.end)
+                while (
+                    size > 0
+                    and buffer.end < PyBytes_GET_SIZE(buffer.head)
+                    and self.tls.has_data()
+                ):
+                    size = self.tls.read(
+                        PyBytes_AS_STRING(buffer.head) + buffer.end,
+                        PyBytes_GET_SIZE(buffer.head) - buffer.end
+                    )
                     buffer.end += size
                 receiver._h_after_feed()
         except ssl.SSLError as error:
@@ -207,7 +242,8 @@ cdef class SecureConnection(Connection):
                 self.end_when_sent()
 
     cdef bytes decrypted(self):
-        """Decrypt as much as may be received at first; return it, or None where there is nothing."""
+        """Decrypt as much as may be received at first; return it, or None where there is
+        nothing."""
         if self.broken is not None:
             raise self.broken
         cdef Py_ssize_t most = self.receive_bytes
@@ -229,7 +265,8 @@ cdef class SecureConnection(Connection):
         return self.reactor.pool.filled(storage, most, size) if size > 0 else None
 
     cdef object hand_over(self, Receiver receiver, bytes data):
-        """Give *data* to the reader, or to a protocol that is called as asyncio's transports call it; what that raises ends the connection."""
+        """Give *data* to the reader, or to a protocol that is called as asyncio's transports call
+        it; what that raises ends the connection."""
         if receiver is not None:
             receiver._h_feed(data)
             return
@@ -245,7 +282,8 @@ cdef class SecureConnection(Connection):
                 raise RuntimeError("get_buffer() returned an empty buffer")
             size = min(len(buffer), len(data))
             buffer[:size] = data[:size]
-            # Before the protocol is told: it may resize its buffer then, and pause, or give way to another protocol.
+            # Before the protocol is told: it may resize its buffer then, and pause, or give way to
+            # another protocol.
             buffer.release()
             if size < len(data):
                 self.stash = data[size:]
@@ -261,7 +299,9 @@ cdef class SecureConnection(Connection):
             Connection.on_eof(self)
         elif self.shaking:
             self.readable = False
-            self.end_handshake(ConnectionResetError("the peer closed the connection during the TLS handshake"))
+            self.end_handshake(
+                ConnectionResetError("the peer closed the connection during the TLS handshake")
+            )
         elif self.eof:
             # The end of the stream was told, and now the connection ends too.
             self.readable = False
@@ -300,7 +340,8 @@ cdef class SecureConnection(Connection):
             self.unsecured.append(data)
             self.held += PyBytes_GET_SIZE(data)
             if self.shaking or data:
-                # Only what the peer says next can change that: deliver() comes here then, without data.
+                # Only what the peer says next can change that: deliver() comes here then, without
+                # data.
                 self.pause_if_high()
                 return
             data = b"".join(self.unsecured)
@@ -309,8 +350,9 @@ cdef class SecureConnection(Connection):
         size = PyBytes_GET_SIZE(data)
         try:
             while at < size and step > 0:
-                # A record at a time, for the sake of what the BIO would keep. Nothing is sent before all is encrypted: the protocol
-                # may be told of a high-water mark then, and write or close.
+                # A record at a time, for the sake of what the BIO would keep. Nothing is sent
+                # before all is encrypted: the protocol may be told of a high-water mark then, and
+                # write or close.
                 step = self.tls.write(PyBytes_AS_STRING(data) + at, min(size - at, RECORD_BYTES))
                 at += step
                 output = self.tls.output()
@@ -337,7 +379,8 @@ cdef class SecureConnection(Connection):
     # ---- the end
 
     cdef object break_off(self, object error):
-        """End the connection for *error*, which the session raised; the peer gets its alert, if the system takes it at once."""
+        """End the connection for *error*, which the session raised; the peer gets its alert, if the
+        system takes it at once."""
         self.send_output()
         if self.ending:
             self.error = error  # of more use than that nothing could be sent
@@ -356,7 +399,8 @@ cdef class SecureConnection(Connection):
         if self.tls is None:
             Connection.shut_writing(self)
         elif not self.shaking:
-            # The session takes what has come and is not decrypted by now for an error of the peer's.
+            # The session takes what has come and is not decrypted by now for an error of the
+            # peer's.
             parts = [] if self.stash is None else [self.stash]
             try:
                 while self.tls.has_data():
@@ -376,28 +420,38 @@ cdef class SecureConnection(Connection):
         if self.tls is not None and not self.closing and not self.reactor.is_inherited():
             self.reactor.check_thread()
             if self.shaking:
-                self.end_handshake(ConnectionAbortedError("the connection was closed during the TLS handshake"))
+                self.end_handshake(
+                    ConnectionAbortedError("the connection was closed during the TLS handshake")
+                )
                 return
             self.gentle = True
             if self.unsecured is not None:
                 # The session has to hear something before it can take this: close after that.
                 if not self.departing:
                     self.departing = True
-                    self.timer = self._loop.call_later(self.shutdown_timeout, self.cut, context=self.reactor.context)
+                    self.timer = self._loop.call_later(
+                        self.shutdown_timeout, self.cut, context=self.reactor.context
+                    )
                 return
             self.cancel_timer()
             self.say_goodbye()
             if self.closing:
                 return  # by the protocol, which was told of the high-water mark
             if self.outbox.size > 0:
-                self.timer = self._loop.call_later(self.shutdown_timeout, self.cut, context=self.reactor.context)
+                self.timer = self._loop.call_later(
+                    self.shutdown_timeout, self.cut, context=self.reactor.context
+                )
         elif self.lingers and not self.closing and not self.eof:
             self.gentle = True
         Connection.end_when_sent(self)
 
     cdef object fail(self, object error):
-        # Where the peer has not waited for our close_notify, and nothing else is lost, that is no error: see tell_lost().
-        self.forgiven = self.parting or (self.tls is not None and self.tls.said_goodbye and self.outbox.size == 0)
+        # Where the peer has not waited for our close_notify, and nothing else is lost, that is no
+        # error: see tell_lost().
+        self.forgiven = (
+            self.parting
+            or (self.tls is not None and self.tls.said_goodbye and self.outbox.size == 0)
+        )
         Connection.fail(self, error)
 
     def cut(self):
@@ -417,7 +471,11 @@ cdef class SecureConnection(Connection):
 
     cdef object on_end(self):
         if self.gentle and self.fd >= 0 and not self.reactor.is_inherited() and not self.has_left():
-            self.look_seconds = min(2 * self.look_seconds, LAST_LOOK_SECONDS) if self.look_seconds else FIRST_LOOK_SECONDS
+            self.look_seconds = (
+                min(2 * self.look_seconds, LAST_LOOK_SECONDS)
+                if self.look_seconds
+                else FIRST_LOOK_SECONDS
+            )
             self._loop.call_later(self.look_seconds, self.end_later, context=self.reactor.context)
             return
         if self.shaking and self.rest:
@@ -426,7 +484,8 @@ cdef class SecureConnection(Connection):
         Connection.on_end(self)
 
     cdef object look_for_alert(self):
-        """Read what came before a send of the handshake failed: the peer's alert says why, if there is one."""
+        """Read what came before a send of the handshake failed: the peer's alert says why, if there
+        is one."""
         cdef PyObject *storage = self.reactor.pool.storage(RECORD_BYTES)
         cdef bytes scratch = <bytes>storage  # so that nobody else is given it meanwhile
         cdef bytes received
@@ -435,7 +494,10 @@ cdef class SecureConnection(Connection):
         try:
             while turns > 0 and size > 0:
                 if self.tls.version is not None or self.tls.handshake():
-                    while self.tls.has_data() and self.tls.read(PyBytes_AS_STRING(scratch), RECORD_BYTES) > 0:
+                    while (
+                        self.tls.has_data()
+                        and self.tls.read(PyBytes_AS_STRING(scratch), RECORD_BYTES) > 0
+                    ):
                         pass
                 received = PyBytes_FromStringAndSize(NULL, RECORD_BYTES)
                 size = recv(self.fd, PyBytes_AS_STRING(received), RECORD_BYTES, 0)
@@ -446,10 +508,12 @@ cdef class SecureConnection(Connection):
             self.error = error
 
     cdef bint has_left(self) except -1:
-        """Throw away what comes, and tell whether the socket can be closed without taking from the peer what was sent.
+        """Throw away what comes, and tell whether the socket can be closed without taking from the
+        peer what was sent.
 
-        Linux answers whatever comes in after close() by a reset, and drops what the peer has not got by then: in TLS the peer's close_notify
-        is enough, if it crosses ours. (Over plain TCP a peer that only ends the connection does no harm.)
+        Linux answers whatever comes in after close() by a reset, and drops what the peer has not
+        got by then: in TLS the peer's close_notify is enough, if it crosses ours. (Over plain TCP a
+        peer that only ends the connection does no harm.)
         """
         cdef int unsent = 0
         cdef ssize_t size = 1
@@ -479,7 +543,9 @@ cdef class SecureConnection(Connection):
         finally:
             if shaken is not None and not shaken.done():
                 shaken.set_exception(
-                    self.error or ConnectionAbortedError("the connection was aborted during the TLS handshake")
+                    self.error or ConnectionAbortedError(
+                        "the connection was aborted during the TLS handshake"
+                    )
                 )
 
     cdef object cancel_timer(self):

@@ -20,15 +20,16 @@ cdef class TLS:
     cdef bytes chunk
     cdef Py_ssize_t at
     cdef Py_ssize_t end
-    # How many whole records have been fed that no read has begun; and the record that is being fed: what is known of its header, and
-    # how much of its body is to come.
+    # How many whole records have been fed that no read has begun; and the record that is being fed:
+    # what is known of its header, and how much of its body is to come.
     cdef readonly Py_ssize_t records
     cdef int known
     cdef bint strange
     cdef Py_ssize_t missing
     # The rest of a record that has been decrypted, where a read did not take all of it.
     cdef bint partial
-    # A read was in vain: the record was one of the session's own, and may want an answer, which output() has.
+    # A read was in vain: the record was one of the session's own, and may want an answer, which
+    # output() has.
     cdef bint stirred
     # close_notify was sent; the peer's has come.
     cdef readonly bint said_goodbye

@@ -1,13 +1,16 @@
 # cython: language_level=3
 """TLS: one side of one TLS session, without any input or output of its own: bytes in, bytes out.
 
-It is the ssl module's SSLObject between two MemoryBIOs, so it works with whatever OpenSSL Python was built with, and with every option of an
-SSLContext. What it adds is that a read is only tried where it will bring something: the module says that there is nothing by an
-exception, which costs more than decrypting a small record. Records can be counted from outside: their first five bytes are
-never encrypted (RFC 8446, 5.1). Each read takes one record; where a record brings no data (a session ticket, a new key), or was read
-along with another, there is one read in vain, and nothing worse.
+It is the ssl module's SSLObject between two MemoryBIOs, so it works with whatever OpenSSL Python
+was built with, and with every option of an SSLContext. What it adds is that a read is only tried
+where it will bring something: the module says that there is nothing by an exception, which costs
+more than decrypting a small record. Records can be counted from outside: their first five bytes are
+never encrypted (RFC 8446, 5.1). Each read takes one record; where a record brings no data (a
+session ticket, a new key), or was read along with another, there is one read in vain, and nothing
+worse.
 
-A MemoryBIO keeps for ever as much memory as it has ever held, so it gets no more than a large record at a time.
+A MemoryBIO keeps for ever as much memory as it has ever held, so it gets no more than a large
+record at a time.
 """
 
 import ssl
@@ -26,24 +29,29 @@ cdef enum:
 
 
 cdef class Window:
-    """Memory of ours, for the ssl module to read from or to write into: one object, used again for every call."""
+    """Memory of ours, for the ssl module to read from or to write into: one object, used again for
+    every call."""
 
     def __getbuffer__(self, Py_buffer *view, int flags):
         PyBuffer_FillInfo(view, self, self.start, self.size, False, flags)
 
 
 cdef class TLS:
-    """See the module's documentation. Raises, wherever it says nothing else: ssl.SSLError; what output() then returns is the alert for the peer."""
+    """See the module's documentation. Raises, wherever it says nothing else: ssl.SSLError; what
+    output() then returns is the alert for the peer."""
 
     def __init__(self, context, bint server_side, server_hostname, resume):
         self.context = context
         self.incoming = ssl.MemoryBIO()
         self.outgoing = ssl.MemoryBIO()
-        self.ssl_object = context.wrap_bio(self.incoming, self.outgoing, server_side, server_hostname, resume)
+        self.ssl_object = context.wrap_bio(
+            self.incoming, self.outgoing, server_side, server_hostname, resume
+        )
         self.window = Window.__new__(Window)
         self.take_in = self.incoming.write
         self.give_out = self.outgoing.read
-        # The module's own object does the work, and has no method in Python between; who has put a class of his own there is called.
+        # The module's own object does the work, and has no method in Python between; who has put a
+        # class of his own there is called.
         inner = self.ssl_object
         if type(inner) is ssl.SSLObject:
             inner = getattr(inner, "_sslobj", inner)
@@ -52,13 +60,15 @@ cdef class TLS:
         self.pending = inner.pending
 
     cdef object receive(self, bytes chunk, Py_ssize_t size):
-        """Take the first *size* bytes of *chunk*, which came from the peer, and nobody changes; those before have been read (see has_data())."""
+        """Take the first *size* bytes of *chunk*, which came from the peer, and nobody changes;
+        those before have been read (see has_data())."""
         self.chunk = chunk
         self.at = 0
         self.end = size
 
     cdef bint feed(self) except -1:
-        """Feed the next records of what was received, or what there is of one; return whether one has become whole."""
+        """Feed the next records of what was received, or what there is of one; return whether one
+        has become whole."""
         cdef const unsigned char *data = <const unsigned char *>PyBytes_AS_STRING(self.chunk)
         cdef Py_ssize_t at = self.at
         cdef Py_ssize_t whole = at  # where the last whole record ends
@@ -100,7 +110,8 @@ cdef class TLS:
         return records > 0
 
     cdef bint handshake(self) except -1:
-        """Go on with the handshake; return whether it is complete. Raises: ssl.SSLError, ssl.CertificateError."""
+        """Go on with the handshake; return whether it is complete. Raises: ssl.SSLError,
+        ssl.CertificateError."""
         if self.chunk is not None:
             self.feed()
         while True:
@@ -108,7 +119,8 @@ cdef class TLS:
                 self.ssl_object.do_handshake()
                 # It is kept, for a session that has failed does not know it any more.
                 self.version = self.ssl_object.version()
-                # Some of the records were the peer's last messages, and behind them there may be data already.
+                # Some of the records were the peer's last messages, and behind them there may be
+                # data already.
                 return True
             except ssl.SSLWantReadError:
                 self.records = 0
@@ -121,7 +133,8 @@ cdef class TLS:
         return self.records > 0 or self.partial or self.chunk is not None
 
     cdef Py_ssize_t read(self, char *into, Py_ssize_t size) except -1:
-        """Decrypt up to *size* bytes, of one record, into *into*; return how many there were. None also means the peer's close_notify."""
+        """Decrypt up to *size* bytes, of one record, into *into*; return how many there were. None
+        also means the peer's close_notify."""
         cdef Py_ssize_t got = -1
         while got < 0:
             if self.records == 0 and not self.partial and (self.chunk is None or not self.feed()):
@@ -148,7 +161,8 @@ cdef class TLS:
         return got
 
     cdef Py_ssize_t write(self, const char *data, Py_ssize_t size) except -1:
-        """Encrypt some of *data*; return how much, which is nothing where the peer has to say something first."""
+        """Encrypt some of *data*; return how much, which is nothing where the peer has to say
+        something first."""
         self.window.start = <char *>data
         self.window.size = size
         try:
@@ -161,7 +175,8 @@ cdef class TLS:
         return self.give_out()
 
     cdef object say_goodbye(self):
-        """Have output() return close_notify. What has come and was not read cannot be read after this."""
+        """Have output() return close_notify. What has come and was not read cannot be read after
+        this."""
         self.said_goodbye = True
         try:
             self.ssl_object.unwrap()

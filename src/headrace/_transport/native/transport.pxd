@@ -9,7 +9,8 @@ cdef class SocketTransport(SecureConnection):
 cdef class SocketSender(Sender):
     # None once the connection goes on over another transport.
     cdef SocketTransport direct
-    # When the handler last wrote with more input unread, in this step, in seconds of the monotonic clock; or 0.
+    # When the handler last wrote with more input unread, in this step, in seconds of the monotonic
+    # clock; or 0.
     cdef double last
     # The same of the oldest byte that the system holds for us.
     cdef double held_since
@@ -17,7 +18,10 @@ cdef class SocketSender(Sender):
     cdef bint quick
 
 cdef SocketTransport accepted(
-    Reactor reactor, int fd, int family, sockaddr *peer, socklen_t peer_size, object protocol, object context, Py_ssize_t receive_bytes,
+    Reactor reactor, int fd, int family, sockaddr *peer, socklen_t peer_size,
+    object protocol, object context, Py_ssize_t receive_bytes,
     object sockname, tuple secure,
 )
-cdef SocketTransport make(Reactor reactor, int fd, int family, object protocol, object context, Py_ssize_t receive_bytes)
+cdef SocketTransport make(
+    Reactor reactor, int fd, int family, object protocol, object context, Py_ssize_t receive_bytes
+)

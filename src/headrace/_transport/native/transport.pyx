@@ -1,5 +1,6 @@
 # cython: language_level=3
-"""SocketTransport: a whole asyncio.Transport over a SecureConnection, and the Sender of a stream over one."""
+"""SocketTransport: a whole asyncio.Transport over a SecureConnection, and the Sender of a stream
+over one."""
 
 import asyncio
 import socket as sockets
@@ -23,8 +24,8 @@ from headrace._transport.native.addresses import address_of
 
 # How long the first of several answers may be held for those behind it, in seconds.
 CORK_SECONDS = 200e-6
-# A handler that takes longer for a message, in seconds, has its answers sent one by one: holding one back for
-# the next would cost the peer more time than a send costs us (some 5 us).
+# A handler that takes longer for a message, in seconds, has its answers sent one by one: holding
+# one back for the next would cost the peer more time than a send costs us (some 5 us).
 QUICK_SECONDS = 50e-6
 
 # asyncio's water mark (asyncio.transports), in bytes.
@@ -32,7 +33,8 @@ HIGH_WATER_BYTES = 64 * 1024
 
 
 class Transport(asyncio.transports._FlowControlMixin, asyncio.Transport):
-    """The class that a SocketTransport says it is of. It cannot inherit from asyncio's, whose instances are laid out otherwise."""
+    """The class that a SocketTransport says it is of. It cannot inherit from asyncio's, whose
+    instances are laid out otherwise."""
 
     __slots__ = ()
 
@@ -43,7 +45,8 @@ Transport.__name__ = Transport.__qualname__ = "SocketTransport"
 cdef class SocketTransport(SecureConnection):
     """See the module's documentation. Made by adopt() and accepted()."""
 
-    # loop.start_tls() of asyncio asks for it, and loop.sendfile() for the other: it then sends the file through write().
+    # loop.start_tls() of asyncio asks for it, and loop.sendfile() for the other: it then sends the
+    # file through write().
     _start_tls_compatible = True
     _sendfile_compatible = asyncio.constants._SendfileMode.FALLBACK
 
@@ -80,10 +83,12 @@ cdef class SocketTransport(SecureConnection):
     # ---- asyncio's surface
 
     def get_extra_info(self, name, default=None):
-        """Return 'peername' or 'sockname' as the socket module writes addresses, or 'socket', an asyncio.trsock.TransportSocket.
+        """Return 'peername' or 'sockname' as the socket module writes addresses, or 'socket', an
+        asyncio.trsock.TransportSocket.
 
-        With TLS also 'sslcontext', 'ssl_object', 'peercert', 'cipher' and 'compression' as asyncio has them, and 'close_notify': None while
-        the peer may send, then True where it has ended the stream itself, and False where the connection has merely ended, or was cut.
+        With TLS also 'sslcontext', 'ssl_object', 'peercert', 'cipher' and 'compression' as asyncio
+        has them, and 'close_notify': None while the peer may send, then True where it has ended the
+        stream itself, and False where the connection has merely ended, or was cut.
         """
         if name == "peername":
             if self.peername is None and self.peer_size > 0:
@@ -98,7 +103,9 @@ cdef class SocketTransport(SecureConnection):
             if self.shown is None:
                 if self.sock is None:
                     if self.fd >= 0 and self.is_internet():
-                        self.push()  # from now on somebody else may set the socket's options, and nothing is held
+                        # from now on somebody else may set the socket's options, and nothing is
+                        # held
+                        self.push()
                     self.sock = sockets.socket(fileno=self.fd) if self.fd >= 0 else _closed_socket()
                 self.shown = trsock.TransportSocket(self.sock)
             return self.shown
@@ -166,10 +173,11 @@ cdef class SocketTransport(SecureConnection):
             self.reactor.continue_later(self)
 
     def write(self, data):
-        """Send *data*, a bytes-like object, or keep what the system does not take; a mutable one is copied.
+        """Send *data*, a bytes-like object, or keep what the system does not take; a mutable one is
+        copied.
 
-        Raises: TypeError for anything else; RuntimeError after write_eof(), and in a thread or process that the loop is not in.
-        After close() or the loss of the connection it is dropped.
+        Raises: TypeError for anything else; RuntimeError after write_eof(), and in a thread or
+        process that the loop is not in. After close() or the loss of the connection it is dropped.
         """
         chunk = data if type(data) is bytes else as_bytes(data)
         if self.eof_written:
@@ -185,7 +193,8 @@ cdef class SocketTransport(SecureConnection):
         self.send_all([piece for piece in pieces if piece])
 
     def write_eof(self):
-        """Close the writing half after what was written; reading goes on. Raises: NotImplementedError over TLS before 1.3."""
+        """Close the writing half after what was written; reading goes on. Raises:
+        NotImplementedError over TLS before 1.3."""
         if self.closing or self.eof_written:
             return
         if not self.is_half_closable():
@@ -204,11 +213,13 @@ cdef class SocketTransport(SecureConnection):
         return self.outbox.size + self.held
 
     def get_write_buffer_limits(self):
-        """Return (low, high): the protocol is paused above *high* unsent bytes and resumed at *low*."""
+        """Return (low, high): the protocol is paused above *high* unsent bytes and resumed at
+        *low*."""
         return self.low, self.high
 
     def set_write_buffer_limits(self, high=None, low=None):
-        """Set when the protocol is paused and resumed: asyncio's defaults are 64 KiB for *high*, and a quarter of it for *low*."""
+        """Set when the protocol is paused and resumed: asyncio's defaults are 64 KiB for *high*,
+        and a quarter of it for *low*."""
         if high is None:
             high = HIGH_WATER_BYTES if low is None else 4 * low
         if low is None:
@@ -220,7 +231,8 @@ cdef class SocketTransport(SecureConnection):
         self.pause_if_high()
 
     def close(self):
-        """Send what was written, then close. What arrives meanwhile is dropped. Closing twice is allowed."""
+        """Send what was written, then close. What arrives meanwhile is dropped. Closing twice is
+        allowed."""
         self.end_when_sent()
 
     def abort(self):
@@ -231,9 +243,11 @@ cdef class SocketTransport(SecureConnection):
             self.cut()
 
     def linger(self):
-        """Have a later close() of a connection in plain text wait, as that of TLS does, until the peer's system has everything that was sent.
+        """Have a later close() of a connection in plain text wait, as that of TLS does, until the
+        peer's system has everything that was sent.
 
-        Meanwhile what comes is thrown away. Without that Linux answers it by a reset, which takes from the peer what is still on its way.
+        Meanwhile what comes is thrown away. Without that Linux answers it by a reset, which takes
+        from the peer what is still on its way.
         """
         if self.tls is None:
             self.lingers = True
@@ -252,10 +266,11 @@ cdef class SocketTransport(SecureConnection):
         self.call(self.protocol.connection_made, (self,))
 
     async def start_tls(self, tls, early, handshake_timeout, shutdown_timeout):
-        """Go on in TLS, of the new session *tls*, and return after the handshake, whose first received bytes are *early*.
+        """Go on in TLS, of the new session *tls*, and return after the handshake, whose first
+        received bytes are *early*.
 
-        What was written before is sent in plain text. Raises: ssl.SSLError or ConnectionError where the handshake fails; the connection is
-        then closed, and so it is by a cancellation.
+        What was written before is sent in plain text. Raises: ssl.SSLError or ConnectionError where
+        the handshake fails; the connection is then closed, and so it is by a cancellation.
         """
         if self.closing or self.eof:
             raise ConnectionResetError("Connection lost before the TLS handshake")
@@ -275,10 +290,11 @@ cdef class SocketTransport(SecureConnection):
 cdef class SocketSender(Sender):
     """A Sender that calls a SocketTransport without going through Python.
 
-    Behind unread input the answers of a quick handler leave the system together: each is sent at once, all but
-    the last with MSG_MORE. That is done only in a step, whose end we see, and only on a socket that nobody but
-    us has ever seen, so that its options are as we set them. What the system holds keeps its place and outlives
-    the process; where the handler blocks after all, the system sends it after max(200 ms, RTO).
+    Behind unread input the answers of a quick handler leave the system together: each is sent at
+    once, all but the last with MSG_MORE. That is done only in a step, whose end we see, and only on
+    a socket that nobody but us has ever seen, so that its options are as we set them. What the
+    system holds keeps its place and outlives the process; where the handler blocks after all, the
+    system sends it after max(200 ms, RTO).
     """
 
     def __init__(self, transport, stepper, exposed):
@@ -291,7 +307,12 @@ cdef class SocketSender(Sender):
         if not self.stepper.stepping or self.input is None:
             return False
         cdef bint unread = self.input.length() > 0
-        if (not unread and self.last == 0.0) or self.direct is None or self.direct.sock is not None or not self.direct.is_internet():
+        if (
+            (not unread and self.last == 0.0)
+            or self.direct is None
+            or self.direct.sock is not None
+            or not self.direct.is_internet()
+        ):
             return False
         now = seconds()
         if self.last == 0.0:
@@ -299,7 +320,11 @@ cdef class SocketSender(Sender):
         else:
             self.quick = now - self.last < QUICK_SECONDS
         self.last = now
-        if not unread or not self.quick or (self.held_since != 0.0 and now - self.held_since > CORK_SECONDS):
+        if (
+            not unread
+            or not self.quick
+            or (self.held_since != 0.0 and now - self.held_since > CORK_SECONDS)
+        ):
             return False
         if self.held_since == 0.0:
             self.held_since = now
@@ -353,7 +378,8 @@ cdef class SocketSender(Sender):
 
 
 def adopt(loop, sock, protocol, Py_ssize_t receive_bytes):
-    """Return the transport of *sock*, a connected socket that belongs to it from now on, and tell *protocol* that it is connected.
+    """Return the transport of *sock*, a connected socket that belongs to it from now on, and tell
+    *protocol* that it is connected.
 
     Raises: OSError where the socket is none that can be watched; it is then still the caller's.
     """
@@ -362,8 +388,11 @@ def adopt(loop, sock, protocol, Py_ssize_t receive_bytes):
     return transport
 
 
-async def adopt_secure(loop, sock, protocol, receive_bytes, tls, handshake_timeout, shutdown_timeout):
-    """The same over TLS, of the new session *tls*, after the handshake. Raises also what start_tls() does."""
+async def adopt_secure(
+    loop, sock, protocol, receive_bytes, tls, handshake_timeout, shutdown_timeout
+):
+    """The same over TLS, of the new session *tls*, after the handshake. Raises also what
+    start_tls() does."""
     cdef SocketTransport transport = take(loop, sock, protocol, receive_bytes)
     try:
         transport.begin()
@@ -382,17 +411,24 @@ cdef SocketTransport take(loop, sock, protocol, Py_ssize_t receive_bytes):
             sock.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
         except OSError:
             pass  # a protocol other than TCP
-    transport = make(reactor_of(loop), sock.fileno(), sock.family, protocol, copy_context(), receive_bytes)
+    transport = make(
+        reactor_of(loop), sock.fileno(), sock.family, protocol, copy_context(), receive_bytes
+    )
     transport.sock = sock
     transport.sockname = _name_or_none(sock.getsockname)
     transport.peername = _name_or_none(sock.getpeername)
     return transport
 
 
-cdef SocketTransport accepted(Reactor reactor, int fd, int family, sockaddr *peer, socklen_t peer_size, object protocol, object context, Py_ssize_t receive_bytes, object sockname, tuple secure):
-    """Return the transport of the descriptor *fd*, which accept() has made, and tell *protocol*; *sockname* is its own name, where known.
+cdef SocketTransport accepted(
+    Reactor reactor, int fd, int family, sockaddr *peer, socklen_t peer_size, object protocol,
+    object context, Py_ssize_t receive_bytes, object sockname, tuple secure
+):
+    """Return the transport of the descriptor *fd*, which accept() has made, and tell *protocol*;
+    *sockname* is its own name, where known.
 
-    *secure* is None, or (context, seconds for the handshake, seconds for the shutdown) of TLS; the protocol is then told after the handshake.
+    *secure* is None, or (context, seconds for the handshake, seconds for the shutdown) of TLS; the
+    protocol is then told after the handshake.
     """
     cdef SocketTransport transport = make(reactor, fd, family, protocol, context, receive_bytes)
     transport.sockname = sockname
@@ -409,14 +445,18 @@ cdef SocketTransport accepted(Reactor reactor, int fd, int family, sockaddr *pee
         transport.stream._h_server._h_shake(transport)
     try:
         transport.begin()
-        transport.secure(TLS(sslcontext, True, None, None), b"", handshake_timeout, shutdown_timeout, None)
+        transport.secure(
+            TLS(sslcontext, True, None, None), b"", handshake_timeout, shutdown_timeout, None
+        )
     except BaseException:
         transport.abort()
         raise
     return transport
 
 
-cdef SocketTransport make(Reactor reactor, int fd, int family, object protocol, object context, Py_ssize_t receive_bytes):
+cdef SocketTransport make(
+    Reactor reactor, int fd, int family, object protocol, object context, Py_ssize_t receive_bytes
+):
     cdef SocketTransport transport = SocketTransport.__new__(SocketTransport)
     transport.reactor = reactor
     transport._loop = reactor.loop
@@ -427,7 +467,8 @@ cdef SocketTransport make(Reactor reactor, int fd, int family, object protocol, 
     transport.outbox = Outbox.__new__(Outbox)
     transport.high = HIGH_WATER_BYTES
     transport.low = HIGH_WATER_BYTES // 4
-    # What a receive says of the system's buffer holds of TCP. A Unix socket ends a receive where descriptors or credentials were sent.
+    # What a receive says of the system's buffer holds of TCP. A Unix socket ends a receive where
+    # descriptors or credentials were sent.
     transport.trickles = not transport.is_internet()
     transport.use(protocol)
     return transport

@@ -1,4 +1,5 @@
-"""Standard input and output beside an event loop: each read and write in a thread, as epoll takes no regular files."""
+"""Standard input and output beside an event loop: each read and write in a thread, as epoll takes
+no regular files."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-# What is read of standard input and of the connection at a time: asyncio's limit for a reader. Not measured.
+# What is read of standard input and of the connection at a time: asyncio's limit for a reader. Not
+# measured.
 CHUNK_BYTES = 65536
 
 T = TypeVar("T")
@@ -22,7 +24,8 @@ class Failure(Exception):
 
 
 async def in_thread(call: Callable[[], T]) -> T:
-    """Return what *call* returns in a thread of its own, one that the program's end does not wait for, as it would for an executor's.
+    """Return what *call* returns in a thread of its own, one that the program's end does not wait
+    for, as it would for an executor's.
 
     A cancellation leaves the call alone, and forgets it.
     """
@@ -35,7 +38,8 @@ async def in_thread(call: Callable[[], T]) -> T:
         if error is not None:
             future.set_exception(error)
         else:
-            future.set_result(result)  # type: ignore[arg-type]  # there is one where there is no error
+            # there is one where there is no error
+            future.set_result(result)  # type: ignore[arg-type]
 
     def work() -> None:
         result, failed = None, None
@@ -51,7 +55,8 @@ async def in_thread(call: Callable[[], T]) -> T:
 
 
 def read_input() -> bytes:
-    """Return what standard input has, at least a byte; b"" at its end. It may have been made non-blocking by whoever shares it."""
+    """Return what standard input has, at least a byte; b"" at its end. It may have been made
+    non-blocking by whoever shares it."""
     while True:
         try:
             return os.read(0, CHUNK_BYTES)
@@ -76,7 +81,8 @@ def write_output(data: bytes) -> None:
 
 
 def to_crlf() -> Callable[[bytes], bytes]:
-    """Return what puts a CR before each LF that has none; it remembers how the piece before ended."""
+    """Return what puts a CR before each LF that has none; it remembers how the piece before
+    ended."""
     before = b""
 
     def translate(data: bytes) -> bytes:

@@ -18,19 +18,40 @@ import headrace
 from headrace._streams.arguments import DEFAULT_LIMIT
 from headrace._transport.backend import choose
 from headrace.cli.connect import DEFAULT_TIMEOUT_SECONDS
-from headrace.cli.connect.pipes import CHUNK_BYTES, Failure, in_thread, read_input, to_crlf, write_output
-from headrace.cli.connect.tls import broken, certificate_words, context_of, handshake_failure, is_alert, starttls
+from headrace.cli.connect.pipes import (
+    CHUNK_BYTES,
+    Failure,
+    in_thread,
+    read_input,
+    to_crlf,
+    write_output,
+)
+from headrace.cli.connect.tls import (
+    broken,
+    certificate_words,
+    context_of,
+    handshake_failure,
+    is_alert,
+    starttls,
+)
 
-# How long the end of the input is kept back, besides two ways there and back, for a peer that has said nothing to what was sent: who ends
-# the stream meanwhile did not wait for the end, as one who only listens does. A server of TLS ends on the first bytes. Not measured.
+# How long the end of the input is kept back, besides two ways there and back, for a peer that has
+# said nothing to what was sent: who ends the stream meanwhile did not wait for the end, as one who
+# only listens does. A server of TLS ends on the first bytes. Not measured.
 ANSWER_SECONDS = 0.1
 
 # What to type for a URL of these schemes, where it names no port: the port, and the option.
-SCHEMES = {"http": ("80", ""), "ws": ("80", ""), "https": ("443", "--tls "), "wss": ("443", "--tls ")}
+SCHEMES = {
+    "http": ("80", ""),
+    "ws": ("80", ""),
+    "https": ("443", "--tls "),
+    "wss": ("443", "--tls "),
+}
 
 
 def target_of(target: str, port: str | None) -> tuple[str, str]:
-    """Return (host, port), or ("", path) of a Unix socket. Raises: ValueError where it is neither."""
+    """Return (host, port), or ("", path) of a Unix socket. Raises: ValueError where it is
+    neither."""
     if target.startswith("unix:"):
         if port is not None or target == "unix:":
             raise ValueError("unix:PATH takes a path, and no port")
@@ -43,7 +64,10 @@ def target_of(target: str, port: str | None) -> tuple[str, str]:
         if host.startswith("[") and host.endswith("]"):
             host = host[1:-1]
         elif ":" in host:
-            raise ValueError(f"{target}: an IPv6 address with its port is written [ADDRESS]:PORT, or ADDRESS PORT")
+            raise ValueError(
+                f"{target}: an IPv6 address with its port is written [ADDRESS]:PORT, or ADDRESS "
+                "PORT"
+            )
     if not host or not port or "/" in host + port:
         raise ValueError(f"{target}: where to? Give HOST PORT, HOST:PORT or unix:PATH")
     if port.isdecimal() and not 0 < int(port) < 65536:
@@ -65,7 +89,8 @@ def _instead_of(url: str, port: str | None) -> str:
 
 
 class Session:
-    """One connection, from resolving the name to how it ended. Raises: ValueError for options that cannot be."""
+    """One connection, from resolving the name to how it ended. Raises: ValueError for options that
+    cannot be."""
 
     reader: headrace.StreamReader
     writer: headrace.StreamWriter
@@ -91,9 +116,15 @@ class Session:
         self.is_due = self.is_writing = False
 
     def say(self, line: str) -> None:
-        """Tell the user, unless told not to; what a peer put into *line* cannot control the terminal."""
+        """Tell the user, unless told not to; what a peer put into *line* cannot control the
+        terminal."""
         if not self.options.quiet:
-            print("*", "".join(each if each.isprintable() else repr(each)[1:-1] for each in line), file=sys.stderr, flush=True)
+            print(
+                "*",
+                "".join(each if each.isprintable() else repr(each)[1:-1] for each in line),
+                file=sys.stderr,
+                flush=True,
+            )
 
     async def run(self) -> int:
         """Return the exit status."""
@@ -121,17 +152,25 @@ class Session:
             await self.attempt(self.port, headrace.open_unix_connection(self.port))
         else:
             addresses = await self.resolve()
-            self.say(f"{self.host} is {', '.join(address for address, _ in addresses)} ({_milliseconds(started)})")
+            self.say(
+                f"{self.host} is {', '.join(address for address, _ in addresses)} "
+                f"({_milliseconds(started)})"
+            )
             for address, port in addresses:
                 # One after the other, so that each can be told what became of it.
                 started = time.monotonic()
-                if await self.attempt(f"{address} port {port}", headrace.open_connection(address, port)):
+                if await self.attempt(
+                    f"{address} port {port}", headrace.open_connection(address, port)
+                ):
                     break
         if not hasattr(self, "writer"):
             raise Failure("no connection")
         self.connect_seconds = time.monotonic() - started
         sockname, peername = (self.writer.get_extra_info(name) for name in ("sockname", "peername"))
-        self.say(f"connected in {_milliseconds(started)}, from {_address(sockname)} to {_address(peername)}")
+        self.say(
+            f"connected in {_milliseconds(started)}, from {_address(sockname)} to "
+            f"{_address(peername)}"
+        )
         if self.options.verbose:
             self.say(f"the {way.way} way, {way.form} form: {way.reason}")
 
@@ -139,14 +178,27 @@ class Session:
         """Return the addresses of the host and their port, in the system's order of preference."""
         try:
             async with asyncio.timeout(self.timeout):
-                found = await in_thread(lambda: socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM))
+                found = await in_thread(
+                    lambda: socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+                )
         except TimeoutError:
-            raise Failure(f"{self.host}: the resolver did not answer in {self.timeout:g} s") from None
+            raise Failure(
+                f"{self.host}: the resolver did not answer in {self.timeout:g} s"
+            ) from None
         except (OSError, UnicodeError) as error:
-            raise Failure(f"{self.host} port {self.port} cannot be resolved: {getattr(error, 'strerror', None) or error}") from None
+            raise Failure(
+                f"{self.host} port {self.port} cannot be resolved: "
+                f"{getattr(error, 'strerror', None) or error}"
+            ) from None
         # The scope of a link-local address is beside it, and belongs into it again.
         addresses = (where for *_, where in found)
-        return [(f"{where[0]}%{where[3]}" if len(where) == 4 and where[3] else str(where[0]), int(where[1])) for where in addresses]
+        return [
+            (
+                f"{where[0]}%{where[3]}" if len(where) == 4 and where[3] else str(where[0]),
+                int(where[1]),
+            )
+            for where in addresses
+        ]
 
     async def attempt(self, where: str, opening: Any) -> bool:
         """Wait for *opening* a connection to *where*; say why there is none, or return True."""
@@ -158,7 +210,10 @@ class Session:
         except OSError as error:
             why = os.strerror(error.errno) if error.errno else str(error)
             if limit.expired():
-                why = f"no answer in {self.timeout:g} s: a firewall may drop what is sent there (--timeout T waits longer)"
+                why = (
+                    f"no answer in {self.timeout:g} s: a firewall may drop what is sent there "
+                    "(--timeout T waits longer)"
+                )
             elif isinstance(error, ConnectionRefusedError):
                 why = "refused: nobody listens there"
             self.say(f"{where}: {why}")
@@ -175,23 +230,33 @@ class Session:
                 await self.writer.start_tls(context, server_hostname=self.name)
         except OSError as error:
             if limit.expired():
-                raise Failure(f"no TLS: the peer did not answer in {self.timeout:g} s: does it speak TLS here?") from None
+                raise Failure(
+                    f"no TLS: the peer did not answer in {self.timeout:g} s: does it speak TLS "
+                    "here?"
+                ) from None
             if certificate := getattr(error, "certificate", None):
                 for line in certificate_words(certificate):
                     self.say(line)
             raise Failure(f"no TLS: {handshake_failure(error)}") from None
         session = self.writer.get_extra_info("ssl_object")
         alpn = session.selected_alpn_protocol()
-        self.say(f"{session.version()} in {_milliseconds(started)}, {session.cipher()[0]}, {f'ALPN {alpn}' if alpn else 'no ALPN'}")
-        # Python decodes no certificate that it has not verified, but for this private method of the ssl module.
+        self.say(
+            f"{session.version()} in {_milliseconds(started)}, {session.cipher()[0]}, "
+            f"{f'ALPN {alpn}' if alpn else 'no ALPN'}"
+        )
+        # Python decodes no certificate that it has not verified, but for this private method of the
+        # ssl module.
         shown = session.getpeercert() or session._sslobj.get_unverified_chain()[0].get_info()
         for line in certificate_words(shown):
             self.say(line)
         if context.verify_mode is ssl.CERT_NONE:
-            self.say("the certificate was NOT verified (--insecure): anybody may be at the other end")
+            self.say(
+                "the certificate was NOT verified (--insecure): anybody may be at the other end"
+            )
 
     async def exchange(self) -> int:
-        """Send and receive until the peer ends the stream; say how it ended, and return the exit status."""
+        """Send and receive until the peer ends the stream; say how it ended, and return the exit
+        status."""
         started = time.monotonic()
         ended, status = "stopped before the peer ended the stream", 130
         try:
@@ -229,7 +294,10 @@ class Session:
         if self.options.no_half_close:
             return
         if not self.writer.can_write_eof():
-            self.say("end of the input; TLS cannot close one half here, so this waits for the peer to end (Ctrl-C stops it)")
+            self.say(
+                "end of the input; TLS cannot close one half here, so this waits for the peer to "
+                "end (Ctrl-C stops it)"
+            )
             return
         if self.context is None and self.asked:
             with contextlib.suppress(TimeoutError):
@@ -240,15 +308,19 @@ class Session:
             self.writer.write_eof()
 
     def expect(self, is_due: bool | None = None) -> None:
-        """Count from now how long the peer does nothing, where *is_due* says (None: as before) that it is its turn; else stop counting."""
+        """Count from now how long the peer does nothing, where *is_due* says (None: as before) that
+        it is its turn; else stop counting."""
         if is_due is not None:
             self.is_due = is_due
         if self.options.timeout is not None and not self.patience.expired():
             counts = self.is_due and not self.is_writing
-            self.patience.reschedule(asyncio.get_running_loop().time() + self.timeout if counts else None)
+            self.patience.reschedule(
+                asyncio.get_running_loop().time() + self.timeout if counts else None
+            )
 
     async def receive(self) -> tuple[str, int]:
-        """Write what comes to the standard output, until its end; return how it ended, and the exit status."""
+        """Write what comes to the standard output, until its end; return how it ended, and the exit
+        status."""
         try:
             async with self.patience:
                 while data := await self.reader.read(CHUNK_BYTES):
@@ -272,17 +344,30 @@ class Session:
             return f"the peer ended the stream{early}{unanswered}", 1 if unanswered else 0
         notified = self.writer.get_extra_info("close_notify")
         if notified is False:
-            return f"the connection ended without TLS's close_notify{early}: somebody may have cut it, and something may be missing", 1
-        how = "with close_notify" if notified else "the portable way cannot tell whether with close_notify"
+            return (
+                f"the connection ended without TLS's close_notify{early}: somebody may have cut "
+                "it, and something may be missing",
+                1,
+            )
+        how = (
+            "with close_notify"
+            if notified
+            else "the portable way cannot tell whether with close_notify"
+        )
         return f"the peer ended the stream{early} ({how})", 0
 
     def unanswered(self) -> str:
-        """Return what there is to say of a peer that ends on what was sent in plain text: without a byte, or with an alert of TLS."""
+        """Return what there is to say of a peer that ends on what was sent in plain text: without a
+        byte, or with an alert of TLS."""
         if self.context is not None or not self.asked:
             return ""
         if is_alert(self.head):
             return " with an alert of TLS: does it speak TLS? try --tls"
-        return "" if self.received or self.half_closed else " without a byte: does it speak TLS? try --tls"
+        return (
+            ""
+            if self.received or self.half_closed
+            else " without a byte: does it speak TLS? try --tls"
+        )
 
     async def close(self, ended: str) -> tuple[str, int]:
         """Send the last bytes and close; return *ended* and 0, or what went wrong and 1."""
@@ -300,7 +385,11 @@ class Session:
 
 def _address(address: Any) -> str:
     """Return an address of the socket module in words."""
-    return f"{address[0]} port {address[1]}" if isinstance(address, tuple) else str(address or "an unnamed socket")
+    return (
+        f"{address[0]} port {address[1]}"
+        if isinstance(address, tuple)
+        else str(address or "an unnamed socket")
+    )
 
 
 def _milliseconds(started: float) -> str:

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from headrace.cli.demo.measure import Cell
 
-# Long enough for a figure that repeats within a few per cent on a quiet machine; the whole demo stays under a minute. Measured.
+# Long enough for a figure that repeats within a few per cent on a quiet machine; the whole demo
+# stays under a minute. Measured.
 ROUNDS, SECONDS = 3, 0.4
 QUICK_ROUNDS, QUICK_SECONDS = 1, 0.15
 
@@ -21,12 +22,16 @@ QUICK_ROUNDS, QUICK_SECONDS = 1, 0.15
 def demo(*, quick: bool = False, table: bool = True, loops: list[str] | None = None) -> int:
     """Show the scenes and, unless *table* is false, the table; return the exit status.
 
-    *quick*: one short round of measuring. *loops*: of "asyncio" and "uvloop", those to measure; by default all that are there.
+    *quick*: one short round of measuring. *loops*: of "asyncio" and "uvloop", those to measure; by
+    default all that are there.
     """
     try:
         from rich.console import Console
     except ImportError:
-        print("headrace demo needs rich to draw its table: pip install 'headrace[demo]'", file=sys.stderr)
+        print(
+            "headrace demo needs rich to draw its table: pip install 'headrace[demo]'",
+            file=sys.stderr,
+        )
         return 2
     import headrace
     from headrace.cli import doctor
@@ -34,13 +39,19 @@ def demo(*, quick: bool = False, table: bool = True, loops: list[str] | None = N
 
     console = Console(highlight=False)
     started = time.monotonic()
-    console.print(f"[bold]headrace {headrace.__version__}[/], {doctor.build()} build, Python {platform.python_version()}\n")
+    console.print(
+        f"[bold]headrace {headrace.__version__}[/], {doctor.build()} build, Python "
+        f"{platform.python_version()}\n"
+    )
     _show_scenes(console)
     if table:
         there = available_loops()
         chosen = [loop for loop in dict.fromkeys(loops or there) if loop in there]
         if not chosen:
-            print("headrace demo: uvloop is not installed: pip install 'headrace[uvloop]'", file=sys.stderr)
+            print(
+                "headrace demo: uvloop is not installed: pip install 'headrace[uvloop]'",
+                file=sys.stderr,
+            )
             return 2
         _show_table(console, chosen, quick)
     console.print(f"\nDone in {time.monotonic() - started:.0f} s.")
@@ -63,7 +74,10 @@ def _show_scenes(console: Console) -> None:
 
         asyncio.run(bounded())
     if len(shown) < 5:
-        console.print("[yellow]TLS is not shown: making a certificate needs trustme (pip install 'headrace[demo]') or openssl.[/]")
+        console.print(
+            "[yellow]TLS is not shown: making a certificate needs trustme (pip install "
+            "'headrace[demo]') or openssl.[/]"
+        )
 
 
 def _show_table(console: Console, loops: list[str], quick: bool) -> None:
@@ -73,11 +87,21 @@ def _show_table(console: Console, loops: list[str], quick: bool) -> None:
 
     rounds, seconds = (QUICK_ROUNDS, QUICK_SECONDS) if quick else (ROUNDS, SECONDS)
     runs = rounds * len(LOADS) * len(loops) * len(STREAMS)
-    console.print("\n[bold]What a message costs a server[/]: the same handler, asyncio's streams beside headrace's, 10 connections")
+    console.print(
+        "\n[bold]What a message costs a server[/]: the same handler, asyncio's streams beside "
+        "headrace's, 10 connections"
+    )
     if not console.is_terminal:
         console.print(f"measuring: {runs} runs of {seconds} s …")
-    columns = (TextColumn("measuring {task.description:<32}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    columns = (
+        TextColumn("measuring {task.description:<32}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
         task = progress.add_task("", total=runs)
         begun = 0
 
@@ -115,15 +139,22 @@ def _draw(console: Console, cells: list[Cell], quick: bool) -> None:
         previous = stock.load
     console.print(table)
     if quick:
-        console.print("One short run each: rough figures. Without --quick the demo takes the median of three longer ones.")
+        console.print(
+            "One short run each: rough figures. Without --quick the demo takes the median of three "
+            "longer ones."
+        )
     else:
         console.print(
-            f"Medians of {ROUNDS} interleaved runs of {SECONDS} s, ± half the distance between the lowest and the highest. The CPU time "
-            "is the server process's own, system calls included; the load comes from another process. Other work on the machine "
-            "moves the figures, and it moves both columns: trust the ratios within one table, not figures from two."
+            f"Medians of {ROUNDS} interleaved runs of {SECONDS} s, ± half the distance between the "
+            "lowest and the highest. The CPU time "
+            "is the server process's own, system calls included; the load comes from another "
+            "process. Other work on the machine "
+            "moves the figures, and it moves both columns: trust the ratios within one table, not "
+            "figures from two."
         )
     console.print(
-        "32 x 64 B: 32 messages of 64 bytes in flight on each connection. An echo is mostly system calls, which both pay alike; lines "
+        "32 x 64 B: 32 messages of 64 bytes in flight on each connection. An echo is mostly system "
+        "calls, which both pay alike; lines "
         "and frames show the streams themselves."
     )
 

@@ -1,8 +1,10 @@
-"""The load of the demo's table: one process that keeps every connection's messages in flight, and counts the answers.
+"""The load of the demo's table: one process that keeps every connection's messages in flight, and
+counts the answers.
 
-Run as a file (``python load.py PORT MESSAGE_BYTES IN_FLIGHT WARM_UP_SECONDS SECONDS``), with nothing but the standard library, so
-that it starts at once. After the warm-up it prints "ready" and waits for a line; at the end it prints how many messages came
-back since. A server that answers wrongly is an error: the first answer of every connection is compared.
+Run as a file (``python load.py PORT MESSAGE_BYTES IN_FLIGHT WARM_UP_SECONDS SECONDS``), with
+nothing but the standard library, so that it starts at once. After the warm-up it prints "ready" and
+waits for a line; at the end it prints how many messages came back since. A server that answers
+wrongly is an error: the first answer of every connection is compared.
 """
 
 from __future__ import annotations
@@ -29,13 +31,19 @@ def connect(port: int, message: bytes, in_flight: int) -> socket.socket:
     return connection
 
 
-def exchange(connections: list[socket.socket], parts: dict[int, int], message: bytes, in_flight: int, seconds: float) -> int:
+def exchange(
+    connections: list[socket.socket],
+    parts: dict[int, int],
+    message: bytes,
+    in_flight: int,
+    seconds: float,
+) -> int:
     """Send a message again for each that is answered, for *seconds*; return how many were.
 
     *parts*: how much of an unfinished answer has come, by descriptor.
 
-    The loop is bare, since the load must not be what the server waits for: a server that falls asleep between two messages
-    pays for its waking, and all of them would look alike.
+    The loop is bare, since the load must not be what the server waits for: a server that falls
+    asleep between two messages pays for its waking, and all of them would look alike.
     """
     answered = 0
     size = len(message)
@@ -62,7 +70,8 @@ def main() -> None:
     """Load the server of sys.argv for the seconds it says."""
     port, message_bytes, in_flight = map(int, sys.argv[1:4])
     warm_up_seconds, seconds = map(float, sys.argv[4:])
-    # One message fits every handler: a line that begins with the length of the rest, as the frames do.
+    # One message fits every handler: a line that begins with the length of the rest, as the frames
+    # do.
     message = (message_bytes - 4).to_bytes(4, "big") + b"x" * (message_bytes - 5) + b"\n"
     connections = [connect(port, message, in_flight) for _ in range(CONNECTIONS)]
     parts = {connection.fileno(): 0 for connection in connections}

@@ -1,8 +1,10 @@
-"""What a message costs a server: its CPU time before and after a load, divided by the messages answered.
+"""What a message costs a server: its CPU time before and after a load, divided by the messages
+answered.
 
-CPU time is what is measured, since it moves least on a machine that does other things too. The runs of all servers are interleaved:
-what disturbs the machine for a while disturbs all of them alike. Every run has a server process of its own, since a cost may depend
-on what the process did before: asyncio's receive of 256 KiB is much dearer until the C library has learnt to keep that memory.
+CPU time is what is measured, since it moves least on a machine that does other things too. The runs
+of all servers are interleaved: what disturbs the machine for a while disturbs all of them alike.
+Every run has a server process of its own, since a cost may depend on what the process did before:
+asyncio's receive of 256 KiB is much dearer until the C library has learnt to keep that memory.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ WARM_UP_S = 0.1
 
 @dataclass(frozen=True)
 class Load:
-    """One row: which handler, how large a message, how many of them in flight on each connection."""
+    """One row: which handler, how large a message, how many of them in flight on each
+    connection."""
 
     handler: str
     about: str
@@ -45,7 +48,8 @@ LOADS = (
 
 @dataclass
 class Cell:
-    """What one kind of streams costs on one loop under one load: microseconds of CPU a message, by run."""
+    """What one kind of streams costs on one loop under one load: microseconds of CPU a message, by
+    run."""
 
     load: Load
     loop: str
@@ -102,7 +106,8 @@ class Server:
 
 
 def run_once(cell: Cell, seconds: float) -> float:
-    """Start a server for *cell* and load it for *seconds*; return the microseconds of CPU a message cost it."""
+    """Start a server for *cell* and load it for *seconds*; return the microseconds of CPU a message
+    cost it."""
     server_cpu, load_cpu = _cpus()
     server = Server(cell.streams, cell.loop, server_cpu)
     load = subprocess.Popen(
@@ -136,12 +141,18 @@ def run_once(cell: Cell, seconds: float) -> float:
         server.stop()
 
 
-def measure(loops: list[str], rounds: int, seconds: float, advance: Callable[[str], None]) -> list[Cell]:
-    """Return every cell, measured in *rounds* interleaved runs of *seconds* each; *advance* is told of each run before it begins."""
+def measure(
+    loops: list[str], rounds: int, seconds: float, advance: Callable[[str], None]
+) -> list[Cell]:
+    """Return every cell, measured in *rounds* interleaved runs of *seconds* each; *advance* is told
+    of each run before it begins."""
     cells = [Cell(load, loop, streams) for load in LOADS for loop in loops for streams in STREAMS]
     for _ in range(rounds):
         for cell in cells:
-            advance(f"{cell.load.handler}, {cell.loop}, {'asyncio streams' if cell.streams == 'stock' else 'headrace'}")
+            advance(
+                f"{cell.load.handler}, {cell.loop}, "
+                f"{'asyncio streams' if cell.streams == 'stock' else 'headrace'}"
+            )
             cell.runs_us.append(run_once(cell, seconds))
     return cells
 
@@ -152,7 +163,8 @@ def available_loops() -> list[str]:
 
 
 def _cpus() -> tuple[int | None, int | None]:
-    """Return a CPU for the servers and another for the load, or None for both where there are not two."""
+    """Return a CPU for the servers and another for the load, or None for both where there are not
+    two."""
     if not hasattr(os, "sched_getaffinity"):
         return None, None
     usable = sorted(os.sched_getaffinity(0))

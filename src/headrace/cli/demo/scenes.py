@@ -1,7 +1,8 @@
 """The first half of the demo: small programs on real sockets, each telling what it does.
 
-The first three are those of asyncio's Streams documentation, the others what users do next. All of it is asyncio's API: with
-``import asyncio`` for ``headrace`` in front of a name, each line does the same.
+The first three are those of asyncio's Streams documentation, the others what users do next. All of
+it is asyncio's API: with ``import asyncio`` for ``headrace`` in front of a name, each line does the
+same.
 """
 
 from __future__ import annotations
@@ -79,14 +80,24 @@ async def tls(say: Say, server_context: ssl.SSLContext, client_context: ssl.SSLC
     """The same over TLS"""
     async with await headrace.start_server(_shout, "127.0.0.1", 0, ssl=server_context) as server:
         port = server.sockets[0].getsockname()[1]
-        reader, writer = await headrace.open_connection("127.0.0.1", port, ssl=client_context, server_hostname="localhost")
-        version, cipher = writer.get_extra_info("ssl_object").version(), writer.get_extra_info("cipher")[0]
-        say(f"open_connection(ssl=…) speaks {version} with {cipher}; the certificate of 'localhost' was checked")
+        reader, writer = await headrace.open_connection(
+            "127.0.0.1", port, ssl=client_context, server_hostname="localhost"
+        )
+        version, cipher = (
+            writer.get_extra_info("ssl_object").version(),
+            writer.get_extra_info("cipher")[0],
+        )
+        say(
+            f"open_connection(ssl=…) speaks {version} with {cipher}; the certificate of "
+            "'localhost' was checked"
+        )
         say(f"sent 'hello, tls', received {await _ask(reader, writer, 'hello, tls')!r}")
         await _hang_up(writer)
 
 
-async def start_tls(say: Say, server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> None:
+async def start_tls(
+    say: Say, server_context: ssl.SSLContext, client_context: ssl.SSLContext
+) -> None:
     """A connection that begins in plain text and is upgraded: start_tls()"""
 
     async def handle(reader: StreamReader, writer: StreamWriter) -> None:
@@ -97,7 +108,9 @@ async def start_tls(say: Say, server_context: ssl.SSLContext, client_context: ss
         await _shout(reader, writer)
 
     async with await headrace.start_server(handle, "127.0.0.1", 0) as server:
-        reader, writer = await headrace.open_connection("127.0.0.1", server.sockets[0].getsockname()[1])
+        reader, writer = await headrace.open_connection(
+            "127.0.0.1", server.sockets[0].getsockname()[1]
+        )
         say(f"in plain text: sent 'STARTTLS', received {await _ask(reader, writer, 'STARTTLS')!r}")
         await writer.start_tls(client_context, server_hostname="localhost")
         say(f"upgraded to {writer.get_extra_info('ssl_object').version()}")
@@ -106,8 +119,12 @@ async def start_tls(say: Say, server_context: ssl.SSLContext, client_context: ss
 
 
 def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext] | None:
-    """Return TLS contexts for a server called localhost and for its clients, or None where no certificate can be made."""
-    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    """Return TLS contexts for a server called localhost and for its clients, or None where no
+    certificate can be made."""
+    server, client = (
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER),
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+    )
     try:
         import trustme
     except ImportError:
@@ -118,13 +135,33 @@ def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext] | None:
     return server, client
 
 
-def _contexts_by_openssl(server: ssl.SSLContext, client: ssl.SSLContext) -> tuple[ssl.SSLContext, ssl.SSLContext] | None:
+def _contexts_by_openssl(
+    server: ssl.SSLContext, client: ssl.SSLContext
+) -> tuple[ssl.SSLContext, ssl.SSLContext] | None:
     if shutil.which("openssl") is None:
         return None
     with tempfile.TemporaryDirectory() as directory:
         key, certificate = Path(directory) / "key.pem", Path(directory) / "certificate.pem"
-        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
-        command += ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)]
+        command = [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "1",
+            "-subj",
+            "/CN=localhost",
+        ]
+        command += [
+            "-addext",
+            "subjectAltName=DNS:localhost",
+            "-keyout",
+            str(key),
+            "-out",
+            str(certificate),
+        ]
         if subprocess.run(command, capture_output=True, check=False).returncode != 0:
             return None
         server.load_cert_chain(certificate, key)
@@ -133,16 +170,24 @@ def _contexts_by_openssl(server: ssl.SSLContext, client: ssl.SSLContext) -> tupl
 
 
 def scenes() -> list[tuple[str, Callable[[Say], Awaitable[None]]]]:
-    """Return what is to be shown, in order: a title and a coroutine function to be given ``say``."""
+    """Return what is to be shown, in order: a title and a coroutine function to be given
+    ``say``."""
     plain = [echo_client_and_server, wait_for_data_on_an_open_socket]
     if hasattr(socket, "AF_UNIX"):
         plain.append(unix_sockets)
-    shown: list[tuple[str, Callable[[Say], Awaitable[None]]]] = [(scene.__doc__ or "", scene) for scene in plain]
+    shown: list[tuple[str, Callable[[Say], Awaitable[None]]]] = [
+        (scene.__doc__ or "", scene) for scene in plain
+    ]
     made = contexts()
     if made is not None:
         server_context, client_context = made
         shown += [
-            (scene.__doc__ or "", functools.partial(scene, server_context=server_context, client_context=client_context))
+            (
+                scene.__doc__ or "",
+                functools.partial(
+                    scene, server_context=server_context, client_context=client_context
+                ),
+            )
             for scene in (tls, start_tls)
         ]
     return shown

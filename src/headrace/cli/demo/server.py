@@ -1,8 +1,10 @@
-"""The server of the demo's table: one process, one kind of streams, one loop, the plain handlers of asyncio's documentation.
+"""The server of the demo's table: one process, one kind of streams, one loop, the plain handlers of
+asyncio's documentation.
 
-``python -m headrace.cli.demo.server stock|headrace asyncio|uvloop`` prints the port of each handler as JSON, then answers a line
-on its standard input with its CPU time in nanoseconds, for systems where that cannot be seen from outside. It ends when its
-standard input does, so none is left behind.
+``python -m headrace.cli.demo.server stock|headrace asyncio|uvloop`` prints the port of each handler
+as JSON, then answers a line on its standard input with its CPU time in nanoseconds, for systems
+where that cannot be seen from outside. It ends when its standard input does, so none is left
+behind.
 """
 
 from __future__ import annotations
@@ -62,7 +64,8 @@ def _forgiving(handler: Handler) -> Handler:
             await handler(reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError):
             writer.close()
-            # asyncio's streams would otherwise tell of the reset once more, that nobody has retrieved it.
+            # asyncio's streams would otherwise tell of the reset once more, that nobody has
+            # retrieved it.
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
 
@@ -72,8 +75,14 @@ def _forgiving(handler: Handler) -> Handler:
 async def serve(streams: str) -> None:
     """Serve all handlers with the streams of asyncio or headrace until standard input ends."""
     module: Any = headrace if streams == "headrace" else asyncio
-    servers = {name: await module.start_server(_forgiving(handler), "127.0.0.1", 0) for name, handler in HANDLERS.items()}
-    print(json.dumps({name: server.sockets[0].getsockname()[1] for name, server in servers.items()}), flush=True)
+    servers = {
+        name: await module.start_server(_forgiving(handler), "127.0.0.1", 0)
+        for name, handler in HANDLERS.items()
+    }
+    print(
+        json.dumps({name: server.sockets[0].getsockname()[1] for name, server in servers.items()}),
+        flush=True,
+    )
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
 
