@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 import warnings
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from headrace._streams.asyncio_server import Server
@@ -88,6 +89,17 @@ _LATER = {
 }
 
 
+def _publish(names: Iterable[str], find: Callable[[str], Any]) -> None:
+    """Have tracebacks, help() and pickle know *names* by where users find them."""
+    for name in names:
+        value = find(name)
+        if value is not None and value.__module__.startswith("headrace."):
+            value.__module__ = __name__
+
+
+_publish(set(__all__) - set(_LATER), globals().get)
+
+
 if not TYPE_CHECKING:  # to a checker, every name would exist
 
     def __getattr__(name: str) -> Any:
@@ -96,11 +108,15 @@ if not TYPE_CHECKING:  # to a checker, every name would exist
         if name not in _LATER:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = globals()[name] = getattr(importlib.import_module(_LATER[name]), name)
+        # With it came others, which users may meet before they ask for them by name.
+        _publish(_LATER, lambda each: getattr(sys.modules.get(_LATER[each]), each, None))
         return value
 
 
+# What this file itself imports.
+_HIDDEN = {"TYPE_CHECKING", "Any", "Callable", "Iterable", "backend"}
+_HIDDEN |= {"importlib", "os", "sys", "warnings"}
+
+
 def __dir__() -> list[str]:
-    return sorted(
-        {*globals(), *_LATER, "metrics"}
-        - {"TYPE_CHECKING", "Any", "backend", "importlib", "os", "sys", "warnings"}
-    )
+    return sorted({*globals(), *_LATER, "metrics"} - _HIDDEN)

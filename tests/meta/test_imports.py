@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,67 @@ def test_no_import_goes_up(module):
     counts."""
     path = SOURCE / (module.replace(".", "/") + ".py")
     assert upward(path.read_text(), module.removesuffix("__init__")) == []
+
+
+def loaded(path):
+    """Yield what the module at *path* imports of headrace when it is loaded: (base, name), dotted
+    below headrace. What only a type checker sees, and what functions import, is not loaded then."""
+    if path.suffix != ".py":
+        for base, names in re.findall(
+            r"^from headrace\.([\w.]+) c?import (\([^)]*\)|[^#\n]*)", path.read_text(), re.MULTILINE
+        ):
+            yield from ((base, name) for name in re.findall(r"\w+", names))
+        return
+    nodes = list(ast.parse(path.read_text()).body)
+    for node in nodes:
+        if isinstance(node, ast.If | ast.Try) and "TYPE_CHECKING" not in ast.dump(node):
+            nodes += [*node.body, *node.orelse]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            base = node.module.removeprefix("cython.cimports.")
+            if base.split(".")[0] == "headrace":
+                base = base.removeprefix("headrace").removeprefix(".")
+                yield from ((base, alias.name) for alias in node.names)
+
+
+def graph():
+    """Return what every module imports of headrace when it is loaded, Cython's imports too."""
+    paths = [path for end in ("py", "pyx", "pxd") for path in SOURCE.rglob(f"*.{end}")]
+    edges = {dotted(path): set() for path in paths}
+    for path in paths:
+        module = dotted(path)
+        for base, name in loaded(path):
+            found = {f"{base}.{name}".lstrip("."), base} & edges.keys() - {module}
+            edges[module] |= {max(found, key=len)} if found else set()
+    return edges
+
+
+def dotted(path):
+    """Return the name below headrace of the module at *path*."""
+    name = str(path.relative_to(SOURCE).with_suffix("")).replace("/", ".")
+    return name.removesuffix("__init__").removesuffix(".")
+
+
+def cycle(edges):
+    """Return the modules of a cycle in *edges*, or nothing."""
+    left = {module: set(targets) for module, targets in edges.items()}
+    while leaves := {module for module, targets in left.items() if not targets & left.keys()}:
+        for module in leaves:
+            del left[module]
+    return sorted(left)
+
+
+def test_no_two_modules_import_one_another():
+    """Imports between files, on a floor too, form no circle; Cython's count."""
+    edges = graph()
+    assert "_streams.read_half" in edges["_streams.reader"]
+    assert "_transport.native.reactor" in edges["_transport.native.connection"]
+    assert cycle(edges) == []
+
+
+def test_a_cycle_is_found():
+    """The check itself sees a circle, and what hangs on one, but no mere chain."""
+    assert cycle({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+    assert cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"c"}}) == ["a", "b", "c", "d"]
 
 
 def test_all_modules_are_found():

@@ -157,6 +157,21 @@ def test_names_that_are_loaded_later():
         assert (program, done.returncode, done.stderr) == (program, 0, "")
 
 
+def test_everything_is_called_by_its_public_name():
+    """Tracebacks, help() and pickle say headrace.serve, not where the code is; asyncio's errors
+    stay asyncio's. One name that is loaded later brings the others of its module."""
+    program = (
+        "import headrace, sys; headrace.serve;"
+        "made = sys.modules['headrace._server.server'].StreamServer;"
+        "print(made.__module__, *sorted({getattr(headrace, name).__module__"
+        " for name in headrace.__all__}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.split() == ["headrace", "asyncio.exceptions", "headrace"]
+
+
 def test_later_names_are_where_they_say():
     """The names that are loaded later are the ones that type checkers see imported, from the same
     modules."""

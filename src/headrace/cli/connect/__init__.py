@@ -28,11 +28,11 @@ examples:
   headrace connect unix:/run/server.sock
 """
 
-DEFAULT_TIMEOUT_SECONDS = 10.0
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what connect() takes to *parser*."""
+    from headrace.cli.connect.session import DEFAULT_TIMEOUT_SECONDS
+
     add = parser.add_argument
     add(
         "target",

@@ -17,7 +17,6 @@ from urllib.parse import urlsplit
 import headrace
 from headrace._streams.arguments import DEFAULT_LIMIT
 from headrace._transport.backend import choose
-from headrace.cli.connect import DEFAULT_TIMEOUT_SECONDS
 from headrace.cli.connect.pipes import (
     CHUNK_BYTES,
     Failure,
@@ -35,6 +34,7 @@ from headrace.cli.connect.tls import (
     starttls,
 )
 
+DEFAULT_TIMEOUT_SECONDS = 10.0
 # How long the end of the input is kept back, besides two ways there and back, for a peer that has
 # said nothing to what was sent: who ends the stream meanwhile did not wait for the end, as one who
 # only listens does. A server of TLS ends on the first bytes. Not measured.
