@@ -216,9 +216,8 @@ async def open_unix_connection(
         else:
             transport, _ = await loop.create_unix_connection(lambda: protocol, sock=sock, **secure)
     elif not native and is_asyncio(loop):
-        transport, _ = await loop.create_unix_connection(
-            lambda: protocol, os.fspath(path), **secure
-        )  # type: ignore[arg-type]  # not None here
+        where = os.fspath(path)  # type: ignore[arg-type]  # not None here
+        transport, _ = await loop.create_unix_connection(lambda: protocol, where, **secure)
     else:
         # libuv takes a path for a C string, and so knows no abstract sockets.
         connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
