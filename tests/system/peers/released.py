@@ -1,7 +1,7 @@
 """The test suites of released packages, on asyncio's streams and under ``headrace run``, compared
 test by test.
 
-``python -m peers.released aioftp`` in ``tests/``: gets the package's source from PyPI with what its
+``python -m tests.system.peers.released aioftp`` gets the package's source from PyPI with what its
 tests want, into a directory of its own, runs the suite once on each, and says which tests ended
 otherwise. Status 1 where one that passed on asyncio's does not on ours.
 """
@@ -37,7 +37,12 @@ SUITES = {
         ("pytest-asyncio", "pytest-mock", "siosocks", "trustme", "async_timeout"),
         ("--import-mode=importlib", "-p", "no:anyio"),
     ),
-    "aiosmtpd": Suite("aiosmtpd/tests", ("pytest-mock", "atpublic", "attrs", "setuptools<80")),
+    "aiosmtpd": Suite(
+        "aiosmtpd/tests",
+        ("pytest-asyncio", "pytest-mock", "atpublic", "attrs", "setuptools<80"),
+        # Its own settings make errors of warnings about themselves.
+        ("-c", os.devnull, "--rootdir", "."),
+    ),
     "python-socks": Suite(
         "tests",
         (
