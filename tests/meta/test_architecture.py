@@ -68,6 +68,14 @@ def test_links_lead_somewhere(page):
             assert (ROOT / page).parent.joinpath(target).exists(), target
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_no_section_is_empty(page):
+    """Every heading of a page has something below it: half a page was lost once, unseen."""
+    text = re.sub(r"```.*?```", "code", (ROOT / page).read_text(), flags=re.DOTALL)
+    headings = re.findall(r"^(#+) .*\n+(?=(#+) |\Z)", text, re.MULTILINE)
+    assert [one for one, next_ in headings if len(next_) <= len(one)] == []
+
+
 def test_cython_has_at_most_a_hundred_columns():
     """The linter measures Python only."""
     long = [
