@@ -345,14 +345,15 @@ class Supervisor(StreamServer):
         """Return what all workers have done, as they told it a second ago at most; one that crashed
         has told no end."""
         every = {worker for worker in (*self._workers, *self._old) if worker is not None}
-        living = [
-            worker.statistics
+        # (Of one that has just ended nothing is there any more, though nobody was told yet.)
+        told = [
+            _over(worker.statistics) if worker.gone.done() else worker.statistics
             for worker in every
             if worker.statistics is not None and not worker.counted
         ]
         uptime = self.get_loop().time() - self._began if self._began else 0.0
         return replace(
-            total([self._past, *living]),
+            total([self._past, *told]),
             uptime=uptime,
             draining=self.draining.is_set(),
             drain_seconds=self._drain_seconds,
