@@ -11,6 +11,8 @@ import pytest
 from conftest import new_loop
 from support.wires import FEEDS, READS, Wire, from_callback, turns
 
+from headrace._transport.operation import warn_never_awaited
+
 
 async def _directly(awaitable):
     return await awaitable
@@ -377,3 +379,11 @@ def test_gone_on_with(run, streams):
         wire.shut()
 
     run(main)
+
+
+@pytest.mark.parametrize("kind", [-1, 10, 1000])
+def test_a_kind_that_is_none(kind):
+    """What has no name is an error where names are looked up, not memory behind the end of a
+    table."""
+    with pytest.raises(KeyError):
+        warn_never_awaited(kind)

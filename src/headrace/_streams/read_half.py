@@ -24,6 +24,7 @@ if cython.compiled:
     from cython.cimports.headrace._transport.operation import (
         NEXT_LINE,
         PENDING,
+        READ,
         READ_ALL,
         READEXACTLY,
         READLINE,
@@ -40,6 +41,7 @@ else:
     from headrace._transport.operation import (
         NEXT_LINE,
         PENDING,
+        READ,
         READ_ALL,
         READEXACTLY,
         READLINE,
@@ -61,7 +63,14 @@ RESERVE_BYTES = 2**16
 NEWLINE = b"\n"
 
 # Who is named when two coroutines wait at once: asyncio's readline() waits in readuntil().
-WAIT_NAMES = ("read", "read", "readexactly", "readuntil", "readuntil", "readuntil")
+WAIT_NAMES = {
+    READ: "read",
+    READ_ALL: "read",
+    READEXACTLY: "readexactly",
+    READUNTIL: "readuntil",
+    READLINE: "readuntil",
+    NEXT_LINE: "readuntil",
+}
 
 
 class Intake(Receiver):

@@ -57,18 +57,19 @@ DRAIN = 7
 DRAIN_HELPER = 8
 WAIT_CLOSED = 9
 
-NAMES = (
-    "StreamReader.read",
-    "StreamReader.read",
-    "StreamReader.readexactly",
-    "StreamReader.readuntil",
-    "StreamReader.readline",
-    "StreamReader.__anext__",
-    "StreamReader._wait_for_data",
-    "StreamWriter.drain",
-    "FlowControlMixin._drain_helper",
-    "StreamWriter.wait_closed",
-)
+# By kind, so that one without a name is a KeyError, and not what lies behind the end of a tuple.
+NAMES = {
+    READ: "StreamReader.read",
+    READ_ALL: "StreamReader.read",
+    READEXACTLY: "StreamReader.readexactly",
+    READUNTIL: "StreamReader.readuntil",
+    READLINE: "StreamReader.readline",
+    NEXT_LINE: "StreamReader.__anext__",
+    WAIT_FOR_DATA: "StreamReader._wait_for_data",
+    DRAIN: "StreamWriter.drain",
+    DRAIN_HELPER: "FlowControlMixin._drain_helper",
+    WAIT_CLOSED: "StreamWriter.wait_closed",
+}
 
 
 class Source:
