@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from headrace._server.admission import Networks
 from headrace._server.certificates import Certificates
 from headrace._server.config import Limits, most_connections
-from headrace._server.endpoints import Addresses, Inherited, Place, UnixPath
+from headrace._server.endpoints import Addresses, Endpoint, Inherited, UnixPath
 from headrace._server.negotiation import lacks_certificate
 from headrace._server.server import Handler, OnError, Options, StreamServer, logger
 from headrace._streams.arguments import check_server_context, checked_limit
@@ -140,18 +140,18 @@ def serve(
                 "serve(): the context of ssl= has no certificate to show to a client: call its "
                 "load_cert_chain()"
             )
-    places: list[Place] = []
+    endpoints: list[Endpoint] = []
     if host is not None or port is not None:
-        places.append(Addresses(host, port, reuse_port, keep_alive))
+        endpoints.append(Addresses(host, port, reuse_port, keep_alive))
     if path is not None:
-        places.append(UnixPath(path, mode, owner, group))
+        endpoints.append(UnixPath(path, mode, owner, group))
     elif (mode, owner, group) != (None, None, None):
         raise ValueError(
             "mode, owner and group are those of the Unix socket at path=…, and there is none"
         )
     if sockets:
-        places.append(Inherited(sockets, keep_alive))
-    if not places:
+        endpoints.append(Inherited(sockets, keep_alive))
+    if not endpoints:
         raise ValueError("where to listen? Give host and port, path, or sockets")
     if inspect.iscoroutinefunction(on_error):
         raise TypeError("on_error is called, not awaited: give a function, which may start a task")
@@ -188,7 +188,7 @@ def serve(
         way=way,
     )
     if workers is None:
-        return StreamServer(handler, places, options)
+        return StreamServer(handler, endpoints, options)
     if workers < 1:
         raise ValueError(
             f"workers must be 1 or more processes, or None to serve in this one, not {workers!r}"
@@ -196,7 +196,7 @@ def serve(
     # multiprocessing is not for everybody to import.
     from headrace._server.workers.supervisor import Supervisor
 
-    return Supervisor(handler, places, options, workers)
+    return Supervisor(handler, endpoints, options, workers)
 
 
 def _check_handler(handler: object) -> None:

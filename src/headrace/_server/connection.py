@@ -81,7 +81,7 @@ class Connection:
         # Whom it counts for, where peers are limited; and why the server has ended it, if it has.
         self._key: str | None = None
         self._ended: str | None = None
-        # What the watch has seen: bytes that came and went, since when nothing has moved, since
+        # What the monitor has seen: bytes that came and went, since when nothing has moved, since
         # when something is written and nothing leaves; the state of a message that comes or goes
         # slowly; and what came before the handler's part.
         self._received = 0
@@ -134,7 +134,7 @@ class Connection:
         """The handler has come to its end."""
         self.server._handler_done(self, task)
 
-    # ---- what the server and its watch call
+    # ---- what the server and its monitor call
 
     def _begin(self, reader: StreamReader, writer: StreamWriter) -> None:
         """The streams are there. It is called in the context of the connection, which that of its

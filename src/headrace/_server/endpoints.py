@@ -20,7 +20,7 @@ PROBE_SECONDS = 20
 PROBES = 3
 
 
-class Place(Protocol):
+class Endpoint(Protocol):
     """A place to listen at."""
 
     @property
@@ -55,7 +55,7 @@ class Addresses:
         self.name = f"{shown}:{port or 0}"
 
     async def sockets(self, loop: asyncio.AbstractEventLoop) -> list[socket.socket]:
-        """See Place. Raises: OSError also where one of several hosts cannot be listened at: who
+        """See Endpoint. Raises: OSError also where one of several hosts cannot be listened at: who
         names it wants it."""
         found = await bound_sockets(
             loop,
@@ -93,7 +93,7 @@ class Addresses:
         return other
 
     def close(self) -> None:
-        """See Place."""
+        """See Endpoint."""
 
 
 class UnixPath:
@@ -110,8 +110,8 @@ class UnixPath:
         self.name = f"unix:{os.fsdecode(path)}"
 
     async def sockets(self, loop: asyncio.AbstractEventLoop) -> list[socket.socket]:
-        """See Place. Nobody can connect before the mode and the owner are set: the socket does not
-        listen yet."""
+        """See Endpoint. Nobody can connect before the mode and the owner are set: the socket does
+        not listen yet."""
         sock = bound_socket(self._path)
         self._file = SocketFile(sock)
         try:
@@ -132,7 +132,7 @@ class UnixPath:
         return [sock]
 
     def close(self) -> None:
-        """See Place."""
+        """See Endpoint."""
         if self._file is not None:
             self._file.remove()
 
@@ -149,14 +149,14 @@ class Inherited:
         self.name = ",".join(str(sock.getsockname()) for sock in self._sockets)
 
     async def sockets(self, loop: asyncio.AbstractEventLoop) -> list[socket.socket]:
-        """See Place."""
+        """See Endpoint."""
         for sock in self._sockets:
             if sock.family in (socket.AF_INET, socket.AF_INET6):
                 set_keep_alive(sock, self._keep_alive)
         return self._sockets
 
     def close(self) -> None:
-        """See Place."""
+        """See Endpoint."""
         for sock in self._sockets:
             sock.close()
 

@@ -1,6 +1,6 @@
-"""Watch: looks at every connection of a server now and then, and ends those that break its bounds.
+"""Monitor: looks at the connections of a server now and then, and ends those that break its bounds.
 
-Nothing of it is on the path of the data: readers and writers count their bytes, and the watch
+Nothing of it is on the path of the data: readers and writers count their bytes, and the monitor
 compares the counts with those it saw before. So a bound is kept with a delay, of up to two periods;
 it is never broken early. A period is an eighth of the shortest time that is bounded, and a round is
 cut into slices, so that ten thousand connections do not keep the loop busy at once.
@@ -45,8 +45,8 @@ class Slow:
         self.in_bytes = self.in_taken = self.out_bytes = -1
 
 
-class Watch:
-    """See the module's documentation."""
+class Monitor:
+    """Looks at the connections of a server, in slices, and ends those that break its bounds."""
 
     def __init__(
         self, server: StreamServer, limits: Limits, end: Callable[[Connection, str, str], None]

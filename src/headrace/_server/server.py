@@ -21,11 +21,11 @@ from headrace._server.admission import Gate, Networks, Peers
 from headrace._server.certificates import Certificates
 from headrace._server.config import Limits
 from headrace._server.connection import Connection
-from headrace._server.endpoints import Place
-from headrace._server.monitor import Watch
+from headrace._server.endpoints import Endpoint
+from headrace._server.monitor import Monitor
 from headrace._server.negotiation import cause_of, is_a_check, is_over, read_proxy_header, secure
 from headrace._server.process.signals import Signals
-from headrace._server.shutdown import ShutdownReport, Stopping
+from headrace._server.shutdown import Shutdown, ShutdownReport
 from headrace._server.statistics import Statistics
 from headrace._streams.factory import make
 from headrace._streams.reader import StreamReader
@@ -65,15 +65,15 @@ class StreamServer:
     """A server over streams: an asynchronous context manager that begins to accept, and is shut
     down at the end. Made by serve()."""
 
-    def __init__(self, handler: Handler, places: Sequence[Place], options: Options) -> None:
+    def __init__(self, handler: Handler, endpoints: Sequence[Endpoint], options: Options) -> None:
         self._connections: set[Connection] = set()
         self._draining = asyncio.Event()
         self._signals = Signals(self)
         self._handler = handler
-        self._places = places
+        self._endpoints = endpoints
         self._options = options
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._stopping: Stopping | None = None
+        self._stopping: Shutdown | None = None
         self._stopped: asyncio.Task[ShutdownReport] | None = None
         self._drain_seconds: float | None = None
         self._began = 0.0
@@ -94,7 +94,7 @@ class StreamServer:
     def name(self) -> str:
         """What logs and metrics call the server: name= of serve(), or else where it listens, from
         the start on with the bound port."""
-        return self._options.name or self._places[0].name
+        return self._options.name or self._endpoints[0].name
 
     @property
     def connections(self) -> set[Connection]:
@@ -136,11 +136,11 @@ class StreamServer:
         options = self._options
         self._gate = Gate(loop, options.limits)
         self._peers = Peers(options.limits.max_connections_per_peer or 0)
-        self._watch = Watch(self, options.limits, self._end)
+        self._monitor = Monitor(self, options.limits, self._end)
         found: list[socket.socket] = []
         try:
-            for place in self._places:
-                bound = await place.sockets(loop)
+            for endpoint in self._endpoints:
+                bound = await endpoint.sockets(loop)
                 found += bound
                 for sock in bound:
                     self._gate.acceptors.append(await self._acceptor(sock))
@@ -150,11 +150,11 @@ class StreamServer:
             self._gate.abandon()
             for sock in found:
                 sock.close()
-            self._close_places()
+            self._close_endpoints()
             self._signals.stop()
             raise
         self._began = loop.time()
-        self._watch.start()
+        self._monitor.start()
         self._signals.accepts()
 
     async def _acceptor(self, sock: socket.socket) -> Acceptor:
@@ -225,7 +225,7 @@ class StreamServer:
 
     def _begin_shutdown(self, grace: float | None = None) -> asyncio.Task[ShutdownReport]:
         if self._stopping is None or self._stopped is None:
-            self._stopping = Stopping(self, self._options.grace if grace is None else grace)
+            self._stopping = Shutdown(self, self._options.grace if grace is None else grace)
             self.draining.set()
             # Never eagerly: what it accepts may call shutdown() there and then.
             self._stopped = asyncio.Task(self._stop(self._stopping), loop=self.get_loop())
@@ -239,11 +239,11 @@ class StreamServer:
         if self._stopping is not None:
             self._stopping.skip()
 
-    async def _stop(self, stopping: Stopping) -> ShutdownReport:
+    async def _stop(self, stopping: Shutdown) -> ShutdownReport:
         await self._gate.close()
-        self._close_places()
+        self._close_endpoints()
         report = await stopping.run()
-        self._watch.stop()
+        self._monitor.stop()
         self._signals.stop()
         self._drain_seconds = report.seconds
         logger.info("%s: shut down: %s", self.name, report, extra={"server": self.name})
@@ -263,9 +263,9 @@ class StreamServer:
                 "%s: the certificates were read again", self.name, extra={"server": self.name}
             )
 
-    def _close_places(self) -> None:
-        for place in self._places:
-            place.close()
+    def _close_endpoints(self) -> None:
+        for endpoint in self._endpoints:
+            endpoint.close()
 
     def statistics(self) -> Statistics:
         """Return what the server has done so far."""
@@ -596,7 +596,7 @@ class StreamServer:
             )
         return count
 
-    # ---- what the watch and a shutdown call
+    # ---- what the monitor and a shutdown call
 
     def _end(self, connection: Connection, reason: str, text: str) -> None:
         """End the connection at once, and have the handler told why."""

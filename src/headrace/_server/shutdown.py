@@ -1,4 +1,4 @@
-"""Stopping: how a server comes to its end: connections finish, then are cancelled, then cut off."""
+"""Shutdown: how a server comes to its end: connections finish, then are cancelled, then cut off."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ShutdownReport:
         )
 
 
-class Stopping:
+class Shutdown:
     """One shutdown, which may be hurried."""
 
     def __init__(self, server: StreamServer, grace: float) -> None:

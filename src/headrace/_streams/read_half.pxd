@@ -8,7 +8,7 @@ from headrace._transport.sender cimport Sender
 cdef Py_ssize_t RESERVE_BYTES
 cdef bytes NEWLINE
 
-cdef class Intake(Receiver):
+cdef class ReadHalf(Receiver):
     cdef public Py_ssize_t _limit
     cdef public bint _eof
     cdef public bint _paused
@@ -45,5 +45,5 @@ cdef class Intake(Receiver):
 cdef bint is_waiting(Operation operation) except -1
 cdef bint is_large(Operation operation) except -1
 @cython.locals(kind=int, size=Py_ssize_t, found=bint)
-cdef bint is_ready(Intake reader, Operation operation) except -1
-cdef bint is_greedy(Intake reader, Operation operation) except -1
+cdef bint is_ready(ReadHalf reader, Operation operation) except -1
+cdef bint is_greedy(ReadHalf reader, Operation operation) except -1

@@ -1,7 +1,7 @@
 """The incoming half of a stream: what arrives, when the transport is paused, and the one read that
 waits.
 
-``Intake`` is what a protocol delivers to. It is compiled, and the base of the reader
+``ReadHalf`` is what a protocol delivers to. It is compiled, and the base of the reader
 (``reader.py``), which takes the bytes out again. Nothing here decides what a read returns;
 is_ready() only says whether waking it is worth while.
 """
@@ -73,7 +73,7 @@ WAIT_NAMES = {
 }
 
 
-class Intake(Receiver):
+class ReadHalf(Receiver):
     """See the module's documentation."""
 
     def __init__(self, limit: int | None = None, loop: Any = None) -> None:
@@ -350,7 +350,7 @@ def is_large(operation: Operation) -> bool:
     return operation.kind == READEXACTLY and operation.amount >= RESERVE_BYTES
 
 
-def is_ready(reader: Intake, operation: Operation) -> bool:
+def is_ready(reader: ReadHalf, operation: Operation) -> bool:
     """Tell whether *operation* can be satisfied now, or can only fail; it is not woken before."""
     kind = operation.kind
     size = reader._h_bytes.length()
@@ -367,7 +367,7 @@ def is_ready(reader: Intake, operation: Operation) -> bool:
     return kind != READ_ALL
 
 
-def is_greedy(reader: Intake, operation: Operation) -> bool:
+def is_greedy(reader: ReadHalf, operation: Operation) -> bool:
     """Tell whether *operation* reads to EOF, has more than twice the limit already, and was never
     paused for it."""
     return (

@@ -1,13 +1,13 @@
 cimport cython
 
 from headrace._transport.operation cimport Operation
-from headrace._streams.read_half cimport Intake
+from headrace._streams.read_half cimport ReadHalf
 
 cdef unsigned int _looked_at
 cdef bint _plain
 cdef bint _plain_reads
 
-cdef class Reader(Intake):
+cdef class Reader(ReadHalf):
     # Nobody has overridden readuntil, readline or exception.
     cdef bint _h_plain_reads
 

@@ -1,4 +1,4 @@
-"""StreamReader: asyncio's reader over an Intake and operations.
+"""StreamReader: asyncio's reader over an ReadHalf and operations.
 
 ``Reader`` does the reads and is compiled; ``StreamReader`` puts asyncio's class behind it, so that
 ``isinstance`` holds and a program may set any attribute, put methods on the class, and read
@@ -19,7 +19,7 @@ except ModuleNotFoundError:
 
 if cython.compiled:
     from cython.cimports.headrace._core.cprims import clipped, set_attribute, version_of
-    from cython.cimports.headrace._streams.read_half import NEWLINE, Intake
+    from cython.cimports.headrace._streams.read_half import NEWLINE, ReadHalf
     from cython.cimports.headrace._transport.operation import (
         NEXT_LINE,
         PENDING,
@@ -34,7 +34,7 @@ if cython.compiled:
     )
 else:
     from headrace._core.cprims_py import clipped, set_attribute, version_of
-    from headrace._streams.read_half import NEWLINE, Intake
+    from headrace._streams.read_half import NEWLINE, ReadHalf
     from headrace._transport.operation import (
         NEXT_LINE,
         PENDING,
@@ -65,12 +65,12 @@ _plain = True
 _plain_reads = True
 
 
-class Reader(Intake):
+class Reader(ReadHalf):
     """The reader without asyncio's class behind it. See StreamReader for the public
     documentation."""
 
     def __init__(self, limit: int | None = DEFAULT_LIMIT, loop: Any = None) -> None:
-        Intake.__init__(self, limit, loop)
+        ReadHalf.__init__(self, limit, loop)
         self._h_plain_reads = True
         self._h_notice_overrides()
 

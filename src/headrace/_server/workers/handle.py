@@ -1,4 +1,4 @@
-"""Process: one worker as its supervisor knows it: the process, what it says, and what it is
+"""WorkerHandle: one worker as its supervisor knows it: the process, what it says, and what it is
 told."""
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LAST_WORDS_SECONDS = 1.0
 MESSAGE_BYTES = 2**24
 
 
-class Process:
+class WorkerHandle:
     """Starts a process that serves as *setup* says; *control* is our end of the pair of which
     *setup* has the other."""
 

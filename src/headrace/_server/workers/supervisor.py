@@ -17,11 +17,11 @@ from asyncio import trsock
 from collections.abc import Sequence
 from dataclasses import replace
 
-from headrace._server.endpoints import Addresses, Place
+from headrace._server.endpoints import Addresses, Endpoint
 from headrace._server.server import Handler, Options, StreamServer, logger
 from headrace._server.shutdown import ShutdownReport
 from headrace._server.statistics import Statistics, total
-from headrace._server.workers.handle import Process
+from headrace._server.workers.handle import WorkerHandle
 from headrace._server.workers.worker import Setup
 from headrace._transport.backend import is_libuv
 
@@ -40,18 +40,18 @@ class Supervisor(StreamServer):
     """See the module's documentation. ``connections`` is empty: they are in other processes."""
 
     def __init__(
-        self, handler: Handler, places: Sequence[Place], options: Options, workers: int
+        self, handler: Handler, endpoints: Sequence[Endpoint], options: Options, workers: int
     ) -> None:
-        super().__init__(handler, places, options)
+        super().__init__(handler, endpoints, options)
         self._wanted = workers
         # The sockets of each place, and those of all; all that are there, each once.
         self._own: list[list[socket.socket]] = []
         self._shared: list[socket.socket] = []
         self._all: list[socket.socket] = []
-        self._workers: list[Process | None] = [None] * workers
+        self._workers: list[WorkerHandle | None] = [None] * workers
         # Who accepts in places whose worker does not.
-        self._covers: dict[int, Process] = {}
-        self._old: set[Process] = set()
+        self._covers: dict[int, WorkerHandle] = {}
+        self._old: set[WorkerHandle] = set()
         self._failures = [0] * workers
         self._timers: dict[int, asyncio.TimerHandle] = {}
         # What workers that are gone have done.
@@ -133,22 +133,22 @@ class Supervisor(StreamServer):
 
     async def _bind(self, loop: asyncio.AbstractEventLoop) -> None:
         own = self._own = [[] for _ in range(self._wanted)]
-        for place in self._places:
-            found = await place.sockets(loop)
+        for endpoint in self._endpoints:
+            found = await endpoint.sockets(loop)
             self._all += found
-            if not isinstance(place, Addresses):
+            if not isinstance(endpoint, Addresses):
                 self._shared += found
                 continue
             own[0] += found
             for share in own[1:]:
                 for sock in found:
-                    twin = place.twin(sock)
+                    twin = endpoint.twin(sock)
                     self._all.append(twin)
                     share.append(twin)
         # (They begin to listen when the first worker does: who connects before that is refused, not
         # kept waiting.)
 
-    def _spawn(self, place: int) -> Process:
+    def _spawn(self, place: int) -> WorkerHandle:
         """Start a process for the sockets of *place*."""
         ours, theirs = socket.socketpair()
         factory = None
@@ -159,7 +159,7 @@ class Supervisor(StreamServer):
             factory = uvloop.new_event_loop
         level = logger.getEffectiveLevel()
         options = replace(self._options, name=self.name)
-        worker = Process(
+        worker = WorkerHandle(
             place,
             Setup(self._handler, options, self._own, self._shared, place, theirs, factory, level),
             ours,
@@ -189,7 +189,7 @@ class Supervisor(StreamServer):
                 )
                 cover.order(cover=place)
 
-    def _on_leaving(self, worker: Process) -> None:
+    def _on_leaving(self, worker: WorkerHandle) -> None:
         """A worker shuts down. Where somebody else has told it so (SIGTERM), its successor does not
         wait for its end."""
         if (
@@ -209,7 +209,7 @@ class Supervisor(StreamServer):
             FIRST_BACKOFF_SECONDS, self._replace, worker.place
         )
 
-    def _on_gone(self, worker: Process) -> None:
+    def _on_gone(self, worker: WorkerHandle) -> None:
         """A process has ended."""
         if worker.statistics is not None:
             # Nothing is there any more of what it had then.
@@ -304,7 +304,7 @@ class Supervisor(StreamServer):
         for worker in self._living():
             worker.hurry()
 
-    def _living(self) -> list[Process]:
+    def _living(self) -> list[WorkerHandle]:
         return [
             worker
             for worker in (*self._workers, *self._old)
@@ -322,7 +322,7 @@ class Supervisor(StreamServer):
         for sock in self._all:
             sock.close()
         self._all.clear()
-        self._close_places()
+        self._close_endpoints()
         living = self._living()
         for worker in living:
             worker.stop(grace)
@@ -360,7 +360,7 @@ class Supervisor(StreamServer):
         )
 
 
-def _killed(worker: Process) -> ShutdownReport:
+def _killed(worker: WorkerHandle) -> ShutdownReport:
     """Return how the connections of *worker* ended, which has not said so: those that it had at
     last were cut off."""
     there = 0 if worker.statistics is None else worker.statistics.open

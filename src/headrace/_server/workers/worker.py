@@ -27,7 +27,7 @@ from typing import Any
 from headrace._server.acceptor import Acceptor
 from headrace._server.endpoints import Inherited
 from headrace._server.server import Handler, Options, StreamServer, logger
-from headrace._server.shutdown import ShutdownReport, Stopping
+from headrace._server.shutdown import Shutdown, ShutdownReport
 from headrace._streams.connect import open_unix_connection
 from headrace._streams.reader import StreamReader
 from headrace._streams.writer import StreamWriter
@@ -131,7 +131,7 @@ class Worker(StreamServer):
         for each in self._covers[place]:
             self._gate.remove(each)
 
-    async def _stop(self, stopping: Stopping) -> ShutdownReport:
+    async def _stop(self, stopping: Shutdown) -> ShutdownReport:
         for each in itertools.chain(*self._covers.values()):
             self._gate.add(each)
         return await super()._stop(stopping)
