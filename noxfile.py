@@ -359,7 +359,7 @@ def sanitizers(session: nox.Session) -> None:
         {
             "LD_PRELOAD": " ".join(libraries),
             # Python itself ends with much that is never freed; what we leave behind is counted by
-            # tests/test_leaks*.py.
+            # tests/system/test_leaks*.py.
             "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1:handle_segv=1:"
             "allocator_may_return_null=1",
             "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",

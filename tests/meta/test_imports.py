@@ -79,23 +79,23 @@ def test_no_import_goes_up(module):
 
 
 def loaded(path):
-    """Yield what the module at *path* imports of headrace when it is loaded: (base, name), dotted
-    below headrace. What only a type checker sees, and what functions import, is not loaded then."""
+    """Yield the names below headrace that the module at *path* imports when it is loaded: not what
+    only a type checker sees, nor what functions import."""
     if path.suffix != ".py":
         for base, names in re.findall(
             r"^from headrace\.([\w.]+) c?import (\([^)]*\)|[^#\n]*)", path.read_text(), re.MULTILINE
         ):
-            yield from ((base, name) for name in re.findall(r"\w+", names))
+            yield from (f"{base}.{name}" for name in re.findall(r"\w+", names))
         return
     nodes = list(ast.parse(path.read_text()).body)
+    imports = []
     for node in nodes:
         if isinstance(node, ast.If | ast.Try) and "TYPE_CHECKING" not in ast.dump(node):
             nodes += [*node.body, *node.orelse]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            base = node.module.removeprefix("cython.cimports.")
-            if base.split(".")[0] == "headrace":
-                base = base.removeprefix("headrace").removeprefix(".")
-                yield from ((base, alias.name) for alias in node.names)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            imports.append(node)
+    package = list(path.relative_to(SOURCE).parts[:-1])
+    yield from (name for _, name in imported(ast.Module(imports, []), package))
 
 
 def graph():
@@ -104,8 +104,8 @@ def graph():
     edges = {dotted(path): set() for path in paths}
     for path in paths:
         module = dotted(path)
-        for base, name in loaded(path):
-            found = {f"{base}.{name}".lstrip("."), base} & edges.keys() - {module}
+        for name in loaded(path):
+            found = {name, name.rpartition(".")[0]} & edges.keys() - {module}
             edges[module] |= {max(found, key=len)} if found else set()
     return edges
 
