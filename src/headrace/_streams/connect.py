@@ -106,24 +106,12 @@ async def open_connection(
     if isinstance(local_addr, tuple) and len(local_addr) == 2:
         check_port(local_addr[1], "bind")
 
-    secure = given(
-        # True and False are as good as a context and None.
-        ssl=ssl or None,
-        server_hostname=server_hostname,
-        ssl_handshake_timeout=ssl_handshake_timeout,
-        ssl_shutdown_timeout=ssl_shutdown_timeout,
+    secure, tls = _secured(
+        ssl, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout, ssl_session
     )
-    context = context_for(ssl, server_hostname)
-    choice = await choose(loop, limit, tls=context, sock=sock, way=way)
+    choice = await choose(loop, limit, tls=tls and tls.context, sock=sock, way=way)
     reader, protocol = make(loop, limit, choice)
     native = choice.way == "native"
-    tls = (
-        None
-        if context is None
-        else Secure(
-            context, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout, ssl_session
-        )
-    )
     if sock is not None:
         if native:
             transport = await adopt(loop, sock, protocol, receive_bytes(limit), tls)
@@ -193,23 +181,12 @@ async def open_unix_connection(
     elif path is None:
         raise ValueError("no path and sock were specified")
 
-    secure = given(
-        ssl=ssl or None,
-        server_hostname=server_hostname,
-        ssl_handshake_timeout=ssl_handshake_timeout,
-        ssl_shutdown_timeout=ssl_shutdown_timeout,
+    secure, tls = _secured(
+        ssl, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout, ssl_session
     )
-    context = context_for(ssl, server_hostname)
-    choice = await choose(loop, limit, tls=context, sock=sock, way=way)
+    choice = await choose(loop, limit, tls=tls and tls.context, sock=sock, way=way)
     reader, protocol = make(loop, limit, choice)
     native = choice.way == "native"
-    tls = (
-        None
-        if context is None
-        else Secure(
-            context, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout, ssl_session
-        )
-    )
     if sock is not None:
         if native:
             transport = await adopt(loop, sock, protocol, receive_bytes(limit), tls)
@@ -237,6 +214,28 @@ async def open_unix_connection(
                 loop, loop.create_unix_connection, protocol, connected, secure
             )
     return reader, StreamWriter(transport, protocol, reader, loop)
+
+
+def _secured(
+    ssl: ssl_module.SSLContext | bool | None,
+    server_hostname: str | None,
+    handshake_timeout: float | None,
+    shutdown_timeout: float | None,
+    session: ssl_module.SSLSession | None,
+) -> tuple[dict[str, Any], Secure | None]:
+    """Return how a connection is secured: as the options of a loop, and as ours; {} and None where
+    it is not."""
+    options = given(
+        # True and False are as good as a context and None.
+        ssl=ssl or None,
+        server_hostname=server_hostname,
+        ssl_handshake_timeout=handshake_timeout,
+        ssl_shutdown_timeout=shutdown_timeout,
+    )
+    context = context_for(ssl, server_hostname)
+    if context is None:
+        return options, None
+    return options, Secure(context, server_hostname, handshake_timeout, shutdown_timeout, session)
 
 
 def context_for(
