@@ -309,7 +309,7 @@ def test_handler_that_goes_on(run, ours):
 
 
 def test_slices(run, ours):
-    """Of 300 connections, which the watch looks at in slices, each silent one is ended, once, and
+    """Of 300 connections, which the monitor looks at in slices, each silent one is ended, once, and
     none of those that talk."""
 
     async def main():
