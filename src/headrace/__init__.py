@@ -97,7 +97,8 @@ def _publish(names: Iterable[str], find: Callable[[str], Any]) -> None:
             value.__module__ = __name__
 
 
-_publish(set(__all__) - set(_LATER), globals().get)
+# Asked of the module: globals() has stand-ins where Python imports lazily (PEP 810).
+_publish(set(__all__) - set(_LATER), lambda each: getattr(sys.modules[__name__], each))
 
 
 if not TYPE_CHECKING:  # to a checker, every name would exist
