@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from headrace._server.connection import Connection, Credentials, current_connection
     from headrace._server.process.systemd import activated_sockets
     from headrace._server.proxy import ProxyError, ProxyHeader
-    from headrace._server.server import StreamServer
     from headrace._server.shutdown import ShutdownReport
     from headrace._server.statistics import Statistics
+    from headrace._server.stream_server import StreamServer
 
 __all__ = (
     "Certificates",
@@ -82,7 +82,7 @@ _LATER = {
     "ProxyHeader": "headrace._server.proxy",
     "ShutdownReport": "headrace._server.shutdown",
     "Statistics": "headrace._server.statistics",
-    "StreamServer": "headrace._server.server",
+    "StreamServer": "headrace._server.stream_server",
     "activated_sockets": "headrace._server.process.systemd",
     "current_connection": "headrace._server.connection",
     "serve": "headrace._server.api",

@@ -162,7 +162,7 @@ def test_everything_is_called_by_its_public_name():
     stay asyncio's. One name that is loaded later brings the others of its module."""
     program = (
         "import headrace, sys; headrace.serve;"
-        "made = sys.modules['headrace._server.server'].StreamServer;"
+        "made = sys.modules['headrace._server.stream_server'].StreamServer;"
         "print(made.__module__, *sorted({getattr(headrace, name).__module__"
         " for name in headrace.__all__}))"
     )

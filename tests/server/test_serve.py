@@ -392,7 +392,7 @@ def test_bytes_of_a_lost_connection_count_once(run, ours):
             assert await receive(sock, 5) == b"x" * 5
             [connection] = server.connections
             reset(sock)
-            await until(lambda: connection._lost)
+            await until(lambda: connection.lost)
             during = server.statistics()
             over.set()
             await until(lambda: not server.connections)

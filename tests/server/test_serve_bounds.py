@@ -13,8 +13,8 @@ from support.serving import Clients, Handler, answers, echo_lines, serve
 from support.wires import turns
 
 import headrace
-from headrace._server.admission import peer_key
 from headrace._server.config import Limits
+from headrace._server.networks import peer_key
 
 
 def test_connections_above_the_most_wait(run, ours):

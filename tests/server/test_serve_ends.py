@@ -65,7 +65,7 @@ def test_abort_while_a_close_waits(run, native, tls, secure):
             await until(lambda: server.statistics().handled)
             began = asyncio.get_running_loop().time()
             (connection,) = server.connections
-            connection._writer.transport.abort()
+            connection.writer.transport.abort()
             await until(lambda: not server.connections)
             assert asyncio.get_running_loop().time() - began < 2
             writer.transport.abort()
@@ -110,7 +110,7 @@ def test_the_queue_of_a_server_that_accepts_nothing(run, ours, tls, tmp_path, pl
 
     async def handler(reader, writer):
         server = headrace.current_connection().server
-        most.append(sum(each._handled for each in server.connections))
+        most.append(sum(each.handled_at is not None for each in server.connections))
         line = await reader.readline()
         if line == b"first\n":
             await release.wait()
@@ -139,7 +139,7 @@ def test_the_queue_of_a_server_that_accepts_nothing(run, ours, tls, tmp_path, pl
         address = server.sockets[0].getsockname()
         clients = [asyncio.create_task(client(address, 0))]
         await until(lambda: most)
-        server._gate.hold("a test")
+        server._listeners.hold("a test")
         clients += [asyncio.create_task(client(address, number)) for number in range(1, 30)]
         # They are connected as far as the system is concerned: a listening socket that closes would
         # refuse them.
@@ -149,11 +149,11 @@ def test_the_queue_of_a_server_that_accepts_nothing(run, ours, tls, tmp_path, pl
             socket.socket(socket.AF_UNIX if place == "unix" else socket.AF_INET) as late,
         ):
             shutdown = asyncio.create_task(server.shutdown())
-            await until(lambda: len(server._gate.waiting) >= 30)
+            await until(lambda: len(server._listeners.waiting) >= 30)
             assert len(most) == 1
             with pytest.raises((ConnectionRefusedError, FileNotFoundError)):
                 late.connect(address)
-        server._gate.release("a test")
+        server._listeners.release("a test")
         release.set()
         await asyncio.gather(*clients)
         report = await shutdown

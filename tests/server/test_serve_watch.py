@@ -23,7 +23,7 @@ from support.serving import (
     take,
 )
 
-from headrace._server import monitor
+from headrace._server import monitor, progress
 
 # ---- how long
 
@@ -164,7 +164,7 @@ def test_stall(run, ours, tls, secure):
 def test_minimum_rate_of_what_comes(run, ours, monkeypatch):
     """A message that comes too slowly ends its connection; one that comes fast enough does not, nor
     does the silence before one."""
-    monkeypatch.setattr(monitor, "RATE_SECONDS", 2 * SHORT)
+    monkeypatch.setattr(progress, "RATE_SECONDS", 2 * SHORT)
     handler = Handler(echo_lines)
 
     async def main():
@@ -191,7 +191,7 @@ def test_minimum_rate_of_what_comes(run, ours, monkeypatch):
 
 def test_minimum_rate_of_what_goes(run, ours, monkeypatch):
     """A peer that takes too little of what is sent is ended; one that takes enough is not."""
-    monkeypatch.setattr(monitor, "RATE_SECONDS", 2 * SHORT)
+    monkeypatch.setattr(progress, "RATE_SECONDS", 2 * SHORT)
     handler = Handler(send_much)
 
     async def main():

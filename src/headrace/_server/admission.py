@@ -1,186 +1,91 @@
-"""Admission: who may come in, and whether the server accepts at all just now."""
+"""Admission: who may come in: so many connections, and so many of each peer."""
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import socket
-from collections import Counter, deque
-from collections.abc import Iterable
-from typing import Any
+import logging
+import math
+from collections import Counter
 
-from headrace._server.acceptor import Acceptor, LoopAcceptor, take_waiting
-from headrace._server.config import Limits
+from headrace._server.config import Limits, RefuseReason
+from headrace._server.listeners import Listeners
+from headrace._server.log import Log
+from headrace._server.networks import peer_key
+from headrace._server.registry import Registry
+from headrace._server.session import Session
 
-# What one customer of a provider is given of IPv6 (RFC 6177): he can come from any address in it.
-PEER_PREFIX = 64
-
-
-def ip_of(peername: Any) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Return the IP address of *peername*, of IPv4 also where the socket is one of IPv6; None for
-    those that have none."""
-    if not isinstance(peername, tuple):
-        return None
-    address = ipaddress.ip_address(peername[0].partition("%")[0])
-    return getattr(address, "ipv4_mapped", None) or address
+# Why the listeners are held at max_connections.
+FULL = "full"
+# How long max_connections must not have been reached for the next time to be worth a warning, in
+# seconds.
+FULL_SECONDS = 60.0
 
 
-def peer_key(peername: Any) -> str | None:
-    """Return whom a connection from *peername* counts for: the address, of IPv6 its network; None
-    for those that have none."""
-    address = ip_of(peername)
-    if isinstance(address, ipaddress.IPv6Address):
-        return str(ipaddress.IPv6Network((address, PEER_PREFIX), strict=False))
-    return None if address is None else str(address)
+class Admission:
+    """Keeps max_connections and max_connections_per_peer. Where connections above the first
+    *refuses* are refused, all are accepted; else the listeners wait."""
 
-
-class Networks:
-    """A set of networks; Unix sockets are in it by the name "unix"."""
-
-    def __init__(self, networks: Iterable[str]) -> None:
-        if isinstance(networks, str):
-            raise TypeError(f"proxies must be a list of networks, not the string {networks!r}")
-        names = list(networks)
-        self._unix = "unix" in names
-        try:
-            self._networks = [ipaddress.ip_network(name) for name in names if name != "unix"]
-        except ValueError as error:
-            raise ValueError(
-                f"proxies must be networks, such as '10.0.0.0/8', '::1' and 'unix': {error}"
-            ) from None
-
-    def __bool__(self) -> bool:
-        return self._unix or bool(self._networks)
-
-    def __contains__(self, peername: Any) -> bool:
-        address = ip_of(peername)
-        if address is None:
-            return self._unix
-        return any(
-            address in network for network in self._networks if network.version == address.version
-        )
-
-
-class Gate:
-    """Holds the acceptors of a server as long as there is a reason to."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, limits: Limits) -> None:
-        self.acceptors: list[Acceptor] = []
-        self.reasons: set[str] = set()
-        # Whether what waits in the queues is lost when they are closed: nobody else has the sockets
-        # of this server.
-        self.alone = True
-        # What was taken out of the queues then, and may not come in yet: whose it is, the socket,
-        # the peer.
-        self.waiting: deque[tuple[Acceptor, socket.socket, Any]] = deque()
-        # Those of the acceptors whose sockets are somebody else's too.
-        self._borrowed: set[Acceptor] = set()
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        registry: Registry,
+        listeners: Listeners,
+        limits: Limits,
+        refuses: bool,
+        log: Log,
+    ) -> None:
         self._loop = loop
-        # A bucket that holds a second's worth, so that a burst is as good as an even flow.
-        self._rate = limits.accept_rate
-        self._tokens = max(1.0, self._rate or 0.0)
-        self._filled_at = loop.time()
-        self._timer: asyncio.TimerHandle | None = None
+        self._registry = registry
+        self._listeners = listeners
+        self._most = math.inf if limits.max_connections is None else limits.max_connections
+        self._most_per_peer = limits.max_connections_per_peer
+        self._refuses = refuses
+        self._log = log
+        self._per_peer: Counter[str] = Counter()
+        # When max_connections was reached last, in the loop's seconds.
+        self._full_at = -math.inf
 
-    def add(self, acceptor: Acceptor) -> None:
-        """Let *acceptor*, which listens and is held, accept like the others, if it does not yet."""
-        if acceptor not in self.acceptors:
-            self.acceptors.append(acceptor)
-            self._borrowed.add(acceptor)
-            if not self.reasons:
-                acceptor.resume()
-
-    def remove(self, acceptor: Acceptor) -> None:
-        """Hold *acceptor*, and leave what waits in its queue to somebody else."""
-        if acceptor in self.acceptors:
-            self.acceptors.remove(acceptor)
-            acceptor.hold()
-
-    def hold(self, reason: str) -> None:
-        """Accept nothing while there is this *reason*."""
-        if not self.reasons:
-            for each in self.acceptors:
-                each.hold()
-        self.reasons.add(reason)
-
-    def release(self, reason: str) -> None:
-        """The *reason* is gone."""
-        if reason in self.reasons:
-            self.reasons.remove(reason)
-            if not self.reasons:
-                for each in self.acceptors:
-                    each.resume()
-            while self.waiting and not self.reasons:
-                acceptor, sock, peername = self.waiting.popleft()
-                acceptor.adopt(sock, peername)
-
-    def count(self) -> None:
-        """A connection was accepted: wait with the next where they come too fast."""
-        if self._rate is None:
+    def accepted(self, session: Session) -> None:
+        """*session* is in the registry: it may be the last that fits, or one too many, which is
+        marked as refused."""
+        self._listeners.count()
+        there = len(self._registry.open)
+        if there < self._most:
             return
-        now = self._loop.time()
-        self._tokens = (
-            min(max(1.0, self._rate), self._tokens + (now - self._filled_at) * self._rate) - 1
-        )
-        self._filled_at = now
-        if self._tokens < 1 and self._timer is None:
-            self.hold("rate")
-            self._timer = self._loop.call_later((1 - self._tokens) / self._rate, self._on_time)
+        if not self._refuses:
+            self._listeners.hold(FULL)
+            self._say_full(there, "accepting none until one ends")
+        elif there > self._most:
+            session.refused = RefuseReason.FULL
+            self._say_full(there, "refusing further ones until one ends")
 
-    def _on_time(self) -> None:
-        self._timer = None
-        self.release("rate")
-
-    def abandon(self) -> None:
-        """Close the acceptors, and accept nobody who waits: the server does not start."""
-        acceptors, self.acceptors = self.acceptors, []
-        for each in acceptors:
-            each.close()
-
-    async def close(self) -> None:
-        """Close the acceptors, after what waits in their queues, which becomes connections: at
-        once, or when there is room."""
-        # They are still those that hold() is about.
-        for each in self.acceptors:
-            each.accept_waiting()
-            if self.reasons and self.alone and each not in self._borrowed:
-                self.waiting += [(each, sock, peername) for sock, peername in take_waiting(each)]
-            each.close()
-        acceptors, self.acceptors = self.acceptors, []
-        for each in acceptors:
-            if isinstance(each, LoopAcceptor):
-                await each.connected()
-
-    def give_up(self) -> int:
-        """Close what still waits to come in; return how many connections that are."""
-        if self._timer is not None:
-            self._timer.cancel()
-        count = len(self.waiting)
-        while self.waiting:
-            self.waiting.popleft()[1].close()
-        return count
-
-
-class Peers:
-    """How many connections each peer has, and may have."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._counts: Counter[str] = Counter()
-
-    def admit(self, peername: Any) -> tuple[bool, str | None]:
-        """Return whether one more of *peername* may come in, and what to give back at its end."""
-        key = peer_key(peername)
+    def admit_peer(self, session: Session) -> bool:
+        """Count *session* for its peer; return False, and count nothing, where that has as many as
+        it may have."""
+        if self._most_per_peer is None:
+            return True
+        key = peer_key(session.peername)
         if key is None:
-            return True, None
-        if self._counts[key] >= self._most:
-            return False, None
-        self._counts[key] += 1
-        return True, key
+            return True
+        if self._per_peer[key] >= self._most_per_peer:
+            return False
+        self._per_peer[key] += 1
+        session.key = key
+        return True
 
-    def leave(self, key: str | None) -> None:
-        """A connection that was admitted is gone."""
-        if key is not None:
-            self._counts[key] -= 1
-            if not self._counts[key]:
-                del self._counts[key]
+    def left(self, session: Session) -> None:
+        """*session* is no longer in the registry: there is room for another."""
+        if session.key is not None:
+            self._per_peer[session.key] -= 1
+            if not self._per_peer[session.key]:
+                del self._per_peer[session.key]
+        if len(self._registry.open) < self._most:
+            self._listeners.release(FULL)
+
+    def _say_full(self, there: int, consequence: str) -> None:
+        """Warn that max_connections is reached: once, and again only where that was over for a
+        while."""
+        now = self._loop.time()
+        if now - self._full_at >= FULL_SECONDS:
+            self._log.say(logging.WARNING, "%d connections are open: %s", there, consequence)
+        self._full_at = now

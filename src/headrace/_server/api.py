@@ -9,12 +9,15 @@ import socket
 import ssl as ssl_module
 from collections.abc import Iterable, Sequence
 
-from headrace._server.admission import Networks
 from headrace._server.certificates import Certificates
 from headrace._server.config import Limits, most_connections
 from headrace._server.endpoints import Addresses, Endpoint, Inherited, UnixPath
+from headrace._server.log import logger
 from headrace._server.negotiation import lacks_certificate
-from headrace._server.server import Handler, OnError, Options, StreamServer, logger
+from headrace._server.networks import Networks
+from headrace._server.options import Handler, OnError, Options
+from headrace._server.server import LocalServer
+from headrace._server.stream_server import StreamServer
 from headrace._streams.arguments import check_server_context, checked_limit
 from headrace._streams.socketfile import Path
 from headrace._transport.backend import Way
@@ -188,7 +191,7 @@ def serve(
         way=way,
     )
     if workers is None:
-        return StreamServer(handler, endpoints, options)
+        return LocalServer(handler, endpoints, options)
     if workers < 1:
         raise ValueError(
             f"workers must be 1 or more processes, or None to serve in this one, not {workers!r}"

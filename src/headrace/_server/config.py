@@ -1,41 +1,133 @@
-"""Limits: what a server bounds, and how it is when nothing is said."""
+"""What a server is bounded by, how it is when nothing is said, and why it turns away or ends a
+connection."""
 
 from __future__ import annotations
 
+import enum
 import math
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass, field, fields
+from typing import Any
 
 # What a process needs besides its connections: standard streams, the loop's own, a few of the
 # handlers.
 RESERVED_DESCRIPTORS = 50
 
 
+class RefuseReason(enum.StrEnum):
+    """Why a connection is turned away, as Statistics.refused names it."""
+
+    FULL = "full"
+    PEER = "peer"
+
+
+class EndReason(enum.StrEnum):
+    """Why the server ends a connection, as Statistics.ended names it."""
+
+    FIRST_BYTE = "first byte"
+    IDLE = "idle"
+    MEMORY = "memory"
+    RATE = "rate"
+    SHUTDOWN = "shutdown"
+    STALLED = "stalled"
+
+
+class FailCause(enum.StrEnum):
+    """Why a PROXY header or a handshake fails, as Statistics.failed names it."""
+
+    CERTIFICATE = "certificate"
+    CIPHER = "cipher"
+    CLOSED = "closed"
+    NOT_TLS = "not TLS"
+    OTHER = "other"
+    PROXY = "proxy"
+    TIMEOUT = "timeout"
+    VERSION = "version"
+
+
+def _bound(default: float | None, unit: str, what: str, why: str) -> Any:
+    """Return the field of a bound: its default, its unit, what it bounds, and why that default."""
+    return field(default=default, metadata={"unit": unit, "what": what, "why": why})
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The bounds of a server; None is no bound. Times are in seconds, sizes in bytes. serve()
-    explains each, and its default."""
+    """The bounds of a server; None is no bound.
 
-    max_connections: int | None = None
-    max_connections_per_peer: int | None = None
-    accept_rate: float | None = None
-    max_buffered_bytes: int | None = None
-    handshake_timeout: float | None = None
-    first_byte_timeout: float | None = None
-    idle_timeout: float | None = None
-    stall_timeout: float | None = None
-    minimum_rate: float | None = None
+    This is the one place that says what bounds there are. The signature and the docstring of
+    serve(), the options of ``headrace serve`` and the table in docs/production.md are compared with
+    it by tests, or made from it.
+    """
+
+    max_connections: int | None = _bound(
+        None,
+        "connections",
+        "connections that are open at a time",
+        "nine tenths of the descriptors that the process may have (RLIMIT_NOFILE)",
+    )
+    max_connections_per_peer: int | None = _bound(
+        None,
+        "connections",
+        "connections of one address, or one /64 of IPv6, at a time",
+        "proxies and providers put many clients behind one address",
+    )
+    accept_rate: float | None = _bound(
+        None,
+        "connections a second",
+        "connections that are accepted in a second",
+        "only floods of TLS handshakes cost much, about 1,000 a second on a core",
+    )
+    max_buffered_bytes: int | None = _bound(
+        None,
+        "bytes",
+        "bytes received and not read, or written and not sent, of all connections together",
+        "each connection is bounded by twice its limit already",
+    )
+    handshake_timeout: float | None = _bound(
+        10.0,
+        "seconds",
+        "time for the PROXY header and TLS together",
+        "three losses on a slow path (RFC 6298) take 7 s",
+    )
+    first_byte_timeout: float | None = _bound(
+        60.0,
+        "seconds",
+        "time in which neither side has said anything",
+        "a client that connects wants something; nginx waits as long",
+    )
+    idle_timeout: float | None = _bound(
+        None,
+        "seconds",
+        "time in which the handler waits for the peer and nothing comes",
+        "many protocols rest for hours",
+    )
+    stall_timeout: float | None = _bound(
+        60.0,
+        "seconds",
+        "time in which the peer takes nothing of what is written",
+        "a peer that reads nothing for so long does not read",
+    )
+    minimum_rate: float | None = _bound(
+        None,
+        "bytes a second",
+        "speed of a message that has begun, and of what is sent, over ten seconds",
+        "100 or so keeps out slow-loris clients and nobody else",
+    )
 
     def __post_init__(self) -> None:
         for each in fields(self):
             value = getattr(self, each.name)
-            # Annotations are strings here: what counts something is whole.
-            kinds = (int,) if "int" in str(each.type) else (int, float)
+            kinds = (int,) if is_whole(each) else (int, float)
             if value is not None and not (isinstance(value, kinds) and 0 < value < math.inf):
                 raise ValueError(
-                    f"{each.name} must be a {'whole ' if kinds == (int,) else ''}number above 0, "
+                    f"{each.name} must be a {'whole ' if is_whole(each) else ''}number above 0, "
                     f"or None for no bound, not {value!r}"
                 )
+
+
+def is_whole(bound: Field[Any]) -> bool:
+    """Tell whether *bound*, a field of Limits, counts something."""
+    return "int" in str(bound.type)  # annotations are strings here
 
 
 def most_connections() -> int:

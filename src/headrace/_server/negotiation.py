@@ -1,14 +1,22 @@
 """Negotiation: what comes before a handler: the PROXY header, then TLS; and why it fails, in one
-word."""
+word.
+
+negotiate() is the whole of it; what follows are its parts.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 import ssl
+from collections.abc import Callable
 from typing import Any
 
+from headrace._server.config import FailCause
+from headrace._server.options import Options
 from headrace._server.proxy import V2_SIGNATURE, ProxyError, ProxyHeader, parse
+from headrace._server.session import Session
 from headrace._streams.reader import StreamReader
 from headrace._streams.writer import StreamWriter
 
@@ -29,19 +37,64 @@ NO_CERTIFICATE = ("NO_SHARED_CIPHER", "NO_SUITABLE_SIGNATURE_ALGORITHM", "NO_CER
 
 # What the ssl module calls the reasons of a handshake that failed, by what is behind them.
 _CAUSES = {
-    "NO_SHARED_CIPHER": "cipher",
-    "NO_SUITABLE_SIGNATURE_ALGORITHM": "cipher",
-    "NO_SUITABLE_KEY_SHARE": "cipher",
-    "UNSUPPORTED_PROTOCOL": "version",
-    "VERSION_TOO_LOW": "version",
-    "TLSV1_ALERT_PROTOCOL_VERSION": "version",
-    "HTTP_REQUEST": "not TLS",
-    "HTTPS_PROXY_REQUEST": "not TLS",
-    "WRONG_VERSION_NUMBER": "not TLS",
-    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "certificate",
-    "CERTIFICATE_VERIFY_FAILED": "certificate",
-    "TLSV1_ALERT_UNKNOWN_CA": "certificate",
+    "NO_SHARED_CIPHER": FailCause.CIPHER,
+    "NO_SUITABLE_SIGNATURE_ALGORITHM": FailCause.CIPHER,
+    "NO_SUITABLE_KEY_SHARE": FailCause.CIPHER,
+    "UNSUPPORTED_PROTOCOL": FailCause.VERSION,
+    "VERSION_TOO_LOW": FailCause.VERSION,
+    "TLSV1_ALERT_PROTOCOL_VERSION": FailCause.VERSION,
+    "HTTP_REQUEST": FailCause.NOT_TLS,
+    "HTTPS_PROXY_REQUEST": FailCause.NOT_TLS,
+    "WRONG_VERSION_NUMBER": FailCause.NOT_TLS,
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": FailCause.CERTIFICATE,
+    "CERTIFICATE_VERIFY_FAILED": FailCause.CERTIFICATE,
+    "TLSV1_ALERT_UNKNOWN_CA": FailCause.CERTIFICATE,
 }
+
+
+class Outcome(enum.Enum):
+    """What comes of a negotiation that does not fail."""
+
+    # A handler may have it; its peer has too many; or a proxy only looked whether somebody is here.
+    ADMITTED = "admitted"
+    TOO_MANY = "too many"
+    CHECK = "check"
+
+
+async def negotiate(
+    session: Session, proxied: bool, options: Options, admit_peer: Callable[[Session], bool]
+) -> Outcome:
+    """Read the PROXY header where *session* is *proxied*, then do the handshake that *options* say.
+
+    Raises: TimeoutError, ProxyError, NotTLSError, ssl.SSLError, ConnectionError or
+    asyncio.IncompleteReadError; cause_of() puts each in a word. Cancellation: the connection is
+    between two protocols, and can only be closed.
+    """
+    reader, writer = session.reader, session.writer
+    assert reader is not None
+    assert writer is not None
+    async with asyncio.timeout(options.limits.handshake_timeout):
+        if proxied:
+            header = session.proxy = await read_proxy_header(reader)
+            if header.local and await is_over(reader):
+                return Outcome.CHECK
+            extra: dict[str, Any] = {"proxy": header}
+            writer._h_know(extra)
+            if header.source is not None:
+                extra |= {"peername": header.source, "sockname": header.destination}
+                session.know_peername(header.source)
+                # (Of a client that the proxy does not know, nothing can be counted.)
+                if not admit_peer(session):
+                    return Outcome.TOO_MANY
+        context = options.context
+        if context is not None:
+            below = writer.transport
+            await secure(reader, writer, context, options.shutdown_timeout, proxied)
+            if writer.transport is not below:
+                session.below = below
+            if session.proxy is not None and session.proxy.local and await is_over(reader):
+                return Outcome.CHECK
+    return Outcome.ADMITTED
 
 
 async def read_proxy_header(reader: StreamReader) -> ProxyHeader:
@@ -115,7 +168,7 @@ async def is_over(reader: StreamReader) -> bool:
 def is_a_check(header: ProxyHeader | None, error: BaseException) -> bool:
     """Tell whether *error* ended a connection by which a proxy only looks whether somebody is here
     (a LOCAL header)."""
-    return header is not None and header.local and cause_of(error) == "closed"
+    return header is not None and header.local and cause_of(error) is FailCause.CLOSED
 
 
 class NotTLSError(ssl.SSLError):
@@ -160,19 +213,19 @@ def lacks_certificate(context: ssl.SSLContext) -> bool:
 _NO_LIMIT = 86400.0
 
 
-def cause_of(error: BaseException) -> str:
-    """Return why a negotiation failed that raised *error*, as Statistics.failed names it."""
+def cause_of(error: BaseException) -> FailCause:
+    """Return why a negotiation failed that raised *error*."""
     if isinstance(error, TimeoutError):
-        return "timeout"
+        return FailCause.TIMEOUT
     if isinstance(error, ProxyError):
-        return "proxy"
+        return FailCause.PROXY
     if isinstance(error, NotTLSError):
-        return "not TLS"
+        return FailCause.NOT_TLS
     if isinstance(error, ssl.SSLError):
         reason = error.reason or ""
         if "CERTIFICATE" in reason:
-            return "certificate"
-        return _CAUSES.get(reason, "other")
+            return FailCause.CERTIFICATE
+        return _CAUSES.get(reason, FailCause.OTHER)
     if isinstance(error, (ConnectionError, asyncio.IncompleteReadError)):
-        return "closed"
-    return "other"
+        return FailCause.CLOSED
+    return FailCause.OTHER

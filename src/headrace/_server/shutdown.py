@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import enum
+import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from headrace._server.server import StreamServer
+from headrace._server.config import EndReason
+from headrace._server.listeners import Listeners
+from headrace._server.log import Log
+from headrace._server.registry import Registry
 
 # How long a handler that was cancelled may take to clean up, and to have sent what it wrote, in
 # seconds; then how long one may that was told its connection is gone. After that nobody waits for
@@ -41,75 +44,100 @@ class ShutdownReport:
         )
 
 
-class Shutdown:
-    """One shutdown, which may be hurried."""
+class Stage(enum.IntEnum):
+    """How far a shutdown is: what it does to connections that are still there."""
 
-    def __init__(self, server: StreamServer, grace: float) -> None:
-        self._server = server
-        self._loop = server.get_loop()
-        self._began = self._loop.time()
+    # They may finish; their handlers are cancelled; they are cut off.
+    FINISH = 0
+    CANCEL = 1
+    ABORT = 2
+
+
+class Shutdown:
+    """The end of all connections of *registry*, which may be hurried."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        registry: Registry,
+        listeners: Listeners,
+        log: Log,
+        grace: float,
+    ) -> None:
+        self._loop = loop
+        self._registry = registry
+        self._listeners = listeners
+        self._log = log
+        self._began = loop.time()
         self._deadline = self._began + grace
         self._timer: asyncio.TimerHandle | None = None
         # What the current stage waits for: the last connection, or its time.
         self._over: asyncio.Future[None] | None = None
-        self._stage = 0
-        self._left = server._left
+        self.stage = Stage.FINISH
+        self._left_before = registry.left
+        # How many stages are to end at once that have not begun.
         self._skips = 0
-
-    @property
-    def is_cancelling(self) -> bool:
-        """Whether handlers have been cancelled: none shall start any more."""
-        return self._stage > 0
 
     def hurry(self, grace: float) -> None:
         """Let no more than *grace* seconds pass from now until handlers are cancelled."""
         self._deadline = min(self._deadline, self._loop.time() + grace)
-        if self._stage == 0:
+        if self.stage is Stage.FINISH:
             self._set_timer()
 
     def skip(self) -> None:
         """End the stage at once, or, where it has ended just now, the next."""
-        if self._over is not None and not self._over.done():
-            self._over.set_result(None)
-        else:
+        if not self._end_stage():
             self._skips += 1
 
-    def emptied(self) -> None:
-        """The last connection is gone, or the time of the stage."""
-        if self._over is not None and not self._over.done():
-            self._over.set_result(None)
+    def connection_left(self) -> None:
+        """A connection is over; it may have been the last."""
+        if self._is_empty():
+            self._end_stage()
 
     async def run(self) -> ShutdownReport:
         """Bring all connections to their end; return how it went. A stage that is skipped ends at
         once."""
-        server = self._server
+        registry = self._registry
         await self._wait()
-        self._stage = 1
-        outside = server._give_up()
-        cancelled = set(server.connections)
-        for connection in cancelled:
-            server._cancel(connection)
+        self.stage = Stage.CANCEL
+        outside = self._give_up()
+        cancelled = set(registry.open)
+        for session in cancelled:
+            session.cancel()
         self._deadline = self._loop.time() + CANCEL_SECONDS
         await self._wait()
-        self._stage = 2
-        aborted = set(server.connections)
-        for connection in aborted:
-            server._end(connection, "shutdown", "the server has been shut down")
+        self.stage = Stage.ABORT
+        aborted = set(registry.open)
+        for session in aborted:
+            registry.end(session, EndReason.SHUTDOWN, "the server has been shut down")
+            session.cancel()
         self._deadline = self._loop.time() + ABORT_SECONDS
         await self._wait()
-        stuck = len(server.connections)
-        finished = server._left - self._left - len(cancelled | aborted) + stuck
+        stuck = len(registry.open)
+        left = registry.left - self._left_before
         return ShutdownReport(
-            finished,
+            left - len(cancelled | aborted) + stuck,
             len(cancelled - aborted),
             len(aborted) + outside,
             stuck,
             self._loop.time() - self._began,
         )
 
+    def _give_up(self) -> int:
+        """Let nobody in any more; return how many connections still waited for that."""
+        count = self._listeners.give_up()
+        if count:
+            self._registry.ended[EndReason.SHUTDOWN] += count
+            self._log.say(logging.INFO, "%d connections found no room before the shutdown", count)
+        return count
+
+    def _is_empty(self) -> bool:
+        """Tell whether nobody is here, and nobody may come in."""
+        return not self._registry.open and not self._listeners.waiting
+
     async def _wait(self) -> None:
         """Wait until the last connection is gone, or the time of the stage is over."""
-        if self._server._is_empty():
+        if self._is_empty():
             return
         if self._skips:
             self._skips -= 1
@@ -122,7 +150,14 @@ class Shutdown:
             if self._timer is not None:
                 self._timer.cancel()
 
+    def _end_stage(self) -> bool:
+        """End the stage, if there is one; return whether there is."""
+        if self._over is None or self._over.done():
+            return False
+        self._over.set_result(None)
+        return True
+
     def _set_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_at(self._deadline, self.emptied)
+        self._timer = self._loop.call_at(self._deadline, self._end_stage)

@@ -11,15 +11,13 @@ import asyncio
 import logging
 import signal
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any, Protocol
 from weakref import WeakSet
 
+from headrace._server.log import Log
 from headrace._server.process import systemd
-
-if TYPE_CHECKING:
-    from headrace._server.server import StreamServer
-
-logger = logging.getLogger("headrace.server")
+from headrace._server.statistics import Statistics
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
@@ -32,11 +30,41 @@ _started: WeakSet[Signals] = WeakSet()
 _installed: list[Signals] = []
 
 
-class Signals:
-    """See the module's documentation."""
+class Served(Protocol):
+    """What signals have to know of a server."""
 
-    def __init__(self, server: StreamServer) -> None:
+    @property
+    def draining(self) -> asyncio.Event:
+        """Set when it begins to shut down."""
+        ...
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """Return its loop."""
+        ...
+
+    def statistics(self) -> Statistics:
+        """Return its figures."""
+        ...
+
+    async def renew(self) -> None:
+        """What SIGHUP does."""
+
+
+class Signals:
+    """The signals of one server, and its service manager: *begin_shutdown* and *hurry* are what the
+    first and the further signals to stop do."""
+
+    def __init__(
+        self,
+        server: Served,
+        begin_shutdown: Callable[[], object],
+        hurry: Callable[[], None],
+        log: Log,
+    ) -> None:
         self._server = server
+        self._begin_shutdown = begin_shutdown
+        self._hurry = hurry
+        self._log = log
         self._previous: dict[signal.Signals, Any] = {}
         self._ping: asyncio.TimerHandle | None = None
         self._renewal: asyncio.Task[None] | None = None
@@ -105,18 +133,12 @@ class Signals:
         server = self._server
         if not server.draining.is_set():
             there = server.statistics().open
-            logger.info(
-                "%s: %s: finishing %d connections",
-                server.name,
-                number.name,
-                there,
-                extra={"server": server.name},
-            )
+            self._log.say(logging.INFO, "%s: finishing %d connections", number.name, there)
             self.say_stopping()
-            server._begin_shutdown()
+            self._begin_shutdown()
         else:
-            logger.info("%s: %s: hurrying", server.name, number.name, extra={"server": server.name})
-            server._hurry()
+            self._log.say(logging.INFO, "%s: hurrying", number.name)
+            self._hurry()
 
     def _renew(self) -> None:
         if self._renewal is not None or not self._accepts:
@@ -132,12 +154,8 @@ class Signals:
         self._renewal = None
         again, self._again = self._again, False
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error(
-                "%s: what was not renewed yet stays as it was: %s",
-                self._server.name,
-                error,
-                exc_info=error,
-                extra={"server": self._server.name},
+            self._log.say(
+                logging.ERROR, "what was not renewed yet stays as it was: %s", error, error=error
             )
         if again and self in _started and not self._server.draining.is_set():
             self._renew()

@@ -13,7 +13,7 @@ import signal
 import socket
 from typing import Any
 
-from headrace._server.server import logger
+from headrace._server.log import logger
 from headrace._server.shutdown import ABORT_SECONDS, CANCEL_SECONDS, ShutdownReport
 from headrace._server.statistics import Statistics
 from headrace._server.workers.worker import Setup, main

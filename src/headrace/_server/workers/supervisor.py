@@ -11,16 +11,21 @@ inherited ones, are shared by all workers.)
 from __future__ import annotations
 
 import asyncio
+import logging
 import pickle
 import socket
 from asyncio import trsock
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence, Set
 from dataclasses import replace
+from typing import Any
 
+from headrace._server.connection import Connection
 from headrace._server.endpoints import Addresses, Endpoint
-from headrace._server.server import Handler, Options, StreamServer, logger
+from headrace._server.log import logger
+from headrace._server.options import Handler, Options
 from headrace._server.shutdown import ShutdownReport
 from headrace._server.statistics import Statistics, total
+from headrace._server.stream_server import StreamServer
 from headrace._server.workers.handle import WorkerHandle
 from headrace._server.workers.worker import Setup
 from headrace._transport.backend import is_libuv
@@ -37,12 +42,13 @@ SILENCE_SECONDS = 60.0
 
 
 class Supervisor(StreamServer):
-    """See the module's documentation. ``connections`` is empty: they are in other processes."""
+    """Starts, watches and replaces its workers, and sums up what they say."""
 
     def __init__(
         self, handler: Handler, endpoints: Sequence[Endpoint], options: Options, workers: int
     ) -> None:
-        super().__init__(handler, endpoints, options)
+        super().__init__(endpoints, options)
+        self._handler = handler
         self._wanted = workers
         # The sockets of each place, and those of all; all that are there, each once.
         self._own: list[list[socket.socket]] = []
@@ -64,9 +70,13 @@ class Supervisor(StreamServer):
         return f"<Supervisor {self.name} of {self._wanted} workers>"
 
     @property
+    def connections(self) -> Set[Connection]:
+        """See StreamServer."""
+        return frozenset()
+
+    @property
     def sockets(self) -> tuple[trsock.TransportSocket, ...]:
-        """The listening sockets, of each port one; () before the start and once the server is shut
-        down."""
+        """See StreamServer."""
         return tuple(
             trsock.TransportSocket(sock)
             for sock in (self._own[0] + self._shared if self._all else ())
@@ -79,21 +89,10 @@ class Supervisor(StreamServer):
             worker.pid for worker in self._workers if worker is not None and worker.pid is not None
         )
 
-    async def start(self) -> None:
-        """Bind, start the workers, and return when all of them accept.
-
-        Raises: OSError where an address is taken or forbidden; RuntimeError where a worker does not
-        start; TypeError where handler, certificates or on_error cannot be sent to another process:
-        they have to be importable by name.
-        """
-        if self._loop is not None:
-            raise RuntimeError(f"{self!r} was started before: a server runs once")
-        loop = self._loop = asyncio.get_running_loop()
-        self._signals.start()
+    async def _open(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
             pickle.dumps((self._handler, self._options))
         except Exception as error:
-            self._signals.stop()
             raise TypeError(
                 f"workers are processes of their own, and this cannot be sent to them: {error}. "
                 "The handler and on_error have to be "
@@ -111,13 +110,10 @@ class Supervisor(StreamServer):
             for worker in started:
                 worker.check()
         except BaseException:
-            self._begin_shutdown(0)
-            assert self._stopped is not None
-            await asyncio.wait([self._stopped])
+            await asyncio.wait([self._begin_shutdown(0)])
             raise
-        self._began = self._looked_at = loop.time()
+        self._looked_at = loop.time()
         self._look()
-        self._signals.accepts()
 
     def _look(self) -> None:
         """Kill a worker that says nothing any more; another is started then."""
@@ -152,8 +148,7 @@ class Supervisor(StreamServer):
         """Start a process for the sockets of *place*."""
         ours, theirs = socket.socketpair()
         factory = None
-        assert self._loop is not None
-        if is_libuv(self._loop):
+        if is_libuv(self.get_loop()):
             import uvloop
 
             factory = uvloop.new_event_loop
@@ -199,7 +194,7 @@ class Supervisor(StreamServer):
             or self._workers[worker.place] is not worker
         ):
             return
-        logger.info("%s: worker %s shuts down", self.name, worker.pid, extra={"server": self.name})
+        self._log.say(logging.INFO, "worker %s shuts down", worker.pid)
         worker.leaving = True
         worker.expect_end(self._options.grace)
         self._old.add(worker)
@@ -216,6 +211,8 @@ class Supervisor(StreamServer):
             self._past = total([self._past, _over(worker.statistics)])
             worker.counted = True
         self._old.discard(worker)
+        if worker.leaving and worker.report is not None and not self.draining.is_set():
+            self._log.say(logging.INFO, "worker %s is over: %s", worker.pid, worker.report)
         # (Before the start is over, nothing is started again: it fails.)
         if (
             not self._began
@@ -234,10 +231,14 @@ class Supervisor(StreamServer):
             if failures > 1
             else 0.0
         )
-        logger.error(
-            "%s: worker %s ended with status %s after %.1f s; another is started in %.1f s",
-            self.name, worker.pid, worker.status, lived, delay, extra={"server": self.name},
-        )  # fmt: skip
+        self._log.say(
+            logging.ERROR,
+            "worker %s ended with status %s after %.1f s; another is started in %.1f s",
+            worker.pid,
+            worker.status,
+            lived,
+            delay,
+        )
         self._workers[worker.place] = None
         self._timers[worker.place] = loop.call_later(delay, self._replace, worker.place)
 
@@ -249,9 +250,7 @@ class Supervisor(StreamServer):
             worker = self._workers[place] = self._spawn(place)
         except Exception as error:
             # Out of processes, descriptors or memory, for now.
-            logger.error(
-                "%s: no worker could be started: %s", self.name, error, extra={"server": self.name}
-            )
+            self._log.say(logging.ERROR, "no worker could be started: %s", error)
             self._timers[place] = self.get_loop().call_later(
                 LAST_BACKOFF_SECONDS, self._replace, place
             )
@@ -287,18 +286,14 @@ class Supervisor(StreamServer):
                 if old is not None:
                     self._old.add(old)
                     old.stop(self._options.grace, replaced=True)
-        logger.info("%s: all workers were replaced", self.name, extra={"server": self.name})
+        self._log.say(logging.INFO, "all workers were replaced")
 
-    def _begin_shutdown(self, grace: float | None = None) -> asyncio.Task[ShutdownReport]:
-        if self._stopped is None:
-            self.draining.set()
-            self._stopped = self.get_loop().create_task(
-                self._stop_workers(self._options.grace if grace is None else grace)
-            )
-        elif grace is not None:
-            for worker in self._living():
-                worker.stop(grace)
-        return self._stopped
+    def _end(self, grace: float) -> Coroutine[Any, Any, ShutdownReport]:
+        return self._stop_workers(grace)
+
+    def _hurry_to(self, grace: float) -> None:
+        for worker in self._living():
+            worker.stop(grace)
 
     def _hurry(self) -> None:
         for worker in self._living():
@@ -328,22 +323,17 @@ class Supervisor(StreamServer):
             worker.stop(grace)
         if living:
             await asyncio.wait([worker.gone for worker in living])
-        self._signals.stop()
         reports = [worker.report or _killed(worker) for worker in living]
-        report = ShutdownReport(
+        return ShutdownReport(
             sum(each.finished for each in reports),
             sum(each.cancelled for each in reports),
             sum(each.aborted for each in reports),
             sum(each.stuck for each in reports),
             loop.time() - began,
         )
-        self._drain_seconds = report.seconds
-        logger.info("%s: shut down: %s", self.name, report, extra={"server": self.name})
-        return report
 
     def statistics(self) -> Statistics:
-        """Return what all workers have done, as they told it a second ago at most; one that crashed
-        has told no end."""
+        """See StreamServer."""
         every = {worker for worker in (*self._workers, *self._old) if worker is not None}
         # (Of one that has just ended nothing is there any more, though nobody was told yet.)
         told = [

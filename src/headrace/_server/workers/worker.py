@@ -26,7 +26,9 @@ from typing import Any
 
 from headrace._server.acceptor import Acceptor
 from headrace._server.endpoints import Inherited
-from headrace._server.server import Handler, Options, StreamServer, logger
+from headrace._server.log import logger
+from headrace._server.options import Handler, Options
+from headrace._server.server import LocalServer
 from headrace._server.shutdown import Shutdown, ShutdownReport
 from headrace._streams.connect import open_unix_connection
 from headrace._streams.reader import StreamReader
@@ -83,7 +85,7 @@ async def work(setup: Setup) -> None:
     logger.addHandler(Forward(writer))
     server = Worker(setup)
     async with server:
-        loop.add_signal_handler(signal.SIGTERM, server._begin_shutdown)
+        loop.add_signal_handler(signal.SIGTERM, server.stop)
         say(writer, ready=True)
         obeying = loop.create_task(obey(server, reader))
         telling = loop.create_task(tell(server, writer))
@@ -99,7 +101,7 @@ async def work(setup: Setup) -> None:
         await writer.wait_closed()
 
 
-class Worker(StreamServer):
+class Worker(LocalServer):
     """The server of a worker, which can accept in the place of another."""
 
     def __init__(self, setup: Setup) -> None:
@@ -111,9 +113,8 @@ class Worker(StreamServer):
         }
         self._covers: dict[int, list[Acceptor]] = {}
 
-    async def start(self) -> None:
-        """See StreamServer.start()."""
-        await super().start()
+    async def _open(self, loop: asyncio.AbstractEventLoop) -> None:
+        await super()._open(loop)
         for place, sockets in self._others.items():
             self._covers[place] = [await self._acceptor(sock) for sock in sockets]
             for each in self._covers[place]:
@@ -124,16 +125,32 @@ class Worker(StreamServer):
         """Accept from the sockets of *place* too."""
         if not self.draining.is_set():
             for each in self._covers[place]:
-                self._gate.add(each)
+                self._listeners.add(each)
 
     def uncover(self, place: int) -> None:
         """Leave the sockets of *place* to another worker."""
         for each in self._covers[place]:
-            self._gate.remove(each)
+            self._listeners.remove(each)
+
+    def leave_queues(self, leave: bool) -> None:
+        """Whether what it has no room for stays in the queues when it shuts down: its successor
+        accepts from them."""
+        self._listeners.alone = not leave
+
+    def stop(self, grace: float | None = None) -> None:
+        """Shut down, with the grace of serve() or this one."""
+        self._begin_shutdown(grace)
+
+    def hurry(self) -> None:
+        """Go on with the shutdown."""
+        self._hurry()
+
+    def _say_how(self, report: ShutdownReport) -> None:
+        """The supervisor says it, of all workers."""
 
     async def _stop(self, stopping: Shutdown) -> ShutdownReport:
         for each in itertools.chain(*self._covers.values()):
-            self._gate.add(each)
+            self._listeners.add(each)
         return await super()._stop(stopping)
 
 
@@ -179,19 +196,19 @@ async def obey(server: Worker, reader: StreamReader) -> None:
                     break  # the supervisor was killed while it said that
                 order = json.loads(line)
                 if "shutdown" in order:
-                    server._gate.alone = not order["replaced"]
-                    server._begin_shutdown(order["shutdown"])
+                    server.leave_queues(order["replaced"])
+                    server.stop(order["shutdown"])
                 elif "cover" in order:
                     server.cover(order["cover"])
                 elif "uncover" in order:
                     server.uncover(order["uncover"])
                 else:
-                    server._hurry()
+                    server.hurry()
     finally:
-        server._begin_shutdown()
+        server.stop()
 
 
-async def tell(server: StreamServer, writer: StreamWriter) -> None:
+async def tell(server: LocalServer, writer: StreamWriter) -> None:
     """Tell the supervisor what was done so far, now and then."""
     with contextlib.suppress(ConnectionError):
         while True:

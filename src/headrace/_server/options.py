@@ -1,0 +1,41 @@
+"""Options: what serve() was given, checked."""
+
+from __future__ import annotations
+
+import ssl as ssl_module
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from headrace._server.certificates import Certificates
+from headrace._server.config import Limits
+from headrace._server.connection import Connection
+from headrace._server.networks import Networks
+from headrace._streams.reader import StreamReader
+from headrace._streams.writer import StreamWriter
+from headrace._transport.backend import Way
+
+Handler = Callable[[StreamReader, StreamWriter], Awaitable[object]]
+OnError = Callable[[Connection, Exception], object]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What serve() was given, but for the handler and where to listen."""
+
+    # None: where it listens.
+    name: str | None
+    limit: int
+    limits: Limits
+    ssl: ssl_module.SSLContext | Certificates | None
+    shutdown_timeout: float | None
+    proxies: Networks
+    refusal: bytes | None
+    grace: float
+    on_error: OnError | None
+    backlog: int
+    way: Way | None
+
+    @property
+    def context(self) -> ssl_module.SSLContext | None:
+        """The context of a new connection: of Certificates the newest."""
+        return self.ssl.context if isinstance(self.ssl, Certificates) else self.ssl
