@@ -64,10 +64,10 @@ def serve(
         async with headrace.serve(handler, "0.0.0.0", 8888) as server:
             print(await server.serve_forever())
 
-    When the handler returns, the writer is closed after what was written. What it raises is logged
-    once, to the logger headrace.server with the peer and the connection's number, and counted;
-    other connections go on. Its context variables are its own, and current_connection() returns who
-    it talks to.
+    When the handler returns, the writer is closed after what was written. What the handler raises
+    is logged once, to the logger headrace.server with the peer and the connection's number, and
+    counted; other connections go on. Each handler has context variables of its own, and
+    current_connection() returns its Connection.
 
     Where to listen; several of these go together:
         host, port: as for start_server(). path: a Unix socket, with *mode* (as for chmod()),
@@ -81,38 +81,40 @@ def serve(
             chosen by name. ssl_shutdown_timeout: as for start_server().
         proxies: networks ("10.0.0.0/8", "unix") whose connections begin with a PROXY header,
             version 1 or 2, before TLS; a connection from there without one is closed. From anywhere
-            else such a header is data like any other. It says who the client is:
+            else such a header is data like any other. The header says who the client is:
             get_extra_info("peername") and ("sockname") return that, and ("proxy") a ProxyHeader.
-    Bounds; None is no bound. Timeouts are looked after from outside, so that reading and writing
-    cost the same, and with a delay of up to a quarter:
-        max_connections: default: nine tenths of the descriptors that this process may have
-            (RLIMIT_NOFILE): beyond those no handler could open a file.
-        refusal: what is sent to a connection above a bound before it is closed, in plain text only.
-            Default: above max_connections nothing is accepted, and connections wait in the system's
-            queue, which is better for a short while; b"" closes them.
-        max_connections_per_peer: of one address, or one /64 of IPv6. Default: none, since proxies
-            and providers put many clients behind one address.
-        accept_rate: connections a second. Default: none; the handshakes of TLS are what a flood
-            makes dear, about 1,000 a second on a core.
-        max_buffered_bytes: received and not read, written and not sent, of all connections
-            together. Above it nothing is accepted, and the connections with the most are ended.
-            Default: none; each connection is bounded by twice its limit, and what the handler
+    Bounds; None is no bound. The server compares counts now and then, so reading and writing cost
+    the same, and a timeout may be kept up to a quarter late, never early:
+        max_connections: connections that are open at a time. Default: nine tenths of the
+            descriptors that this process may have (RLIMIT_NOFILE); beyond those no handler could
+            open a file.
+        max_connections_per_peer: connections of one address, or one /64 of IPv6, at a time.
+            Default: none; proxies and providers put many clients behind one address.
+        accept_rate: connections a second that are accepted; a burst may be a second's worth.
+            Default: none; what a flood makes expensive is handshakes of TLS, of which a core does
+            about 1,000 a second.
+        max_buffered_bytes: bytes received and not read, written and not sent, of all connections
+            together; above it nothing is accepted, and the connections with the most are ended.
+            Default: none; each connection is bounded by twice its limit, and by what its handler
             writes without drain().
-        handshake_timeout: seconds for the PROXY header and TLS together. Default 10: three losses
+        handshake_timeout: seconds for the PROXY header and TLS together. Default: 10; three losses
             on a slow path (RFC 6298) take 7.
-        first_byte_timeout: seconds in which neither side has said anything. Default 60, like nginx:
-            who connects wants something.
+        first_byte_timeout: seconds in which neither side has said anything. Default: 60; a client
+            that connects wants something, and nginx waits as long.
         idle_timeout: seconds in which the handler waits for the peer and nothing comes. Default:
-            none, since many protocols rest for hours.
-        stall_timeout: seconds in which the peer takes nothing of what was written. Default 60: who
-            reads nothing for so long does not read.
-        minimum_rate: bytes a second, over ten seconds, of a message that has begun (readline(),
-            readuntil(), readexactly()) and of what is sent. Default: none; 100 or so keeps out
-            those who send a byte now and then to keep a connection (slow-loris), and nobody else.
-            It is about one read: a request of many lines has as long as all of them, unless the
-            handler says otherwise (asyncio.timeout()).
-        keep_alive: seconds after which the system asks a silent peer whether he is there (TCP
-            keep-alive); gone ones end within one minute more. Default 60: a peer that vanished is
+            none; many protocols rest for hours.
+        stall_timeout: seconds in which the peer takes nothing of what was written. Default: 60; a
+            peer that reads nothing for so long does not read.
+        minimum_rate: bytes a second of a message that has begun (readline(), readuntil(),
+            readexactly()), and of what is sent, over ten seconds. Default: none; 100 or so keeps
+            out clients that send a byte now and then to keep a connection (slow-loris), and nobody
+            else. It is about one read: a request of many lines has as long as all of them, unless
+            the handler says otherwise (asyncio.timeout()).
+        refusal: bytes for a connection above one of the first two bounds before it is closed, in
+            plain text only. Default: above max_connections nothing is accepted, and connections
+            wait in the system's queue, which is better for a short while; b"" closes them.
+        keep_alive: seconds after which the system asks a silent peer whether it is there (TCP
+            keep-alive); gone ones end within one minute more. Default: 60; a peer that vanished is
             no client, and costs a connection for ever without idle_timeout.
         A connection that breaks a bound is closed; a read or drain() of its handler raises
         ConnectionAbortedError, which says why.

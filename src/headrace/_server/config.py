@@ -45,73 +45,82 @@ class FailCause(enum.StrEnum):
     VERSION = "version"
 
 
-def _bound(default: float | None, unit: str, what: str, why: str) -> Any:
-    """Return the field of a bound: its default, its unit, what it bounds, and why that default."""
-    return field(default=default, metadata={"unit": unit, "what": what, "why": why})
+def _bound(default: float | None, unit: str, what: str, why: str, instead: str = "none") -> Any:
+    """Return the field of a bound: its default, the unit and *what* it counts, and *why* it is so.
+    *instead* is what holds where the default is None."""
+    about = {"unit": unit, "what": what, "why": why, "instead": instead}
+    return field(default=default, metadata=about)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """The bounds of a server; None is no bound.
 
-    This is the one place that says what bounds there are. The signature and the docstring of
-    serve(), the options of ``headrace serve`` and the table in docs/production.md are compared with
-    it by tests, or made from it.
+    This is the one place that says what bounds there are. The options of ``headrace serve`` are
+    made from it; a test compares the signature and the docstring of serve(), and the list in
+    docs/production.md.
     """
 
     max_connections: int | None = _bound(
         None,
         "connections",
-        "connections that are open at a time",
-        "nine tenths of the descriptors that the process may have (RLIMIT_NOFILE)",
+        "that are open at a time",
+        "beyond those no handler could open a file",
+        "nine tenths of the descriptors that this process may have (RLIMIT_NOFILE)",
     )
     max_connections_per_peer: int | None = _bound(
         None,
         "connections",
-        "connections of one address, or one /64 of IPv6, at a time",
+        "of one address, or one /64 of IPv6, at a time",
         "proxies and providers put many clients behind one address",
     )
     accept_rate: float | None = _bound(
         None,
         "connections a second",
-        "connections that are accepted in a second",
-        "only floods of TLS handshakes cost much, about 1,000 a second on a core",
+        "that are accepted; a burst may be a second's worth",
+        "what a flood makes expensive is handshakes of TLS, of which a core does about 1,000 a "
+        "second",
     )
     max_buffered_bytes: int | None = _bound(
         None,
         "bytes",
-        "bytes received and not read, or written and not sent, of all connections together",
-        "each connection is bounded by twice its limit already",
+        "received and not read, written and not sent, of all connections together; above it "
+        "nothing is accepted, and the connections with the most are ended",
+        "each connection is bounded by twice its limit, and by what its handler writes without "
+        "drain()",
     )
     handshake_timeout: float | None = _bound(
         10.0,
         "seconds",
-        "time for the PROXY header and TLS together",
-        "three losses on a slow path (RFC 6298) take 7 s",
+        "for the PROXY header and TLS together",
+        "three losses on a slow path (RFC 6298) take 7",
     )
     first_byte_timeout: float | None = _bound(
         60.0,
         "seconds",
-        "time in which neither side has said anything",
-        "a client that connects wants something; nginx waits as long",
+        "in which neither side has said anything",
+        "a client that connects wants something, and nginx waits as long",
     )
     idle_timeout: float | None = _bound(
         None,
         "seconds",
-        "time in which the handler waits for the peer and nothing comes",
+        "in which the handler waits for the peer and nothing comes",
         "many protocols rest for hours",
     )
     stall_timeout: float | None = _bound(
         60.0,
         "seconds",
-        "time in which the peer takes nothing of what is written",
+        "in which the peer takes nothing of what was written",
         "a peer that reads nothing for so long does not read",
     )
     minimum_rate: float | None = _bound(
         None,
         "bytes a second",
-        "speed of a message that has begun, and of what is sent, over ten seconds",
-        "100 or so keeps out slow-loris clients and nobody else",
+        "of a message that has begun (readline(), readuntil(), readexactly()), and of what is "
+        "sent, over ten seconds",
+        "100 or so keeps out clients that send a byte now and then to keep a connection "
+        "(slow-loris), and nobody else. It is about one read: a request of many lines has as long "
+        "as all of them, unless the handler says otherwise (asyncio.timeout())",
     )
 
     def __post_init__(self) -> None:
@@ -128,6 +137,21 @@ class Limits:
 def is_whole(bound: Field[Any]) -> bool:
     """Tell whether *bound*, a field of Limits, counts something."""
     return "int" in str(bound.type)  # annotations are strings here
+
+
+def summary(bound: Field[Any]) -> str:
+    """Return what *bound*, a field of Limits, is, in a line."""
+    return f"{bound.metadata['unit']} {bound.metadata['what']}"
+
+
+def shown_default(bound: Field[Any]) -> str:
+    """Return the default of *bound*, a field of Limits, for people."""
+    return bound.metadata["instead"] if bound.default is None else f"{bound.default:g}"
+
+
+def description(bound: Field[Any]) -> str:
+    """Return all that there is to say of *bound*, a field of Limits."""
+    return f"{summary(bound)}. Default: {shown_default(bound)}; {bound.metadata['why']}."
 
 
 def most_connections() -> int:

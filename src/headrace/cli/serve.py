@@ -11,10 +11,12 @@ import re
 import ssl
 import sys
 import tempfile
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from headrace._server.config import Limits, is_whole, shown_default, summary
 from headrace.cli.loops import loop_factory
 
 DESCRIPTION = """\
@@ -169,20 +171,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--alpn", metavar="A,B", default="", help="protocols to agree on, the best first"
     )
     bounds = parser.add_argument_group(
-        "bounds", "see headrace.serve() for what they mean, and their defaults"
+        "bounds", "what a connection may do, with the default; headrace.serve() says why"
     )
-    for name in ("max-connections", "max-connections-per-peer"):
-        bounds.add_argument(f"--{name}", type=int, metavar="N")
-    for name in (
-        "accept-rate",
-        "handshake-timeout",
-        "first-byte-timeout",
-        "idle-timeout",
-        "stall-timeout",
-        "minimum-rate",
-        "grace",
-    ):
-        bounds.add_argument(f"--{name}", type=float, metavar="X")
+    for each in fields(Limits):
+        bounds.add_argument(
+            f"--{each.name.replace('_', '-')}",
+            type=int if is_whole(each) else float,
+            metavar="N" if is_whole(each) else "X",
+            help=f"{summary(each)} ({shown_default(each)})",
+        )
+    bounds.add_argument(
+        "--grace", type=float, metavar="X", help="seconds to finish in, at the end (20)"
+    )
     bounds.add_argument(
         "--proxy",
         action="append",
@@ -231,12 +231,9 @@ async def _run(
 
     bounds = {
         name: getattr(options, name)
-        for name in (
-            "max_connections", "max_connections_per_peer", "accept_rate", "handshake_timeout",
-            "first_byte_timeout", "idle_timeout", "stall_timeout", "minimum_rate", "grace",
-        )
+        for name in ("grace", *(each.name for each in fields(Limits)))
         if getattr(options, name) is not None
-    }  # fmt: skip
+    }
     async with contextlib.AsyncExitStack() as stack:
         servers = []
         for kind, where in places:
