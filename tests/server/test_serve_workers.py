@@ -189,6 +189,26 @@ def test_the_log_of_workers(run_on, caplog):
     run_on(main)
 
 
+def test_one_line_says_how_a_shutdown_went(run_on, caplog):
+    """The supervisor says once how all workers ended; of a worker that is replaced it says how that
+    one did."""
+    caplog.set_level("DEBUG", "headrace.server")
+
+    async def main():
+        async with headrace.serve(who, LOOPBACK, 0, workers=2) as server:
+            old = server.processes
+            await ask(address(server))
+            await server.renew()
+            await until(lambda: caplog.text.count(" is over: 0 finished") == 2)
+        lines = [record.getMessage() for record in caplog.records]
+        for pid in old:
+            assert len([line for line in lines if f"worker {pid} is over: " in line]) == 1
+        (line,) = [line for line in lines if "shut down: " in line]
+        assert line.startswith(f"{server.name}: shut down: 0 finished, 0 cancelled, 0 aborted, in ")
+
+    run_on(main)
+
+
 def test_how_many_workers():
     """No worker at all is no number of workers."""
     with pytest.raises(ValueError, match="workers must be 1 or more"):

@@ -88,11 +88,11 @@ def test_no_process_can_be_made(run_on, monkeypatch, caplog, when):
         server = headrace.serve(who, LOOPBACK, 0, workers=2)
         spawn, made = server._spawn, []
 
-        def fail(place):
+        def fail(place, *role):
             if len(made) == (1 if when == "start" else 2):
                 made.append(None)
                 raise BlockingIOError(11, "Resource temporarily unavailable")
-            made.append(spawn(place))
+            made.append(spawn(place, *role))
             return made[-1]
 
         monkeypatch.setattr(server, "_spawn", fail)
@@ -142,8 +142,8 @@ def test_a_shutdown_in_a_renewal(run_on, monkeypatch):
             where, old = address(server), server._workers[0]
             spawn, made = server._spawn, []
 
-            def stopped(place):
-                made.append(spawn(place))
+            def stopped(place, *role):
+                made.append(spawn(place, *role))
                 os.kill(made[-1].pid, signal.SIGSTOP)
                 return made[-1]
 
@@ -174,8 +174,8 @@ def test_a_worker_that_hangs_in_its_start(run_on, monkeypatch, caplog):
             monkeypatch.setattr(handle, "START_SECONDS", 1.0)
             spawn, made = server._spawn, []
 
-            def stopped_once(place):
-                made.append(spawn(place))
+            def stopped_once(place, *role):
+                made.append(spawn(place, *role))
                 if len(made) == 1:
                     os.kill(made[0].pid, signal.SIGSTOP)
                 else:
@@ -257,10 +257,10 @@ def test_a_renewal_while_another_covers(run_on, monkeypatch):
             await until(lambda: vacant == [1])
             spawn = server._spawn
 
-            def spawn_the_first(place):
+            def spawn_the_first(place, *role):
                 if place == 1:
                     raise BlockingIOError(11, "Resource temporarily unavailable")
-                return spawn(place)
+                return spawn(place, *role)
 
             monkeypatch.setattr(server, "_spawn", spawn_the_first)
             with pytest.raises(BlockingIOError):

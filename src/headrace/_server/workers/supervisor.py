@@ -26,7 +26,7 @@ from headrace._server.options import Handler, Options
 from headrace._server.shutdown import ShutdownReport
 from headrace._server.statistics import Statistics, total
 from headrace._server.stream_server import StreamServer
-from headrace._server.workers.handle import WorkerHandle
+from headrace._server.workers.handle import Process, Role, Said, State, WorkerHandle
 from headrace._server.workers.worker import Setup
 from headrace._transport.backend import is_libuv
 
@@ -122,7 +122,7 @@ class Supervisor(StreamServer):
         for worker in self._living():
             if now - self._looked_at > 2 * LOOK_SECONDS:
                 worker.heard_at = now  # it was us who did not listen
-            elif worker.ready.done() and now - worker.heard_at > SILENCE_SECONDS:
+            elif worker.said is not Said.NOTHING and now - worker.heard_at > SILENCE_SECONDS:
                 worker.kill_aloud(f"has said nothing for {SILENCE_SECONDS:.0f} s")
         self._looked_at = now
         self._looking = loop.call_later(LOOK_SECONDS, self._look)
@@ -144,7 +144,7 @@ class Supervisor(StreamServer):
         # (They begin to listen when the first worker does: who connects before that is refused, not
         # kept waiting.)
 
-    def _spawn(self, place: int) -> WorkerHandle:
+    def _spawn(self, place: int, role: Role = Role.SERVING) -> WorkerHandle:
         """Start a process for the sockets of *place*."""
         ours, theirs = socket.socketpair()
         factory = None
@@ -154,16 +154,22 @@ class Supervisor(StreamServer):
             factory = uvloop.new_event_loop
         level = logger.getEffectiveLevel()
         options = replace(self._options, name=self.name)
-        worker = WorkerHandle(
+        return WorkerHandle(
             place,
+            role,
             Setup(self._handler, options, self._own, self._shared, place, theirs, factory, level),
             ours,
+            self._on_change,
         )
-        for event in worker.ready, worker.leaves, worker.exited:
-            event.add_done_callback(lambda _: self._arrange())
-        worker.gone.add_done_callback(lambda _: self._on_gone(worker))
-        worker.leaves.add_done_callback(lambda _: self._on_leaving(worker))
-        return worker
+
+    def _on_change(self, worker: WorkerHandle, state: State) -> None:
+        """*worker* has said something, or its process has ended."""
+        if state is Process.GONE:
+            self._on_gone(worker)
+            return
+        self._arrange()
+        if state is Said.LEAVING:
+            self._on_leaving(worker)
 
     def _arrange(self) -> None:
         """See to it that somebody accepts in each place: its own worker, or else another, and no
@@ -188,14 +194,14 @@ class Supervisor(StreamServer):
         """A worker shuts down. Where somebody else has told it so (SIGTERM), its successor does not
         wait for its end."""
         if (
-            worker.leaving
+            worker.role is not Role.SERVING
             or self.draining.is_set()
             or not self._began
             or self._workers[worker.place] is not worker
         ):
             return
         self._log.say(logging.INFO, "worker %s shuts down", worker.pid)
-        worker.leaving = True
+        worker.retire()
         worker.expect_end(self._options.grace)
         self._old.add(worker)
         self._workers[worker.place] = None
@@ -211,12 +217,12 @@ class Supervisor(StreamServer):
             self._past = total([self._past, _over(worker.statistics)])
             worker.counted = True
         self._old.discard(worker)
-        if worker.leaving and worker.report is not None and not self.draining.is_set():
+        if worker.role is Role.RETIRED and worker.report is not None and not self.draining.is_set():
             self._log.say(logging.INFO, "worker %s is over: %s", worker.pid, worker.report)
         # (Before the start is over, nothing is started again: it fails.)
         if (
             not self._began
-            or worker.leaving
+            or worker.role is not Role.SERVING
             or self.draining.is_set()
             or self._workers[worker.place] is not worker
         ):
@@ -263,8 +269,7 @@ class Supervisor(StreamServer):
             for place in range(self._wanted):
                 if self.draining.is_set():
                     return
-                new = self._spawn(place)
-                new.leaving = True  # until it accepts, nobody replaces it
+                new = self._spawn(place, Role.CANDIDATE)
                 self._old.add(new)  # but a shutdown stops it: it accepts before we hear so
                 try:
                     await new.accepts()
@@ -275,7 +280,7 @@ class Supervisor(StreamServer):
                 if self.draining.is_set():
                     return
                 self._old.discard(new)
-                new.leaving = False
+                new.move(Role.SERVING)
                 if place in self._timers:
                     self._timers.pop(place).cancel()
                 # Another may have come meanwhile, if the old one died.
@@ -303,7 +308,7 @@ class Supervisor(StreamServer):
         return [
             worker
             for worker in (*self._workers, *self._old)
-            if worker is not None and not worker.gone.done()
+            if worker is not None and worker.process is not Process.GONE
         ]
 
     async def _stop_workers(self, grace: float) -> ShutdownReport:
@@ -337,7 +342,7 @@ class Supervisor(StreamServer):
         every = {worker for worker in (*self._workers, *self._old) if worker is not None}
         # (Of one that has just ended nothing is there any more, though nobody was told yet.)
         told = [
-            _over(worker.statistics) if worker.gone.done() else worker.statistics
+            _over(worker.statistics) if worker.process is Process.GONE else worker.statistics
             for worker in every
             if worker.statistics is not None and not worker.counted
         ]
