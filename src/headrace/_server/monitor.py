@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import asyncio
 
-from headrace._server import progress
 from headrace._server.config import EndReason, Limits
 from headrace._server.listeners import Listeners
-from headrace._server.progress import Progress
+from headrace._server.progress import Progress, shortest_time
 from headrace._server.registry import Registry
 from headrace._server.session import Phase, Session
 
@@ -60,18 +59,12 @@ class Monitor:
         self._registry = registry
         self._listeners = listeners
         self._limits = limits
-        times = [
-            each
-            for each in (limits.first_byte_timeout, limits.idle_timeout, limits.stall_timeout)
-            if each is not None
-        ]
-        if limits.minimum_rate is not None:
-            times.append(progress.RATE_SECONDS)
-        period = min(times) / PERIODS_IN_TIMEOUT if times else LONGEST_PERIOD
+        shortest = shortest_time(limits)
+        period = LONGEST_PERIOD if shortest is None else shortest / PERIODS_IN_TIMEOUT
         if limits.max_buffered_bytes is not None:
             period = min(period, MEMORY_PERIOD)
         self.period = max(SHORTEST_PERIOD, min(LONGEST_PERIOD, period))
-        self._wanted = bool(times) or limits.max_buffered_bytes is not None
+        self._wanted = shortest is not None or limits.max_buffered_bytes is not None
         self._timer: asyncio.TimerHandle | None = None
         self._notes: dict[Session, Note] = {}
         # Of the round: who is still to be looked at, the bytes in all buffers, and whose they are.

@@ -15,6 +15,14 @@ from headrace._server.session import Figures
 RATE_SECONDS = 10.0
 
 
+def shortest_time(limits: Limits) -> float | None:
+    """Return the shortest time that *limits* bound here, in seconds; None for no bound."""
+    times = [limits.first_byte_timeout, limits.idle_timeout, limits.stall_timeout]
+    if limits.minimum_rate is not None:
+        times.append(RATE_SECONDS)
+    return min((each for each in times if each is not None), default=None)
+
+
 class Verdict(NamedTuple):
     """Why a connection is to be ended: for the figures, and in words."""
 
