@@ -1,4 +1,4 @@
-"""Where a server listens: addresses, Unix sockets, and sockets that somebody else has bound."""
+"""Where a server listens: addresses, Unix sockets, and sockets that were bound elsewhere."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from headrace._streams.arguments import check_stream_socket
 from headrace._streams.listening import bound_sockets
 from headrace._streams.socketfile import Path, SocketFile, bound_socket, is_abstract
 
-# What follows after the first probe of a silent peer, in seconds, and how many are lost before he
-# is given up: nobody is found dead later than the time of serve()'s keep_alive and a minute.
+# The seconds between the probes of a silent peer, and how many may be lost: a dead peer is found
+# within the time of serve()'s keep_alive and one minute.
 PROBE_SECONDS = 20
 PROBES = 3
 
@@ -138,8 +138,7 @@ class UnixPath:
 
 
 class Inherited:
-    """Sockets that somebody else has bound, and perhaps listens on: a service manager, a
-    supervisor."""
+    """Sockets that a service manager or a supervisor has bound, and perhaps listens on."""
 
     def __init__(self, sockets: Sequence[socket.socket], keep_alive: float | None) -> None:
         self._sockets = list(sockets)
@@ -162,7 +161,7 @@ class Inherited:
 
 
 def set_keep_alive(sock: socket.socket, seconds: float | None) -> None:
-    """Have the system ask a peer that has been silent for *seconds* whether he is there; None asks
+    """Have the system ask a peer that has been silent for *seconds* whether it is there; None asks
     never."""
     if seconds is None:
         return

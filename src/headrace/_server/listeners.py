@@ -1,4 +1,4 @@
-"""Listeners: the acceptors of a server, held as long as there is a reason to accept nobody."""
+"""Listeners: the acceptors of a server, held as long as there is a reason to."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Listeners:
         # What was taken out of the queues then, and may not come in yet: whose it is, the socket,
         # the peer.
         self.waiting: deque[tuple[Acceptor, socket.socket, Any]] = deque()
-        # Those of the acceptors whose sockets are somebody else's too.
+        # Those of the acceptors whose sockets belong to another process too.
         self._borrowed: set[Acceptor] = set()
         self._loop = loop
         # A bucket that holds a second's worth, so that a burst is as good as an even flow.
@@ -40,7 +40,7 @@ class Listeners:
                 acceptor.resume()
 
     def remove(self, acceptor: Acceptor) -> None:
-        """Hold *acceptor*, and leave what waits in its queue to somebody else."""
+        """Hold *acceptor*, and leave what waits in its queue to another process."""
         if acceptor in self.acceptors:
             self.acceptors.remove(acceptor)
             acceptor.hold()

@@ -55,7 +55,7 @@ _CAUSES = {
 class Outcome(enum.Enum):
     """What comes of a negotiation that does not fail."""
 
-    # A handler may have it; its peer has too many; or a proxy only looked whether somebody is here.
+    # A handler may have it; its peer has too many; a proxy only looked whether the server is there.
     ADMITTED = "admitted"
     TOO_MANY = "too many"
     CHECK = "check"
@@ -166,8 +166,8 @@ async def is_over(reader: StreamReader) -> bool:
 
 
 def is_a_check(header: ProxyHeader | None, error: BaseException) -> bool:
-    """Tell whether *error* ended a connection by which a proxy only looks whether somebody is here
-    (a LOCAL header)."""
+    """Tell whether *error* ended a connection by which a proxy only looks whether the server is
+    there (a LOCAL header)."""
     return header is not None and header.local and cause_of(error) is FailCause.CLOSED
 
 

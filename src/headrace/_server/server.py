@@ -192,7 +192,7 @@ class LocalServer(StreamServer):
         elif task.result() is Outcome.TOO_MANY:
             self._refuse(session, RefuseReason.PEER)
         elif task.result() is Outcome.CHECK:
-            # Of a proxy that looks whether somebody is here: it counts as nothing.
+            # A proxy looked whether the server is there: that counts as nothing.
             session.move(Phase.TURNED_AWAY)
             session.close()
         elif session.lost or session.ended is not None:

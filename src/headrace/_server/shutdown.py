@@ -12,9 +12,9 @@ from headrace._server.listeners import Listeners
 from headrace._server.log import Log
 from headrace._server.registry import Registry
 
-# How long a handler that was cancelled may take to clean up, and to have sent what it wrote, in
-# seconds; then how long one may that was told its connection is gone. After that nobody waits for
-# it. Docker and Kubernetes kill 10 and 30 s after SIGTERM, which has to be enough for all.
+# Seconds that a cancelled handler has to clean up, and that what it wrote has to leave; then seconds
+# for a handler whose connection was cut off. After that the shutdown waits no longer. Docker and
+# Kubernetes kill 10 and 30 s after SIGTERM, which has to be enough for all.
 CANCEL_SECONDS = 2.0
 ABORT_SECONDS = 1.0
 
@@ -124,7 +124,7 @@ class Shutdown:
         )
 
     def _give_up(self) -> int:
-        """Let nobody in any more; return how many connections still waited for that."""
+        """Close what still waits to come in; return how many connections that are."""
         count = self._listeners.give_up()
         if count:
             self._registry.ended[EndReason.SHUTDOWN] += count
@@ -132,7 +132,7 @@ class Shutdown:
         return count
 
     def _is_empty(self) -> bool:
-        """Tell whether nobody is here, and nobody may come in."""
+        """Tell whether no connection is open, and none waits to come in."""
         return not self._registry.open and not self._listeners.waiting
 
     async def _wait(self) -> None:

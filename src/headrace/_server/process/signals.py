@@ -1,7 +1,7 @@
 """Signals: what serve_forever() does for the process: stop at SIGTERM and SIGINT, renew at SIGHUP,
 and tell the service manager.
 
-From a server's start on SIGHUP renews already, where nobody else has taken it: it would end the
+SIGHUP renews from a server's start on, unless the program has taken it: by default it would end the
 program, and the workers with it.
 """
 
@@ -73,8 +73,8 @@ class Signals:
         self._accepts = False
 
     def start(self) -> None:
-        """Take SIGHUP, where this is the main thread and nobody has: what it asks for waits until
-        the server accepts()."""
+        """Take SIGHUP, where this is the main thread and the program has not taken it; it has an
+        effect once the server accepts()."""
         if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGHUP"):
             _started.add(self)
             if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:

@@ -152,7 +152,7 @@ class WorkerHandle:
         elif state is Process.GONE:
             if not self.ready.done():
                 self.ready.set_exception(self._not_started())
-                self.ready.exception()  # whoever waits is told
+                self.ready.exception()  # a waiter is told; without one, nothing is logged
             self.gone.set_result(None)
         if not isinstance(state, Role):
             self._loop.call_soon(self._on_change, self, state)

@@ -36,7 +36,7 @@ FIRST_BACKOFF_SECONDS = 0.1
 LAST_BACKOFF_SECONDS = 10.0
 HEALTHY_SECONDS = 10.0
 # Workers are looked at so often, in seconds, and one that says nothing for so long has a loop that
-# hangs: it serves nobody.
+# hangs.
 LOOK_SECONDS = 5.0
 SILENCE_SECONDS = 60.0
 
@@ -172,8 +172,8 @@ class Supervisor(StreamServer):
             self._on_leaving(worker)
 
     def _arrange(self) -> None:
-        """See to it that somebody accepts in each place: its own worker, or else another, and no
-        two for longer than it takes to say so."""
+        """Have exactly one worker accept in each place: its own, or else another. While an order is
+        on its way, two may."""
         if not self._began or self.draining.is_set():
             return
         accepting = [worker for worker in self._workers if worker is not None and worker.accepting]
@@ -191,8 +191,8 @@ class Supervisor(StreamServer):
                 cover.order(cover=place)
 
     def _on_leaving(self, worker: WorkerHandle) -> None:
-        """A worker shuts down. Where somebody else has told it so (SIGTERM), its successor does not
-        wait for its end."""
+        """A worker shuts down. Where that was not the supervisor's order (SIGTERM), its successor
+        does not wait for its end."""
         if (
             worker.role is not Role.SERVING
             or self.draining.is_set()
@@ -205,7 +205,7 @@ class Supervisor(StreamServer):
         worker.expect_end(self._options.grace)
         self._old.add(worker)
         self._workers[worker.place] = None
-        # (Not at once: whoever tells all processes to stop will tell this one too.)
+        # (Not at once: what stops all processes is about to stop this one too.)
         self._timers[worker.place] = self.get_loop().call_later(
             FIRST_BACKOFF_SECONDS, self._replace, worker.place
         )
@@ -340,7 +340,7 @@ class Supervisor(StreamServer):
     def statistics(self) -> Statistics:
         """See StreamServer."""
         every = {worker for worker in (*self._workers, *self._old) if worker is not None}
-        # (Of one that has just ended nothing is there any more, though nobody was told yet.)
+        # (One that has just ended has nothing open any more, though _on_gone() is still to come.)
         told = [
             _over(worker.statistics) if worker.process is Process.GONE else worker.statistics
             for worker in every

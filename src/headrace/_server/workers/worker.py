@@ -6,7 +6,7 @@ Supervisor and worker talk in lines of JSON over a socket pair. Worker: {"ready"
 is gone, so is its end of the pair: the worker then shuts down too.
 
 Every worker has the sockets of all places, and accepts from those of its own. {"cover": place} has
-it accept from another's as well, while nobody else does; {"uncover": place} ends that, and leaves
+it accept from another's as well, while no other worker does; {"uncover": place} ends that, and leaves
 what waits there to the new one. What waits in a queue is lost when the last process that has the
 socket closes it, so each empties all before it does.
 """
@@ -165,7 +165,7 @@ class Forward(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """See logging.Handler."""
         if self._writer.transport.get_write_buffer_size() > BACKLOG_BYTES:
-            return  # nobody listens, and memory is no place for it
+            return  # the supervisor does not read, and memory is no place for it
         text = (
             None
             if record.exc_info is None
