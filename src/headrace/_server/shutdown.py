@@ -12,9 +12,9 @@ from headrace._server.listeners import Listeners
 from headrace._server.log import Log
 from headrace._server.registry import Registry
 
-# Seconds that a cancelled handler has to clean up, and that what it wrote has to leave; then seconds
-# for a handler whose connection was cut off. After that the shutdown waits no longer. Docker and
-# Kubernetes kill 10 and 30 s after SIGTERM, which has to be enough for all.
+# Seconds that a cancelled handler has to clean up, and that what it wrote has to leave; then
+# seconds for a handler whose connection was cut off. After that the shutdown waits no longer.
+# Docker and Kubernetes kill 10 and 30 s after SIGTERM, which has to be enough for all.
 CANCEL_SECONDS = 2.0
 ABORT_SECONDS = 1.0
 

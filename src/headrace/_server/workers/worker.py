@@ -6,9 +6,9 @@ Supervisor and worker talk in lines of JSON over a socket pair. Worker: {"ready"
 is gone, so is its end of the pair: the worker then shuts down too.
 
 Every worker has the sockets of all places, and accepts from those of its own. {"cover": place} has
-it accept from another's as well, while no other worker does; {"uncover": place} ends that, and leaves
-what waits there to the new one. What waits in a queue is lost when the last process that has the
-socket closes it, so each empties all before it does.
+it accept from another's as well, while no other worker does; {"uncover": place} ends that, and
+leaves what waits there to the new one. What waits in a queue is lost when the last process that has
+the socket closes it, so each empties all before it does.
 """
 
 from __future__ import annotations
