@@ -25,17 +25,7 @@ class Log:
         self, level: int, message: str, *arguments: object, error: BaseException | None = None
     ) -> None:
         """Log something about the server."""
-        if logger.isEnabledFor(level):
-            name = self._name()
-            logger.log(
-                level,
-                "%s: " + message,
-                name,
-                *arguments,
-                exc_info=error,
-                stacklevel=2,
-                extra={"server": name},
-            )
+        self._emit(level, message, arguments, error, {})
 
     def say_of(
         self,
@@ -46,15 +36,25 @@ class Log:
         error: BaseException | None = None,
     ) -> None:
         """Log something about *connection*."""
-        if logger.isEnabledFor(level):
-            name = self._name()
-            logger.log(
-                level,
-                "%s: connection %d: " + message,
-                name,
-                connection.id,
-                *arguments,
-                exc_info=error,
-                stacklevel=2,
-                extra={"server": name, "connection": connection.id, "peer": connection.peername},
-            )
+        about = {"connection": connection.id, "peer": connection.peername}
+        words = (connection.id, *arguments)
+        self._emit(level, "connection %d: " + message, words, error, about)
+
+    def _emit(
+        self,
+        level: int,
+        message: str,
+        arguments: tuple[object, ...],
+        error: BaseException | None,
+        about: dict[str, object],
+    ) -> None:
+        name = self._name()
+        logger.log(
+            level,
+            "%s: " + message,
+            name,
+            *arguments,
+            exc_info=error,
+            stacklevel=3,  # where it was said
+            extra={"server": name, **about},
+        )
