@@ -33,9 +33,6 @@ try:
 except ModuleNotFoundError:  # not compiled, or not on Linux
     pass
 
-# What is compiled on Linux only.
-NATIVE_MODULES = ("connection", "listener", "outbox", "pool", "reactor", "secure", "socket", "tls")
-
 Way = Literal["native", "portable"]
 WAYS = ("native", "portable")
 
