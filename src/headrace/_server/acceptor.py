@@ -13,8 +13,8 @@ from asyncio import trsock
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from headrace._streams.factory import receive_bytes
 from headrace._transport.backend import Choice, make_listener
+from headrace._transport.receive import receive_bytes
 
 logger = logging.getLogger("headrace.server")
 

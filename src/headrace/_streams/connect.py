@@ -25,10 +25,11 @@ from headrace._streams.arguments import (
     checked_limit,
     given,
 )
-from headrace._streams.factory import make, receive_bytes
+from headrace._streams.factory import make
 from headrace._streams.reader import StreamReader
 from headrace._streams.writer import StreamWriter
 from headrace._transport.backend import Secure, Way, adopt, choose
+from headrace._transport.receive import receive_bytes
 
 AddressInfo = tuple[int, int, int, str, Any]
 

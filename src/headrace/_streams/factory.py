@@ -9,24 +9,9 @@ from headrace._streams.reader import StreamReader
 from headrace._streams.reader_protocol import BufferedStreamProtocol, StreamReaderProtocol
 from headrace._streams.writer import StreamWriter
 from headrace._transport.backend import Choice
-
-# What asyncio's own transports receive at a time; a larger limit gains nothing from more.
-MAX_RECEIVE_BYTES = 256 * 1024
-# Small enough for any limit, large enough that a tiny limit does not cost a system call for every
-# few bytes. Not measured.
-MIN_RECEIVE_BYTES = 1024
+from headrace._transport.receive import receive_bytes
 
 ClientConnected = Callable[[StreamReader, StreamWriter], Awaitable[None] | None]
-
-
-def receive_bytes(limit: int) -> int:
-    """Return how much a connection receives at a time whose reader has the buffer limit *limit*.
-
-    Up to the limit: a reader then holds at most 2 * limit and one receive, and what a read of 64
-    KiB finds with the default limit is one object, which it returns without a copy. (On the native
-    way a reader that waits while its peer floods gets more.)
-    """
-    return min(max(limit, MIN_RECEIVE_BYTES), MAX_RECEIVE_BYTES)
 
 
 def make(

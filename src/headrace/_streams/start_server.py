@@ -21,10 +21,11 @@ from headrace._streams.arguments import (
 )
 from headrace._streams.asyncio_server import Server
 from headrace._streams.connect import is_asyncio, resolve
-from headrace._streams.factory import ClientConnected, receive_bytes
+from headrace._streams.factory import ClientConnected
 from headrace._streams.listening import Listening, bound_sockets
 from headrace._streams.socketfile import Path, SocketFile, bound_socket
 from headrace._transport.backend import Secure, Way, choose
+from headrace._transport.receive import receive_bytes
 
 
 async def start_server(

@@ -21,6 +21,7 @@ from asyncio.selector_events import BaseSelectorEventLoop
 from typing import Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
+from headrace._transport.receive import is_small
 from headrace._transport.trial import epoll_obstacle, watcher_of
 
 native: Any = None
@@ -44,10 +45,6 @@ SOCKET_CALLS = ("accept", "recv", "recv_into", "send", "sendmsg")
 
 # What of a loop makes its transports: who overrides one means to see every connection.
 LOOP_CALLS = ("create_connection", "create_server", "create_unix_connection", "create_unix_server")
-
-# Who asks for a lower limit than asyncio's default wants little memory: uvloop receives up to
-# 256,000 bytes at a time (uvloop 0.23, UV_STREAM_RECV_BUF_SIZE), four times that default.
-SMALL_LIMIT_BYTES = 65536
 
 
 class Choice(NamedTuple):
@@ -203,7 +200,7 @@ def _form(loop: asyncio.AbstractEventLoop, limit: int) -> Choice:
     if isinstance(loop, BaseSelectorEventLoop):
         return SELECTOR
     if is_libuv(loop):
-        return LIBUV_SMALL if limit < SMALL_LIMIT_BYTES else LIBUV
+        return LIBUV_SMALL if is_small(limit) else LIBUV
     return UNKNOWN
 
 
