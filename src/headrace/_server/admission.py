@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import socket
 from collections import Counter, deque
 from collections.abc import Iterable
 from typing import Any
 
-from headrace._server.acceptor import Acceptor, LoopAcceptor, take_waiting
 from headrace._server.config import Limits
+from headrace._transport.acceptor import BROKEN, SHORTAGES, Acceptor
+
+logger = logging.getLogger("headrace.server")
 
 # What one customer of a provider is given of IPv6 (RFC 6177): he can come from any address in it.
 PEER_PREFIX = 64
@@ -148,8 +151,7 @@ class Gate:
             each.close()
         acceptors, self.acceptors = self.acceptors, []
         for each in acceptors:
-            if isinstance(each, LoopAcceptor):
-                await each.connected()
+            await each.connected()
 
     def give_up(self) -> int:
         """Close what still waits to come in; return how many connections that are."""
@@ -159,6 +161,27 @@ class Gate:
         while self.waiting:
             self.waiting.popleft()[1].close()
         return count
+
+
+def take_waiting(acceptor: Acceptor) -> list[tuple[socket.socket, Any]]:
+    """Return all connections that wait in the queue of *acceptor*, which is held, and who they are
+    from."""
+    taken: list[tuple[socket.socket, Any]] = []
+    while True:
+        try:
+            taken.append(acceptor.sock.accept())
+        except BlockingIOError:
+            return taken
+        except OSError as error:
+            if error.errno in SHORTAGES:
+                logger.warning(
+                    "%d connections were taken out of a queue, and for the others there is no "
+                    "descriptor: %s",
+                    len(taken),
+                    error,
+                )
+            if error.errno in (*SHORTAGES, *BROKEN):
+                return taken
 
 
 class Peers:

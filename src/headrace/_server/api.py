@@ -17,7 +17,7 @@ from headrace._server.negotiation import lacks_certificate
 from headrace._server.server import Handler, OnError, Options, StreamServer, logger
 from headrace._streams.arguments import check_server_context, checked_limit
 from headrace._streams.socketfile import Path
-from headrace._transport.backend import Way
+from headrace._transport.base import Way
 
 
 def serve(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from headrace._streams.arguments import check_stream_socket
-from headrace._streams.listening import bound_sockets
+from headrace._streams.binding import bound_sockets
 from headrace._streams.socketfile import Path, SocketFile, bound_socket, is_abstract
 
 # What follows after the first probe of a silent peer, in seconds, and how many are lost before he

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-from headrace._server.acceptor import Acceptor, make_acceptor
 from headrace._server.admission import Gate, Networks, Peers
 from headrace._server.certificates import Certificates
 from headrace._server.config import Limits
@@ -30,7 +29,9 @@ from headrace._server.statistics import Statistics
 from headrace._streams.factory import make
 from headrace._streams.reader import StreamReader
 from headrace._streams.writer import StreamWriter
-from headrace._transport.backend import Choice, Way, choose, linger
+from headrace._transport.acceptor import Acceptor
+from headrace._transport.backend import for_loop, linger
+from headrace._transport.base import Backend, Way
 from headrace._transport.stepper import stepper_of
 
 logger = logging.getLogger("headrace.server")
@@ -160,10 +161,8 @@ class StreamServer:
     async def _acceptor(self, sock: socket.socket) -> Acceptor:
         """Return what accepts from *sock*, a bound socket."""
         loop, options = self.get_loop(), self._options
-        choice = await choose(loop, options.limit, sock=sock, way=options.way)
-        return make_acceptor(
-            loop, sock, functools.partial(self._make_protocol, choice), options.limit, choice
-        )
+        backend = await for_loop(loop, options.limit, sock=sock, way=options.way)
+        return backend.acceptor(sock, functools.partial(self._make_protocol, backend))
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
         """Return the event loop that the server was started in. Raises: RuntimeError before
@@ -298,7 +297,7 @@ class StreamServer:
 
     # ---- the life of a connection
 
-    def _make_protocol(self, choice: Choice, peername: Any = None) -> Any:
+    def _make_protocol(self, backend: Backend, peername: Any = None) -> Any:
         """Return the protocol of a connection that was accepted just now, from *peername*, unless
         its transport says that later."""
         self._numbers += 1
@@ -315,8 +314,7 @@ class StreamServer:
             elif len(self.connections) > most:
                 connection._ended = "full"
                 self._say_full("refusing further ones until one ends")
-        assert self._loop is not None
-        protocol: Any = make(self._loop, self._options.limit, choice, self._connected)[1]
+        protocol: Any = make(backend, self._connected)[1]
         protocol._h_server = connection
         return protocol
 

@@ -7,7 +7,8 @@ import os
 import socket
 import ssl as ssl_module
 import sys
-from typing import Any
+
+from headrace._transport.tls_options import TLSOptions
 
 # asyncio's default limit of a reader, which its documentation prints as None.
 DEFAULT_LIMIT = 2**16
@@ -25,10 +26,65 @@ def checked_limit(limit: int | None) -> int:
     return max(1, int(limit)) if limit < sys.maxsize else sys.maxsize
 
 
-def given(**options: Any) -> dict[str, Any]:
-    """Return the *options* that are not None: a loop is asked only for what the caller asked
-    for."""
-    return {name: value for name, value in options.items() if value is not None}
+def client_tls(
+    ssl: ssl_module.SSLContext | bool | None,
+    server_hostname: str | None,
+    handshake_timeout: float | None,
+    shutdown_timeout: float | None,
+    session: ssl_module.SSLSession | None,
+    host: str | bytes | None,
+    nameless: str,
+) -> TLSOptions | None:
+    """Return how a client's connection is secured, None where it is not.
+
+    Args:
+        host: the name to verify where *server_hostname* is None.
+        nameless: what the error says where there is neither.
+
+    Raises: ValueError and TypeError for what contradicts each other or cannot be.
+    """
+    if server_hostname is not None and not ssl:
+        raise ValueError("server_hostname is only meaningful with ssl")
+    if ssl and server_hostname is None and not host:
+        raise ValueError(nameless)
+    check_timeouts(ssl, handshake_timeout, shutdown_timeout)
+    check_session(ssl, session)
+    check_context(ssl, ", True")
+    if ssl and server_hostname is None:
+        server_hostname = host  # type: ignore[assignment]  # bytes are refused by the ssl module
+    context = context_for(ssl, server_hostname)
+    if context is None:
+        return None
+    return TLSOptions(context, server_hostname, handshake_timeout, shutdown_timeout, session)
+
+
+def server_tls(
+    ssl: ssl_module.SSLContext | None,
+    handshake_timeout: float | None,
+    shutdown_timeout: float | None,
+) -> TLSOptions | None:
+    """Return how a server's connections are secured, None where they are not. Raises: TypeError and
+    ValueError."""
+    if isinstance(ssl, bool):
+        raise TypeError("ssl argument must be an SSLContext or None")
+    check_context(ssl, "")
+    check_timeouts(ssl, handshake_timeout, shutdown_timeout)
+    if ssl is None:
+        return None
+    return TLSOptions(ssl, None, handshake_timeout, shutdown_timeout)
+
+
+def context_for(
+    ssl: ssl_module.SSLContext | bool | None, server_hostname: str | None
+) -> ssl_module.SSLContext | None:
+    """Return the context that *ssl* stands for: True is the default one, which checks names where
+    there is one to check."""
+    if ssl is not True:
+        return ssl or None
+    context = ssl_module.create_default_context()
+    if not server_hostname:
+        context.check_hostname = False
+    return context
 
 
 def check_timeouts(ssl: object, handshake: float | None, shutdown: float | None) -> None:
@@ -90,6 +146,30 @@ def check_port(port: object, call: str) -> None:
         return
     if not 0 <= number <= 65535:
         raise OverflowError(f"{call}(): port must be 0-65535.")
+
+
+def check_address(host: object, port: object, sock: socket.socket | None, neither: str) -> None:
+    """Raise ValueError or TypeError unless there is either a *host* or a *port*, or else a *sock*
+    of a byte stream; *neither* says that there is nothing of it."""
+    named = host is not None or port is not None
+    if sock is None:
+        if not named:
+            raise ValueError(neither)
+        return
+    if named:
+        raise ValueError("host/port and sock can not be specified at the same time")
+    check_stream_socket(sock)
+
+
+def check_path(path: object, sock: socket.socket | None, neither: str) -> None:
+    """The same for the *path* of a Unix socket."""
+    if sock is None:
+        if path is None:
+            raise ValueError(neither)
+        return
+    if path is not None:
+        raise ValueError("path and sock can not be specified at the same time")
+    check_unix_socket(sock)
 
 
 def check_stream_socket(sock: socket.socket) -> None:

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 from headrace._streams.reader import StreamReader
 from headrace._streams.reader_protocol import BufferedStreamProtocol, StreamReaderProtocol
 from headrace._streams.writer import StreamWriter
-from headrace._transport.backend import Choice
-from headrace._transport.receive import receive_bytes
+from headrace._transport.base import Backend
 
 ClientConnected = Callable[[StreamReader, StreamWriter], Awaitable[None] | None]
 
 
 def make(
-    loop: asyncio.AbstractEventLoop,
-    limit: int,
-    choice: Choice,
-    callback: ClientConnected | None = None,
+    backend: Backend, callback: ClientConnected | None = None
 ) -> tuple[StreamReader, StreamReaderProtocol | BufferedStreamProtocol]:
-    """Return a reader with the buffer limit *limit* (bytes) and the protocol that feeds it; a
-    server's calls *callback*."""
-    reader = StreamReader(limit, loop)
-    form = BufferedStreamProtocol if choice.form == "buffered" else StreamReaderProtocol
+    """Return a reader for a new connection of *backend* and the protocol that feeds it; a server's
+    calls *callback*."""
+    loop = backend.loop
+    reader = StreamReader(backend.limit, loop)
+    form = BufferedStreamProtocol if backend.choice.form == "buffered" else StreamReaderProtocol
     protocol = form(reader, callback, loop)
     # Nobody else has the transport of a connection that we make ourselves.
     protocol._h_private = True
-    protocol._h_receive_bytes = receive_bytes(limit)
+    protocol._h_receive_bytes = backend.receive_bytes
     return reader, protocol
