@@ -47,12 +47,12 @@ def client_tls(
         raise ValueError("server_hostname is only meaningful with ssl")
     if ssl and server_hostname is None and not host:
         raise ValueError(nameless)
-    check_timeouts(ssl, handshake_timeout, shutdown_timeout)
-    check_session(ssl, session)
-    check_context(ssl, ", True")
+    _check_timeouts(ssl, handshake_timeout, shutdown_timeout)
+    _check_session(ssl, session)
+    _check_context(ssl, ", True")
     if ssl and server_hostname is None:
         server_hostname = host  # type: ignore[assignment]  # bytes are refused by the ssl module
-    context = context_for(ssl, server_hostname)
+    context = _context_for(ssl, server_hostname)
     if context is None:
         return None
     return TLSOptions(context, server_hostname, handshake_timeout, shutdown_timeout, session)
@@ -67,34 +67,11 @@ def server_tls(
     ValueError."""
     if isinstance(ssl, bool):
         raise TypeError("ssl argument must be an SSLContext or None")
-    check_context(ssl, "")
-    check_timeouts(ssl, handshake_timeout, shutdown_timeout)
+    _check_context(ssl, "")
+    _check_timeouts(ssl, handshake_timeout, shutdown_timeout)
     if ssl is None:
         return None
     return TLSOptions(ssl, None, handshake_timeout, shutdown_timeout)
-
-
-def context_for(
-    ssl: ssl_module.SSLContext | bool | None, server_hostname: str | None
-) -> ssl_module.SSLContext | None:
-    """Return the context that *ssl* stands for: True is the default one, which checks names where
-    there is one to check."""
-    if ssl is not True:
-        return ssl or None
-    context = ssl_module.create_default_context()
-    if not server_hostname:
-        context.check_hostname = False
-    return context
-
-
-def check_timeouts(ssl: object, handshake: float | None, shutdown: float | None) -> None:
-    """Raise ValueError where a timeout of TLS is given without TLS."""
-    if ssl:
-        return
-    if handshake is not None:
-        raise ValueError("ssl_handshake_timeout is only meaningful with ssl")
-    if shutdown is not None:
-        raise ValueError("ssl_shutdown_timeout is only meaningful with ssl")
 
 
 def check_server_context(ssl: object) -> None:
@@ -108,44 +85,6 @@ def check_server_context(ssl: object) -> None:
         raise ValueError(
             "ssl is a client's context: a server needs ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)"
         )
-
-
-def check_context(ssl: object, expected: str) -> None:
-    """Raise TypeError where *ssl* is surely nothing that TLS can be made with; *expected* says what
-    would be.
-
-    Objects that stand in for a context are the loop's to judge.
-    """
-    if ssl is not True and isinstance(ssl, (str, bytes, os.PathLike, tuple, list, int)) and ssl:
-        raise TypeError(
-            f"ssl argument must be an SSLContext{expected} or None, not {type(ssl).__name__!r}"
-        )
-
-
-def check_session(
-    ssl: ssl_module.SSLContext | bool | None, session: ssl_module.SSLSession | None
-) -> None:
-    """Raise ValueError where there is a *session* to resume without TLS, or without the context
-    that it belongs to."""
-    if session is not None and (not ssl or ssl is True):
-        raise ValueError(
-            "ssl_session is only meaningful with the ssl context of the connection it comes from"
-        )
-
-
-def check_port(port: object, call: str) -> None:
-    """Raise OverflowError where *port* is a number that is none of a port, in the words of a
-    socket's *call*.
-
-    The system's resolver takes it modulo 65536 and says nothing; the name of a service is left to
-    it.
-    """
-    try:
-        number = int(port or 0)  # type: ignore[call-overload]
-    except (TypeError, ValueError):
-        return
-    if not 0 <= number <= 65535:
-        raise OverflowError(f"{call}(): port must be 0-65535.")
 
 
 def check_address(host: object, port: object, sock: socket.socket | None, neither: str) -> None:
@@ -169,7 +108,22 @@ def check_path(path: object, sock: socket.socket | None, neither: str) -> None:
         return
     if path is not None:
         raise ValueError("path and sock can not be specified at the same time")
-    check_unix_socket(sock)
+    _check_unix_socket(sock)
+
+
+def check_port(port: object, call: str) -> None:
+    """Raise OverflowError where *port* is a number that is none of a port, in the words of a
+    socket's *call*.
+
+    The system's resolver takes it modulo 65536 and says nothing; the name of a service is left to
+    it.
+    """
+    try:
+        number = int(port or 0)  # type: ignore[call-overload]
+    except (TypeError, ValueError):
+        return
+    if not 0 <= number <= 65535:
+        raise OverflowError(f"{call}(): port must be 0-65535.")
 
 
 def check_stream_socket(sock: socket.socket) -> None:
@@ -181,7 +135,53 @@ def check_stream_socket(sock: socket.socket) -> None:
         raise ValueError(f"A Stream Socket was expected, got {sock!r}")
 
 
-def check_unix_socket(sock: socket.socket) -> None:
+def _check_unix_socket(sock: socket.socket) -> None:
     """Raise ValueError where *sock* is not a byte stream between processes of this machine."""
     if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
         raise ValueError(f"A UNIX Domain Stream Socket was expected, got {sock!r}")
+
+
+def _check_timeouts(ssl: object, handshake: float | None, shutdown: float | None) -> None:
+    """Raise ValueError where a timeout of TLS is given without TLS."""
+    if ssl:
+        return
+    if handshake is not None:
+        raise ValueError("ssl_handshake_timeout is only meaningful with ssl")
+    if shutdown is not None:
+        raise ValueError("ssl_shutdown_timeout is only meaningful with ssl")
+
+
+def _check_context(ssl: object, expected: str) -> None:
+    """Raise TypeError where *ssl* is surely nothing that TLS can be made with; *expected* says what
+    would be.
+
+    Objects that stand in for a context are the loop's to judge.
+    """
+    if ssl is not True and isinstance(ssl, (str, bytes, os.PathLike, tuple, list, int)) and ssl:
+        raise TypeError(
+            f"ssl argument must be an SSLContext{expected} or None, not {type(ssl).__name__!r}"
+        )
+
+
+def _check_session(
+    ssl: ssl_module.SSLContext | bool | None, session: ssl_module.SSLSession | None
+) -> None:
+    """Raise ValueError where there is a *session* to resume without TLS, or without the context
+    that it belongs to."""
+    if session is not None and (not ssl or ssl is True):
+        raise ValueError(
+            "ssl_session is only meaningful with the ssl context of the connection it comes from"
+        )
+
+
+def _context_for(
+    ssl: ssl_module.SSLContext | bool | None, server_hostname: str | None
+) -> ssl_module.SSLContext | None:
+    """Return the context that *ssl* stands for: True is the default one, which checks names where
+    there is one to check."""
+    if ssl is not True:
+        return ssl or None
+    context = ssl_module.create_default_context()
+    if not server_hostname:
+        context.check_hostname = False
+    return context

@@ -29,7 +29,8 @@ from headrace._streams.reader import StreamReader
 from headrace._streams.writer import StreamWriter
 from headrace._transport.backend import for_loop
 from headrace._transport.base import Backend, ByLoop, Way
-from headrace._transport.portable import given, is_asyncio
+from headrace._transport.loops import is_asyncio
+from headrace._transport.portable import given
 from headrace._transport.tls_options import TLSOptions
 
 
@@ -147,6 +148,7 @@ async def open_unix_connection(
 
     A path that begins with a NUL is an abstract socket of Linux. The other arguments, and what is
     raised, are as for open_connection(); with *ssl* the *server_hostname* has to be given.
+    Cancellation: safe; the socket is closed.
     """
     loop = asyncio.get_running_loop()
     limit = checked_limit(limit)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from headrace._streams.resolve import AddressInfo, resolve
-from headrace._transport.portable import is_asyncio
+from headrace._transport.loops import is_asyncio
 
 
 async def connected_socket(

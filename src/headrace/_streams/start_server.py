@@ -24,7 +24,8 @@ from headrace._streams.resolve import unique_hosts
 from headrace._streams.socketfile import Path, SocketFile, bound_socket
 from headrace._transport.backend import for_loop
 from headrace._transport.base import Backend, ByLoop, Way
-from headrace._transport.portable import given, is_asyncio
+from headrace._transport.loops import is_asyncio
+from headrace._transport.portable import given
 from headrace._transport.tls_options import TLSOptions
 
 

@@ -13,12 +13,12 @@ import os
 import socket
 import sys
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from headrace._transport.base import Backend, Choice, Way
-from headrace._transport.portable import Portable, form_for, package_of
+from headrace._transport.loops import replaced
+from headrace._transport.portable import Portable, form_for
 from headrace._transport.tls_options import TLSOptions, is_standard
-from headrace._transport.trial import epoll_obstacle, watcher_of
+from headrace._transport.trial import epoll_obstacle
 
 # The module native/backend.py where there is the native way, else None.
 native: Any = None
@@ -34,9 +34,6 @@ VARIABLE = "HEADRACE_WAY"
 
 # What a loop's transport or server would call of a socket, and what we call past the socket object.
 SOCKET_CALLS = ("accept", "recv", "recv_into", "send", "sendmsg")
-
-# What of a loop makes its transports: who overrides one means to see every connection.
-LOOP_CALLS = ("create_connection", "create_server", "create_unix_connection", "create_unix_server")
 
 NATIVE = Choice(
     "native",
@@ -90,7 +87,7 @@ async def choose(
     asked = way or _from_environment()
     obstacle = "it was asked for" if asked == "portable" else _obstacle(tls, sock)
     if obstacle is None and asked is None:
-        obstacle = _replaced(loop) or await epoll_obstacle(loop)
+        obstacle = replaced(loop) or await epoll_obstacle(loop)
     if obstacle is None:
         return NATIVE
     if way == "native":
@@ -129,49 +126,6 @@ def _obstacle(tls: object, sock: socket.socket | None) -> str | None:
             if getattr(type(sock), name) is not getattr(socket.socket, name):
                 return f"{type(sock).__name__} has a {name}() of its own"
     return None
-
-
-def _replaced(loop: asyncio.AbstractEventLoop) -> str | None:
-    """Return why *loop* may mean to see every connection, or None where it does not.
-
-    It does where a method that the native way does without is overridden, on the object or in a
-    class that is not from the package which made the loop, or is that of a loop in front of another
-    one.
-    """
-    watcher = watcher_of(loop)
-    attributes = loop.__dict__
-    kind = type(watcher)
-    theirs = _theirs(kind)
-    for name in LOOP_CALLS:
-        if (
-            name in attributes
-            or getattr(kind, name, None) is not getattr(theirs, name, None)
-            or (
-                watcher is not loop
-                and getattr(getattr(loop, name, None), "__self__", watcher) is not watcher
-            )
-        ):
-            return f"somebody has put a {name}() of his own into this loop"
-    return None
-
-
-def _theirs(kind: type) -> type:
-    """Return the class of the loops of *kind* that they had before somebody derived his own from
-    it."""
-    try:
-        return _made[kind]
-    except KeyError:
-        pass
-    classes = [cls for cls in kind.__mro__ if cls is not asyncio.AbstractEventLoop]
-    # Who first defined add_reader() has made the loop.
-    maker = next((package_of(cls) for cls in reversed(classes) if "add_reader" in cls.__dict__), "")
-    theirs = _made[kind] = next(
-        (cls for cls in classes if package_of(cls) == maker), asyncio.AbstractEventLoop
-    )
-    return theirs
-
-
-_made: WeakKeyDictionary[type, type] = WeakKeyDictionary()
 
 
 def of_transport(transport: asyncio.BaseTransport, tls: TLSOptions | None = None) -> type[Backend]:

@@ -49,8 +49,8 @@ class Backend(ABC):
         """Return a transport of the connected *sock*, after the handshake where there is *tls*;
         *unix* says which of a loop's functions the caller's stands for.
 
-        Raises: OSError; with *tls* ssl.SSLError and ConnectionError. Cancellation: safe; what
-        becomes of the socket is then left open.
+        Raises: OSError; with *tls* ssl.SSLError and ConnectionError. Cancellation: safe. After
+        either the socket may be open still: see adopt_or_close().
         """
 
     @abstractmethod

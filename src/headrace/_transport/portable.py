@@ -17,6 +17,7 @@ from typing import Any
 
 from headrace._transport.acceptor import Acceptor, LoopAcceptor
 from headrace._transport.base import Backend, ByLoop, Choice
+from headrace._transport.loops import is_libuv
 from headrace._transport.receive import is_small
 from headrace._transport.start_tls import start_tls_of_loop
 from headrace._transport.tls_options import TLSOptions
@@ -53,21 +54,6 @@ def form_for(loop: asyncio.AbstractEventLoop, limit: int) -> Choice:
     if is_libuv(loop):
         return LIBUV_SMALL if is_small(limit) else LIBUV
     return UNKNOWN
-
-
-def package_of(cls: type) -> str:
-    """Return the name of the package that *cls* comes from."""
-    return cls.__module__.partition(".")[0]
-
-
-def is_libuv(loop: asyncio.AbstractEventLoop) -> bool:
-    """Tell whether *loop* is uvloop's, or of a class derived from it."""
-    return any(package_of(cls) == "uvloop" for cls in type(loop).__mro__)
-
-
-def is_asyncio(loop: asyncio.AbstractEventLoop) -> bool:
-    """Tell whether *loop* connects and listens with asyncio's own code."""
-    return isinstance(loop, asyncio.BaseEventLoop)
 
 
 def given(**options: Any) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from headrace._server.shutdown import ShutdownReport
 from headrace._server.statistics import Statistics, total
 from headrace._server.workers.handle import WorkerHandle
 from headrace._server.workers.worker import Setup
-from headrace._transport.portable import is_libuv
+from headrace._transport.loops import is_libuv
 
 # A worker that dies is started again at once, if that happens again after this many seconds, then
 # twice as many each time; one that has lived for so long starts over.
