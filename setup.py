@@ -18,31 +18,9 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 SOURCE = Path("src")
-NATIVE = (
-    "headrace/_transport/native/outbox.pyx",
-    "headrace/_transport/native/pool.pyx",
-    "headrace/_transport/native/reactor.pyx",
-    "headrace/_transport/native/connection.pyx",
-    "headrace/_transport/native/tls_engine.pyx",
-    "headrace/_transport/native/tls_connection.pyx",
-    "headrace/_transport/native/transport.pyx",
-    "headrace/_transport/native/listener.pyx",
-)
-COMPILED = (
-    "headrace/_core/cprims.pyx",
-    "headrace/_core/buffer.py",
-    "headrace/_transport/future.pyx",
-    "headrace/_transport/stepper.py",
-    "headrace/_transport/operation.py",
-    "headrace/_transport/opslots.pyx",
-    "headrace/_transport/sender.py",
-    "headrace/_transport/stream_protocol.py",
-    *(NATIVE if sys.platform == "linux" else ()),
-    "headrace/_streams/read_half.py",
-    "headrace/_streams/reader.py",
-    "headrace/_streams/writer.py",
-    "headrace/_streams/reader_protocol.py",
-)
+PACKAGE = SOURCE / "headrace"
+# What only Linux has.
+NATIVE = PACKAGE / "_transport" / "native"
 
 
 def switch(name: str) -> bool:
@@ -78,6 +56,16 @@ class BuildOrFallBack(build_ext):
             )
 
 
+def compiled() -> list[Path]:
+    """Return the sources that are compiled: each .pyx, and each .py with a .pxd beside it."""
+    return sorted(
+        path
+        for path in PACKAGE.rglob("*.py*")
+        if (path.suffix == ".pyx" or (path.suffix == ".py" and path.with_suffix(".pxd").exists()))
+        and (sys.platform == "linux" or NATIVE not in path.parents)
+    )
+
+
 def extensions() -> list[Extension]:
     """Return the extension modules, translated by Cython."""
     from Cython.Build import cythonize
@@ -85,12 +73,12 @@ def extensions() -> list[Extension]:
     flags = ["-O0", "-g3", "-UNDEBUG"] if DEBUG else ["-O1", "-g"] if SANITIZE else ["-O2"]
     modules = [
         Extension(
-            path.rpartition(".")[0].replace("/", "."),
-            [str(SOURCE / path)],
+            ".".join(path.relative_to(SOURCE).with_suffix("").parts),
+            [str(path)],
             extra_compile_args=[*flags, *SANITIZE, "-Wno-unreachable-code"],
             extra_link_args=SANITIZE,
         )
-        for path in COMPILED
+        for path in compiled()
     ]
     return cythonize(
         modules,

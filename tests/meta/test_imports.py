@@ -139,6 +139,15 @@ def test_a_cycle_is_found():
     assert cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"c"}}) == ["a", "b", "c", "d"]
 
 
+def test_what_differs_between_the_ways_is_behind_one_seam():
+    """Above the transports nothing imports a module of the native way, nor either Backend by name:
+    the object that was chosen knows."""
+    above = [path for path in SOURCE.rglob("*.p*") if SOURCE / "_transport" not in path.parents]
+    names = {name for path in above if path.suffix in (".py", ".pxd") for name in loaded(path)}
+    assert "_transport.backend.for_loop" in names
+    assert not {name for name in names if re.search(r"\.(native\b|Native$|Portable$)", name)}
+
+
 def test_all_modules_are_found():
     """The walk sees the modules of every floor that exists."""
     assert {"errors", "_core.buffer", "_transport.stream_protocol", "_streams.reader"} <= set(

@@ -18,7 +18,7 @@ from support.serving import ask, connected
 
 import headrace
 from headrace._server.process import systemd
-from headrace._streams import listening
+from headrace._streams import binding
 
 
 async def echo(reader, writer):
@@ -299,14 +299,14 @@ def test_one_of_several_hosts_is_not_here(run_on, workers):
 
 def test_one_of_several_hosts_has_no_address(run, ours, monkeypatch):
     """A host that stands for no address is named by the error."""
-    resolve = listening.resolve
+    resolve = binding.resolve
 
     async def found(loop, name, *rest):
         if name == "nowhere.invalid":
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return await resolve(loop, name, *rest)
 
-    monkeypatch.setattr(listening, "resolve", found)
+    monkeypatch.setattr(binding, "resolve", found)
 
     async def main():
         with pytest.raises(socket.gaierror, match="Name or service not known: 'nowhere.invalid'"):

@@ -18,7 +18,7 @@ from conftest import OURS, new_loop, open_descriptors
 from support.connections import LOOPBACK, echo, serving
 
 import headrace
-from headrace._transport import backend, trial
+from headrace._transport import backend, loops, trial
 
 pytestmark = pytest.mark.skipif(
     backend.native is None, reason="the pure-Python build has the portable way only"
@@ -288,11 +288,11 @@ def test_who_made_the_loop():
             pass
 
     Made.__module__ = "made.loop"
-    assert backend._replaced(Made()) is None
-    assert "put a create_connection() of his own" in backend._replaced(Changed())
+    assert loops.replaced(Made()) is None
+    assert "put a create_connection() of his own" in loops.replaced(Changed())
     loop = Made()
     loop.create_server = loop.create_server
-    assert "put a create_server() of his own" in backend._replaced(loop)
+    assert "put a create_server() of his own" in loops.replaced(loop)
 
 
 def test_classes_are_not_kept():

@@ -20,7 +20,7 @@ from headrace._server.server import LocalServer
 from headrace._server.stream_server import StreamServer
 from headrace._streams.arguments import check_server_context, checked_limit
 from headrace._streams.socketfile import Path
-from headrace._transport.backend import Way
+from headrace._transport.base import Way
 
 
 def serve(

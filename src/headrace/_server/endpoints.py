@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from headrace._streams.arguments import check_stream_socket
-from headrace._streams.listening import bound_sockets
+from headrace._streams.binding import bound_sockets
 from headrace._streams.socketfile import Path, SocketFile, bound_socket, is_abstract
 
 # The seconds between the probes of a silent peer, and how many may be lost: a dead peer is found

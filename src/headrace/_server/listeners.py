@@ -7,7 +7,8 @@ import socket
 from collections import deque
 from typing import Any
 
-from headrace._server.acceptor import Acceptor, LoopAcceptor, take_waiting
+from headrace._server.log import logger
+from headrace._transport.acceptor import BROKEN, SHORTAGES, Acceptor
 
 
 class Listeners:
@@ -97,8 +98,7 @@ class Listeners:
             each.close()
         acceptors, self.acceptors = self.acceptors, []
         for each in acceptors:
-            if isinstance(each, LoopAcceptor):
-                await each.connected()
+            await each.connected()
 
     def give_up(self) -> int:
         """Close what still waits to come in; return how many connections that are."""
@@ -108,3 +108,24 @@ class Listeners:
         while self.waiting:
             self.waiting.popleft()[1].close()
         return count
+
+
+def take_waiting(acceptor: Acceptor) -> list[tuple[socket.socket, Any]]:
+    """Return all connections that wait in the queue of *acceptor*, which is held, and who they are
+    from."""
+    taken: list[tuple[socket.socket, Any]] = []
+    while True:
+        try:
+            taken.append(acceptor.sock.accept())
+        except BlockingIOError:
+            return taken
+        except OSError as error:
+            if error.errno in SHORTAGES:
+                logger.warning(
+                    "%d connections were taken out of a queue, and for the others there is no "
+                    "descriptor: %s",
+                    len(taken),
+                    error,
+                )
+            if error.errno in (*SHORTAGES, *BROKEN):
+                return taken

@@ -12,7 +12,7 @@ from headrace._server.connection import Connection
 from headrace._server.networks import Networks
 from headrace._streams.reader import StreamReader
 from headrace._streams.writer import StreamWriter
-from headrace._transport.backend import Way
+from headrace._transport.base import Way
 
 Handler = Callable[[StreamReader, StreamWriter], Awaitable[object]]
 OnError = Callable[[Connection, Exception], object]

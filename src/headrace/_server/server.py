@@ -14,7 +14,6 @@ from asyncio import trsock
 from collections.abc import Coroutine, Sequence, Set
 from typing import Any
 
-from headrace._server.acceptor import Acceptor, make_acceptor
 from headrace._server.admission import Admission
 from headrace._server.config import RefuseReason
 from headrace._server.connection import Connection
@@ -32,7 +31,9 @@ from headrace._server.stream_server import StreamServer
 from headrace._streams.factory import make
 from headrace._streams.reader import StreamReader
 from headrace._streams.writer import StreamWriter
-from headrace._transport.backend import Choice, choose
+from headrace._transport.acceptor import Acceptor
+from headrace._transport.backend import for_loop
+from headrace._transport.base import Backend
 
 
 class LocalServer(StreamServer):
@@ -99,11 +100,9 @@ class LocalServer(StreamServer):
 
     async def _acceptor(self, sock: socket.socket) -> Acceptor:
         """Return what accepts from *sock*, a bound socket."""
-        loop, options = self.get_loop(), self._options
-        choice = await choose(loop, options.limit, sock=sock, way=options.way)
-        return make_acceptor(
-            loop, sock, functools.partial(self._make_protocol, choice), options.limit, choice
-        )
+        options = self._options
+        backend = await for_loop(self.get_loop(), options.limit, sock=sock, way=options.way)
+        return backend.acceptor(sock, functools.partial(self._make_protocol, backend))
 
     def _end(self, grace: float) -> Coroutine[Any, Any, ShutdownReport]:
         stopping = self._stopping = Shutdown(
@@ -128,12 +127,12 @@ class LocalServer(StreamServer):
 
     # ---- the life of a connection
 
-    def _make_protocol(self, choice: Choice, peername: Any = None) -> Any:
+    def _make_protocol(self, backend: Backend, peername: Any = None) -> Any:
         """Return the protocol of a connection that was accepted just now, from *peername*, unless
         its transport says that later."""
         session = self._registry.add(self, peername, self._handlers.over)
         self._admission.accepted(session)
-        protocol: Any = make(self.get_loop(), self._options.limit, choice, self._connected)[1]
+        protocol: Any = make(backend, self._connected)[1]
         protocol._h_server = session
         return protocol
 

@@ -7,7 +7,8 @@ import os
 import socket
 import ssl as ssl_module
 import sys
-from typing import Any
+
+from headrace._transport.tls_options import TLSOptions
 
 # asyncio's default limit of a reader, which its documentation prints as None.
 DEFAULT_LIMIT = 2**16
@@ -25,20 +26,52 @@ def checked_limit(limit: int | None) -> int:
     return max(1, int(limit)) if limit < sys.maxsize else sys.maxsize
 
 
-def given(**options: Any) -> dict[str, Any]:
-    """Return the *options* that are not None: a loop is asked only for what the caller asked
-    for."""
-    return {name: value for name, value in options.items() if value is not None}
+def client_tls(
+    ssl: ssl_module.SSLContext | bool | None,
+    server_hostname: str | None,
+    handshake_timeout: float | None,
+    shutdown_timeout: float | None,
+    session: ssl_module.SSLSession | None,
+    host: str | bytes | None,
+    nameless: str,
+) -> TLSOptions | None:
+    """Return how a client's connection is secured, None where it is not.
+
+    Args:
+        host: the name to verify where *server_hostname* is None.
+        nameless: what the error says where there is neither.
+
+    Raises: ValueError and TypeError for what contradicts each other or cannot be.
+    """
+    if server_hostname is not None and not ssl:
+        raise ValueError("server_hostname is only meaningful with ssl")
+    if ssl and server_hostname is None and not host:
+        raise ValueError(nameless)
+    _check_timeouts(ssl, handshake_timeout, shutdown_timeout)
+    _check_session(ssl, session)
+    _check_context(ssl, ", True")
+    if ssl and server_hostname is None:
+        server_hostname = host  # type: ignore[assignment]  # bytes are refused by the ssl module
+    context = _context_for(ssl, server_hostname)
+    if context is None:
+        return None
+    return TLSOptions(context, server_hostname, handshake_timeout, shutdown_timeout, session)
 
 
-def check_timeouts(ssl: object, handshake: float | None, shutdown: float | None) -> None:
-    """Raise ValueError where a timeout of TLS is given without TLS."""
-    if ssl:
-        return
-    if handshake is not None:
-        raise ValueError("ssl_handshake_timeout is only meaningful with ssl")
-    if shutdown is not None:
-        raise ValueError("ssl_shutdown_timeout is only meaningful with ssl")
+def server_tls(
+    ssl: ssl_module.SSLContext | None,
+    handshake_timeout: float | None,
+    shutdown_timeout: float | None,
+) -> TLSOptions | None:
+    """Return how a server's connections are secured, None where they are not. Raises: TypeError and
+    ValueError."""
+    if isinstance(ssl, bool):
+        raise TypeError("ssl argument must be an SSLContext or None")
+    _check_context(ssl, "")
+    _check_timeouts(ssl, handshake_timeout, shutdown_timeout)
+    if ssl is None:
+        return None
+    return TLSOptions(ssl, None, handshake_timeout, shutdown_timeout)
 
 
 def check_server_context(ssl: object) -> None:
@@ -54,27 +87,28 @@ def check_server_context(ssl: object) -> None:
         )
 
 
-def check_context(ssl: object, expected: str) -> None:
-    """Raise TypeError where *ssl* is surely nothing that TLS can be made with; *expected* says what
-    would be.
+def check_address(host: object, port: object, sock: socket.socket | None, neither: str) -> None:
+    """Raise ValueError or TypeError unless there is either a *host* or a *port*, or else a *sock*
+    of a byte stream; *neither* says that there is nothing of it."""
+    named = host is not None or port is not None
+    if sock is None:
+        if not named:
+            raise ValueError(neither)
+        return
+    if named:
+        raise ValueError("host/port and sock can not be specified at the same time")
+    check_stream_socket(sock)
 
-    Objects that stand in for a context are the loop's to judge.
-    """
-    if ssl is not True and isinstance(ssl, (str, bytes, os.PathLike, tuple, list, int)) and ssl:
-        raise TypeError(
-            f"ssl argument must be an SSLContext{expected} or None, not {type(ssl).__name__!r}"
-        )
 
-
-def check_session(
-    ssl: ssl_module.SSLContext | bool | None, session: ssl_module.SSLSession | None
-) -> None:
-    """Raise ValueError where there is a *session* to resume without TLS, or without the context
-    that it belongs to."""
-    if session is not None and (not ssl or ssl is True):
-        raise ValueError(
-            "ssl_session is only meaningful with the ssl context of the connection it comes from"
-        )
+def check_path(path: object, sock: socket.socket | None, neither: str) -> None:
+    """The same for the *path* of a Unix socket."""
+    if sock is None:
+        if path is None:
+            raise ValueError(neither)
+        return
+    if path is not None:
+        raise ValueError("path and sock can not be specified at the same time")
+    _check_unix_socket(sock)
 
 
 def check_port(port: object, call: str) -> None:
@@ -101,7 +135,53 @@ def check_stream_socket(sock: socket.socket) -> None:
         raise ValueError(f"A Stream Socket was expected, got {sock!r}")
 
 
-def check_unix_socket(sock: socket.socket) -> None:
+def _check_unix_socket(sock: socket.socket) -> None:
     """Raise ValueError where *sock* is not a byte stream between processes of this machine."""
     if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
         raise ValueError(f"A UNIX Domain Stream Socket was expected, got {sock!r}")
+
+
+def _check_timeouts(ssl: object, handshake: float | None, shutdown: float | None) -> None:
+    """Raise ValueError where a timeout of TLS is given without TLS."""
+    if ssl:
+        return
+    if handshake is not None:
+        raise ValueError("ssl_handshake_timeout is only meaningful with ssl")
+    if shutdown is not None:
+        raise ValueError("ssl_shutdown_timeout is only meaningful with ssl")
+
+
+def _check_context(ssl: object, expected: str) -> None:
+    """Raise TypeError where *ssl* is surely nothing that TLS can be made with; *expected* says what
+    would be.
+
+    Objects that stand in for a context are the loop's to judge.
+    """
+    if ssl is not True and isinstance(ssl, (str, bytes, os.PathLike, tuple, list, int)) and ssl:
+        raise TypeError(
+            f"ssl argument must be an SSLContext{expected} or None, not {type(ssl).__name__!r}"
+        )
+
+
+def _check_session(
+    ssl: ssl_module.SSLContext | bool | None, session: ssl_module.SSLSession | None
+) -> None:
+    """Raise ValueError where there is a *session* to resume without TLS, or without the context
+    that it belongs to."""
+    if session is not None and (not ssl or ssl is True):
+        raise ValueError(
+            "ssl_session is only meaningful with the ssl context of the connection it comes from"
+        )
+
+
+def _context_for(
+    ssl: ssl_module.SSLContext | bool | None, server_hostname: str | None
+) -> ssl_module.SSLContext | None:
+    """Return the context that *ssl* stands for: True is the default one, which checks names where
+    there is one to check."""
+    if ssl is not True:
+        return ssl or None
+    context = ssl_module.create_default_context()
+    if not server_hostname:
+        context.check_hostname = False
+    return context

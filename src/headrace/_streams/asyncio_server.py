@@ -10,8 +10,6 @@ counts from the making of its protocol until that is told of the end, or is free
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 import weakref
 from asyncio import base_events
 from asyncio.log import logger
@@ -19,7 +17,7 @@ from typing import Any
 
 from headrace._streams.factory import ClientConnected, make
 from headrace._streams.socketfile import SocketFile
-from headrace._transport.backend import Choice
+from headrace._transport.base import Backend
 
 
 class Client(weakref.ref):  # type: ignore[type-arg]
@@ -89,12 +87,9 @@ class Server(base_events.Server):
     _wakeup = property(_absent)
     _start_serving = property(_absent)
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, limit: int, choice: Choice, callback: ClientConnected
-    ) -> None:
-        self._loop = loop
-        self._h_limit = limit
-        self._h_choice = choice
+    def __init__(self, backend: Backend, callback: ClientConnected) -> None:
+        self._loop = backend.loop
+        self._h_backend = backend
         self._h_callback = callback
         self._h_inner: Any = None
         self._h_backlog = 0
@@ -117,12 +112,12 @@ class Server(base_events.Server):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} sockets={self.sockets!r}>"
 
-    # ---- what listen.py and the loop call
+    # ---- what start_server.py and the loop call
 
     def _h_make_protocol(self) -> Any:
         """Return the protocol of a connection that was accepted just now, and count it from here
         on."""
-        protocol: Any = make(self._loop, self._h_limit, self._h_choice, self._h_callback)[1]
+        protocol: Any = make(self._h_backend, self._h_callback)[1]
         client = Client(protocol, _forget)
         client.server = self
         client.connected = client.refused = False
@@ -135,8 +130,8 @@ class Server(base_events.Server):
         return protocol
 
     def _h_adopt(self, inner: Any, backlog: int, file: SocketFile | None = None) -> None:
-        """Take over *inner*, the loop's server, which is not yet serving, and the *file* to remove
-        at the end."""
+        """Take over *inner*, what listen() of the backend returned, and the *file* to remove at the
+        end."""
         self._h_inner = inner
         self._h_backlog = backlog
         self._h_file = file
@@ -234,20 +229,10 @@ class Server(base_events.Server):
             return
         self._serving = True
         try:
-            if self._h_choice.way == "portable" and not isinstance(
-                self._h_inner, base_events.Server
-            ):
-                self._h_listen()
-            await self._h_inner.start_serving()
+            await self._h_backend.start_serving(self._h_inner, self._h_backlog)
         except Exception:
             self._serving = False
             raise
-
-    def _h_listen(self) -> None:
-        """Raise what listen() raises: uvloop closes the socket and says nothing."""
-        for each in self._h_inner.sockets:
-            with socket.socket(fileno=os.dup(each.fileno())) as sock:
-                sock.listen(self._h_backlog)
 
     def _h_check_open(self) -> None:
         if self._h_closed:

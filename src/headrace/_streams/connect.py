@@ -12,25 +12,26 @@ import asyncio
 import os
 import socket
 import ssl as ssl_module
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from headrace._streams.arguments import (
-    check_context,
+    check_address,
+    check_path,
     check_port,
-    check_session,
-    check_stream_socket,
-    check_timeouts,
-    check_unix_socket,
     checked_limit,
-    given,
+    client_tls,
 )
-from headrace._streams.factory import make, receive_bytes
+from headrace._streams.factory import make
+from headrace._streams.race import connected_socket
 from headrace._streams.reader import StreamReader
 from headrace._streams.writer import StreamWriter
-from headrace._transport.backend import Secure, Way, adopt, choose
-
-AddressInfo = tuple[int, int, int, str, Any]
+from headrace._transport.backend import for_loop
+from headrace._transport.base import Backend, ByLoop, Way
+from headrace._transport.loops import is_asyncio
+from headrace._transport.portable import given
+from headrace._transport.tls_options import TLSOptions
 
 
 async def open_connection(
@@ -84,67 +85,50 @@ async def open_connection(
     for arguments that contradict each other.
     Cancellation: safe; the socket is closed.
     """
-    limit = checked_limit(limit)
     loop = asyncio.get_running_loop()
-    if server_hostname is not None and not ssl:
-        raise ValueError("server_hostname is only meaningful with ssl")
-    if ssl and server_hostname is None and not host:
-        raise ValueError("You must set server_hostname when using ssl without a host")
-    check_timeouts(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
-    check_session(ssl, ssl_session)
-    check_context(ssl, ", True")
-    if ssl and server_hostname is None:
-        server_hostname = host  # type: ignore[assignment]  # bytes are refused by the ssl module
-    named = host is not None or port is not None
-    if sock is not None:
-        if named:
-            raise ValueError("host/port and sock can not be specified at the same time")
-        check_stream_socket(sock)
-    elif not named:
-        raise ValueError("host and port was not specified and no sock specified")
+    limit = checked_limit(limit)
+    tls = client_tls(
+        ssl,
+        server_hostname,
+        ssl_handshake_timeout,
+        ssl_shutdown_timeout,
+        ssl_session,
+        host,
+        "You must set server_hostname when using ssl without a host",
+    )
+    check_address(host, port, sock, "host and port was not specified and no sock specified")
     check_port(port, "connect")
     if isinstance(local_addr, tuple) and len(local_addr) == 2:
         check_port(local_addr[1], "bind")
 
-    secure, tls = _secured(
-        ssl, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout, ssl_session
+    where = given(
+        family=family or None, proto=proto or None, flags=flags or None, local_addr=local_addr
     )
-    choice = await choose(loop, limit, tls=tls and tls.context, sock=sock, way=way)
-    reader, protocol = make(loop, limit, choice)
-    native = choice.way == "native"
-    if sock is not None:
-        if native:
-            transport = await adopt(loop, sock, protocol, receive_bytes(limit), tls)
-        else:
-            transport, _ = await loop.create_connection(lambda: protocol, sock=sock, **secure)
-    elif (
-        not native
-        and happy_eyeballs_delay is None
+
+    def by_loop(factory: Any, **options: Any) -> Awaitable[Any]:
+        # typeshed: a host may be bytes too, and a port the name of a service.
+        return loop.create_connection(factory, host, port, **where, **options)  # type: ignore[arg-type]
+
+    loop_can = (
+        happy_eyeballs_delay is None
         and not interleave
         and not all_errors
         and (local_addr is None or is_asyncio(loop))
-    ):
-        where = given(
-            family=family or None, proto=proto or None, flags=flags or None, local_addr=local_addr
-        )
-        # typeshed: a host may be bytes too, and a port the name of a service.
-        transport, _ = await loop.create_connection(lambda: protocol, host, port, **where, **secure)  # type: ignore[arg-type]
-    else:
-        hints = {"family": family, "type": socket.SOCK_STREAM, "proto": proto, "flags": flags}
-        addresses = await resolve(loop, host, port, hints)
-        local = None
-        if local_addr is not None:
-            if not isinstance(local_addr, tuple) or len(local_addr) < 2:
-                raise TypeError(f"local_addr must be a tuple of host and port, not {local_addr!r}")
-            local = await resolve(loop, *local_addr[:2], hints)
-        connected = await race(loop, addresses, local, happy_eyeballs_delay, interleave, all_errors)
-        if native:
-            transport = await _or_close(
-                loop, connected, adopt(loop, connected, protocol, receive_bytes(limit), tls)
-            )
-        else:
-            transport = await _hand_over(loop, loop.create_connection, protocol, connected, secure)
-    return reader, StreamWriter(transport, protocol, reader, loop)
+    )
+    hints = {"family": family, "type": socket.SOCK_STREAM, "proto": proto, "flags": flags}
+    connected = partial(
+        connected_socket,
+        loop,
+        host,
+        port,
+        hints,
+        local_addr,
+        happy_eyeballs_delay,
+        interleave,
+        all_errors,
+    )
+    backend = await for_loop(loop, limit, tls=tls, sock=sock, way=way)
+    return await _open(backend, tls, sock, connected, by_loop if loop_can else None, unix=False)
 
 
 async def open_unix_connection(
@@ -164,278 +148,55 @@ async def open_unix_connection(
 
     A path that begins with a NUL is an abstract socket of Linux. The other arguments, and what is
     raised, are as for open_connection(); with *ssl* the *server_hostname* has to be given.
+    Cancellation: safe; the socket is closed.
     """
-    limit = checked_limit(limit)
     loop = asyncio.get_running_loop()
-    if ssl and server_hostname is None:
-        raise ValueError("you have to pass server_hostname when using ssl")
-    if server_hostname is not None and not ssl:
-        raise ValueError("server_hostname is only meaningful with ssl")
-    check_timeouts(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
-    check_session(ssl, ssl_session)
-    check_context(ssl, ", True")
-    if sock is not None:
-        if path is not None:
-            raise ValueError("path and sock can not be specified at the same time")
-        check_unix_socket(sock)
-    elif path is None:
-        raise ValueError("no path and sock were specified")
-
-    secure, tls = _secured(
-        ssl, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout, ssl_session
+    limit = checked_limit(limit)
+    tls = client_tls(
+        ssl,
+        server_hostname,
+        ssl_handshake_timeout,
+        ssl_shutdown_timeout,
+        ssl_session,
+        None,
+        "you have to pass server_hostname when using ssl",
     )
-    choice = await choose(loop, limit, tls=tls and tls.context, sock=sock, way=way)
-    reader, protocol = make(loop, limit, choice)
-    native = choice.way == "native"
-    if sock is not None:
-        if native:
-            transport = await adopt(loop, sock, protocol, receive_bytes(limit), tls)
-        else:
-            transport, _ = await loop.create_unix_connection(lambda: protocol, sock=sock, **secure)
-    elif not native and is_asyncio(loop):
-        where = os.fspath(path)  # type: ignore[arg-type]  # not None here
-        transport, _ = await loop.create_unix_connection(lambda: protocol, where, **secure)
-    else:
-        # libuv takes a path for a C string, and so knows no abstract sockets.
-        connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            connected.setblocking(False)
-            # not None here
-            await loop.sock_connect(connected, os.fspath(path))  # type: ignore[arg-type]
-        except BaseException:
-            connected.close()
-            raise
-        if native:
-            transport = await _or_close(
-                loop, connected, adopt(loop, connected, protocol, receive_bytes(limit), tls)
-            )
-        else:
-            transport = await _hand_over(
-                loop, loop.create_unix_connection, protocol, connected, secure
-            )
-    return reader, StreamWriter(transport, protocol, reader, loop)
+    check_path(path, sock, "no path and sock were specified")
+
+    def by_loop(factory: Any, **options: Any) -> Awaitable[Any]:
+        # A path, as there is no socket.
+        return loop.create_unix_connection(factory, os.fspath(path), **options)  # type: ignore[arg-type]
+
+    # libuv takes a path for a C string, and so knows no abstract sockets.
+    loop_can = is_asyncio(loop)
+    connected = partial(_connected_unix_socket, loop, path)
+    backend = await for_loop(loop, limit, tls=tls, sock=sock, way=way)
+    return await _open(backend, tls, sock, connected, by_loop if loop_can else None, unix=True)
 
 
-def _secured(
-    ssl: ssl_module.SSLContext | bool | None,
-    server_hostname: str | None,
-    handshake_timeout: float | None,
-    shutdown_timeout: float | None,
-    session: ssl_module.SSLSession | None,
-) -> tuple[dict[str, Any], Secure | None]:
-    """Return how a connection is secured: as the options of a loop, and as ours; {} and None where
-    it is not."""
-    options = given(
-        # True and False are as good as a context and None.
-        ssl=ssl or None,
-        server_hostname=server_hostname,
-        ssl_handshake_timeout=handshake_timeout,
-        ssl_shutdown_timeout=shutdown_timeout,
-    )
-    context = context_for(ssl, server_hostname)
-    if context is None:
-        return options, None
-    return options, Secure(context, server_hostname, handshake_timeout, shutdown_timeout, session)
-
-
-def context_for(
-    ssl: ssl_module.SSLContext | bool | None, server_hostname: str | None
-) -> ssl_module.SSLContext | None:
-    """Return the context that *ssl* stands for: True is the default one, which checks names where
-    there is one to check."""
-    if ssl is not True:
-        return ssl or None
-    context = ssl_module.create_default_context()
-    if not server_hostname:
-        context.check_hostname = False
-    return context
-
-
-def is_asyncio(loop: asyncio.AbstractEventLoop) -> bool:
-    """Tell whether *loop* connects with asyncio's own code."""
-    return isinstance(loop, asyncio.BaseEventLoop)
-
-
-async def _hand_over(
-    loop: Any,
-    create: Any,
-    protocol: asyncio.BaseProtocol,
-    sock: socket.socket,
-    secure: dict[str, Any],
-) -> Any:
-    """Return the transport that the loop makes of *sock*, which is closed where it makes none."""
-    transport, _ = await _or_close(loop, sock, create(lambda: protocol, sock=sock, **secure))
-    return transport
-
-
-async def _or_close(loop: Any, sock: socket.socket, making: Awaitable[Any]) -> Any:
-    """Return what *making* a transport of *sock* returns; the socket is closed where it raises."""
+async def _connected_unix_socket(loop: asyncio.AbstractEventLoop, path: Any) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        return await making
+        sock.setblocking(False)
+        await loop.sock_connect(sock, os.fspath(path))
     except BaseException:
-        # Where there is a transport it closes the socket in the loop's next turn, before us; a
-        # second close does nothing.
-        loop.call_soon(sock.close)
+        sock.close()
         raise
+    return sock
 
 
-async def resolve(
-    loop: asyncio.AbstractEventLoop, host: Any, port: Any, hints: dict[str, int]
-) -> Sequence[AddressInfo]:
-    """Return what getaddrinfo() says, never nothing. Raises: OSError (socket.gaierror where the
-    name is unknown)."""
-    found: Sequence[AddressInfo]
-    try:
-        # What needs no resolver needs no thread for it either.
-        found = socket.getaddrinfo(
-            host,
-            port,
-            **{**hints, "flags": hints["flags"] | socket.AI_NUMERICHOST | socket.AI_NUMERICSERV},
-        )
-    except socket.gaierror:
-        found = await loop.getaddrinfo(host, port, **hints)
-    if not found:
-        raise OSError("getaddrinfo() returned empty list")
-    return found
-
-
-async def race(
-    loop: asyncio.AbstractEventLoop,
-    addresses: Sequence[AddressInfo],
-    local: Sequence[AddressInfo] | None,
-    delay: float | None,
-    interleave: int | None,
-    all_errors: bool,
-) -> socket.socket:
-    """Return a socket that is connected to the first of *addresses* that answers; raise as
-    open_connection() says."""
-    # When it is needed: importing it takes a third as long as headrace.
-    import aiohappyeyeballs
-
-    attempts = Attempts(loop, local)
-    try:
-        return await aiohappyeyeballs.start_connection(
-            addresses,
-            happy_eyeballs_delay=delay,
-            interleave=interleave,
-            loop=attempts,  # type: ignore[arg-type]  # it has what is used of a loop
-            socket_factory=attempts.make_socket,
-        )
-    except Exception as error:
-        attempts.forget_frames(error)
-        # The callback that woke us holds the last attempt's future, and so the error, until the
-        # loop turns.
-        await asyncio.sleep(0)
-        raise (attempts.failure(all_errors) or error) from None
-    finally:
-        # The errors' tracebacks refer to frames that refer to the attempts.
-        attempts.errors.clear()
-
-
-async def connect_as_given(
-    loop: asyncio.AbstractEventLoop, sock: socket.socket, address: Any
-) -> None:
-    """Connect *sock*, non-blocking, to *address* as it is: uvloop resolves it again, and loses its
-    scope and flow label.
-
-    Raises: OSError. Cancellation: safe; the socket is still the caller's.
-    """
-    try:
-        sock.connect(address)
-        return
-    except (BlockingIOError, InterruptedError):
-        pass
-    writable = asyncio.Event()
-    loop.add_writer(sock, writable.set)
-    try:
-        await writable.wait()
-    finally:
-        loop.remove_writer(sock)
-    error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if error:
-        raise OSError(error, f"Connect call failed {address}")
-
-
-class Attempts:
-    """The sockets of one race: makes, binds and connects them, and remembers everything that went
-    wrong.
-
-    It stands in for the loop, of which the library uses nothing but sock_connect().
-    """
-
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, local: Sequence[AddressInfo] | None
-    ) -> None:
-        self.loop = loop
-        self.local = local
-        self.errors: list[Exception] = []
-
-    def make_socket(self, address: AddressInfo) -> socket.socket:
-        """Return a socket for *address*, bound to the first local address of its family that is
-        free."""
-        family, kind, proto = address[:3]
-        try:
-            sock = socket.socket(family, kind, proto)
-        except OSError as error:
-            self.errors.append(error)
-            raise
-        try:
-            self._bind(sock, family)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
-
-    def _bind(self, sock: socket.socket, family: int) -> None:
-        if self.local is None:
-            return
-        refused: OSError | None = None
-        for where in (info[4] for info in self.local if info[0] == family):
-            try:
-                sock.bind(where)
-                return
-            except OSError as error:
-                refused = OSError(
-                    error.errno,
-                    f"error while attempting to bind on address {where!r}: {str(error).lower()}",
-                )
-                self.errors.append(refused)
-        if refused is None:
-            refused = OSError(f"no matching local address with {family=} found")
-            self.errors.append(refused)
-        raise refused
-
-    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
-        """Connect *sock*, and remember why it failed."""
-        try:
-            if sock.family == socket.AF_INET6 and not is_asyncio(self.loop):
-                await connect_as_given(self.loop, sock, address)
-            else:
-                await self.loop.sock_connect(sock, address)
-        except Exception as error:
-            self.errors.append(error)
-            raise
-
-    def forget_frames(self, raised: Exception) -> None:
-        """Drop the tracebacks: frames of the library and of the loop hold what they have raised,
-        which makes each failure a cycle."""
-        raised.__traceback__ = None
-        for error in self.errors:
-            error.__traceback__ = None
-
-    def failure(self, all_errors: bool) -> Exception | None:
-        """Return what a race that nobody won raises, in asyncio's words; None where no attempt was
-        made."""
-        errors = self.errors
-        if not errors:
-            return None
-        strange = next((error for error in errors if not isinstance(error, OSError)), None)
-        if strange is not None:
-            # No address' fault: an argument was wrong (a port above 65535 is an OverflowError).
-            return strange
-        if all_errors:
-            return ExceptionGroup("create_connection failed", list(errors))
-        messages = [str(error) for error in errors]
-        if len(set(messages)) == 1:
-            return errors[0]
-        return OSError("Multiple exceptions: {}".format(", ".join(messages)))
+async def _open(
+    backend: Backend,
+    tls: TLSOptions | None,
+    sock: socket.socket | None,
+    connected: Callable[[], Awaitable[socket.socket]],
+    by_loop: ByLoop | None,
+    unix: bool,
+) -> tuple[StreamReader, StreamWriter]:
+    """Return the streams over *sock*, or over a new connection: see Backend.connect()."""
+    reader, protocol = make(backend)
+    if sock is not None:
+        transport = await backend.adopt(sock, protocol, tls, unix)
+    else:
+        transport = await backend.connect(connected, by_loop, protocol, tls, unix)
+    return reader, StreamWriter(transport, protocol, reader, backend.loop)

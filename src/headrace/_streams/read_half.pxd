@@ -5,7 +5,6 @@ from headrace._transport.operation cimport Operation
 from headrace._transport.stream_protocol cimport Receiver
 from headrace._transport.sender cimport Sender
 
-cdef Py_ssize_t RESERVE_BYTES
 cdef bytes NEWLINE
 
 cdef class ReadHalf(Receiver):

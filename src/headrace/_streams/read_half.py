@@ -33,6 +33,7 @@ if cython.compiled:
         Operation,
         woken,
     )
+    from cython.cimports.headrace._transport.receive import RESERVE_BYTES
     from cython.cimports.headrace._transport.sender import Sender
     from cython.cimports.headrace._transport.stepper import stepper_of
     from cython.cimports.headrace._transport.stream_protocol import Receiver
@@ -50,15 +51,12 @@ else:
         Operation,
         woken,
     )
+    from headrace._transport.receive import RESERVE_BYTES
     from headrace._transport.sender import Sender
     from headrace._transport.stepper import stepper_of
     from headrace._transport.stream_protocol import Receiver
 
 from headrace._streams.arguments import DEFAULT_LIMIT, checked_limit
-
-# A readexactly() of at least this collects its bytes in the object that it returns. Below it, the
-# copy is cheaper than the allocation of a storage. Not measured.
-RESERVE_BYTES = 2**16
 
 NEWLINE = b"\n"
 

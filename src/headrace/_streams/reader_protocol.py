@@ -4,7 +4,7 @@ bases, and the streams it makes.
 Two forms. ``StreamReaderProtocol`` is a plain asyncio.Protocol, as it always was, since programs
 subclass it. Connections that headrace makes itself may use ``BufferedStreamProtocol``, for loops
 whose transports allocate memory for every receive unless the protocol brings its own: see
-``_transport/backend.py``.
+``_transport/portable.py``.
 """
 
 from __future__ import annotations

@@ -7,24 +7,26 @@ import inspect
 import socket
 import ssl as ssl_module
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from headrace._streams.arguments import (
-    check_context,
+    check_address,
+    check_path,
     check_port,
-    check_stream_socket,
-    check_timeouts,
-    check_unix_socket,
     checked_limit,
-    given,
+    server_tls,
 )
 from headrace._streams.asyncio_server import Server
-from headrace._streams.connect import is_asyncio, resolve
-from headrace._streams.factory import ClientConnected, receive_bytes
-from headrace._streams.listening import Listening, bound_sockets
+from headrace._streams.binding import bound_sockets
+from headrace._streams.factory import ClientConnected
+from headrace._streams.resolve import unique_hosts
 from headrace._streams.socketfile import Path, SocketFile, bound_socket
-from headrace._transport.backend import Secure, Way, choose
+from headrace._transport.backend import for_loop
+from headrace._transport.base import Backend, ByLoop, Way
+from headrace._transport.loops import is_asyncio
+from headrace._transport.portable import given
+from headrace._transport.tls_options import TLSOptions
 
 
 async def start_server(
@@ -71,49 +73,28 @@ async def start_server(
     contradict each other.
     Cancellation: safe; nothing is left listening.
     """
-    limit = checked_limit(limit)
     loop = asyncio.get_running_loop()
-    _check_tls(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
-    named = host is not None or port is not None
-    if sock is not None:
-        if named:
-            raise ValueError("host/port and sock can not be specified at the same time")
-        check_stream_socket(sock)
-    elif not named:
-        raise ValueError("Neither host/port nor sock were specified")
+    limit = checked_limit(limit)
+    tls = server_tls(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
+    check_address(host, port, sock, "Neither host/port nor sock were specified")
 
-    choice = await choose(loop, limit, tls=ssl, sock=sock, way=way)
-    secure = None if ssl is None else Secure(ssl, None, ssl_handshake_timeout, ssl_shutdown_timeout)
-    server = Server(loop, limit, choice, client_connected_cb)
-    if choice.way == "native":
-        sockets = (
-            [sock]
-            if sock is not None
-            else await bound_sockets(loop, host, port, family, flags, reuse_address, reuse_port)
-        )
-        server._h_adopt(
-            Listening(
-                loop, sockets, server._h_make_protocol, backlog, receive_bytes(limit), secure
-            ),
-            backlog,
-        )
-        return await _begin(server, start_serving, keep_alive)
-    options = given(
-        ssl=ssl,
-        ssl_handshake_timeout=ssl_handshake_timeout,
-        ssl_shutdown_timeout=ssl_shutdown_timeout,
-        sock=sock,
-    )
-    if named:
+    async def bound() -> list[socket.socket]:
+        if sock is not None:
+            return [sock]
+        return await bound_sockets(loop, host, port, family, flags, reuse_address, reuse_port)
+
+    async def by_loop(factory: Any, **options: Any) -> Any:
+        if sock is not None:
+            return await loop.create_server(factory, sock=sock, **options)
         check_port(port, "bind")
+        hosts: Any = host
         if not is_asyncio(loop) and not isinstance(host, str) and isinstance(host, Iterable):
-            host = await unique_hosts(loop, host, port, family, flags)
-        options |= given(host=host, port=port, reuse_address=reuse_address, reuse_port=reuse_port)
-        options |= {"family": family, "flags": flags}
-    inner = await loop.create_server(
-        server._h_make_protocol, backlog=backlog, start_serving=False, **options
-    )
-    server._h_adopt(inner, backlog)
+            hosts = await unique_hosts(loop, host, port, family, flags)
+        options |= given(host=hosts, port=port, reuse_address=reuse_address, reuse_port=reuse_port)
+        return await loop.create_server(factory, family=family, flags=flags, **options)
+
+    backend = await for_loop(loop, limit, tls=tls, sock=sock, way=way)
+    server = await _listening(backend, client_connected_cb, bound, by_loop, tls, backlog)
     return await _begin(server, start_serving, keep_alive)
 
 
@@ -143,57 +124,51 @@ async def start_unix_server(
     contradict each other.
     Cancellation: safe; nothing is left listening.
     """
-    limit = checked_limit(limit)
     loop = asyncio.get_running_loop()
-    _check_tls(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
-    if path is not None:
-        if sock is not None:
-            raise ValueError("path and sock can not be specified at the same time")
-    elif sock is None:
-        raise ValueError("path was not specified, and no sock specified")
-    else:
-        check_unix_socket(sock)
+    limit = checked_limit(limit)
+    tls = server_tls(ssl, ssl_handshake_timeout, ssl_shutdown_timeout)
+    check_path(path, sock, "path was not specified, and no sock specified")
 
     if cleanup_socket is None:
         cleanup_socket = sock is None or sys.version_info >= (3, 13)
-    choice = await choose(loop, limit, tls=ssl, sock=sock, way=way)
-    if sock is None:
-        sock = bound_socket(path)  # type: ignore[arg-type]  # not None here
-    secure = None if ssl is None else Secure(ssl, None, ssl_handshake_timeout, ssl_shutdown_timeout)
-    server = Server(loop, limit, choice, client_connected_cb)
+    backend = await for_loop(loop, limit, tls=tls, sock=sock, way=way)
+    listener = bound_socket(path) if sock is None else sock  # type: ignore[arg-type]  # not None
+
+    async def bound() -> list[socket.socket]:
+        return [listener]
+
+    def by_loop(factory: Any, **options: Any) -> Awaitable[Any]:
+        if _cleans_up(loop):
+            options["cleanup_socket"] = False
+        return loop.create_unix_server(factory, sock=listener, **options)
+
     file: SocketFile | None = None
-    options = given(
-        ssl=ssl,
-        ssl_handshake_timeout=ssl_handshake_timeout,
-        ssl_shutdown_timeout=ssl_shutdown_timeout,
-    )
-    if _cleans_up(loop):
-        options["cleanup_socket"] = False
     try:
-        file = SocketFile(sock) if cleanup_socket else None
-        if choice.way == "native":
-            inner: Any = Listening(
-                loop, [sock], server._h_make_protocol, backlog, receive_bytes(limit), secure
-            )
-        else:
-            inner = await loop.create_unix_server(
-                server._h_make_protocol, sock=sock, backlog=backlog, start_serving=False, **options
-            )
+        file = SocketFile(listener) if cleanup_socket else None
+        server = await _listening(backend, client_connected_cb, bound, by_loop, tls, backlog, file)
     except BaseException:
         if path is not None:
-            sock.close()
+            listener.close()
             if file is not None:
                 file.remove()
         raise
-    server._h_adopt(inner, backlog, file)
     return await _begin(server, start_serving, None)
 
 
-def _check_tls(ssl: object, handshake: float | None, shutdown: float | None) -> None:
-    if isinstance(ssl, bool):
-        raise TypeError("ssl argument must be an SSLContext or None")
-    check_context(ssl, "")
-    check_timeouts(ssl, handshake, shutdown)
+async def _listening(
+    backend: Backend,
+    callback: ClientConnected,
+    bound: Callable[[], Awaitable[list[socket.socket]]],
+    by_loop: ByLoop,
+    tls: TLSOptions | None,
+    backlog: int,
+    file: SocketFile | None = None,
+) -> Server:
+    """Return a Server that does not accept yet: see Backend.listen()."""
+    server = Server(backend, callback)
+    inner = await backend.listen(bound, by_loop, server._h_make_protocol, tls, backlog)
+    server._h_adopt(inner, backlog, file)
+    return server
 
 
 def _cleans_up(loop: asyncio.AbstractEventLoop) -> bool:
@@ -219,18 +194,3 @@ async def _begin(server: Server, start: bool, keep_alive: bool | None) -> Server
         server.close()
         raise
     return server
-
-
-async def unique_hosts(
-    loop: asyncio.AbstractEventLoop, hosts: Iterable[Any], port: Any, family: int, flags: int
-) -> list[str]:
-    """Return the numeric addresses that *hosts* stand for, each once: uvloop would bind them as
-    often as they are named."""
-    hints = {"family": family, "type": socket.SOCK_STREAM, "proto": 0, "flags": flags}
-    found: dict[str, None] = {}
-    for host in hosts:
-        for address in await resolve(loop, host or None, port, hints):
-            found[
-                socket.getnameinfo(address[4], socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)[0]
-            ] = None
-    return list(found)

@@ -51,8 +51,8 @@ else:
 
 from headrace._core.coroutines import SignatureOf, mark_coroutine_functions
 from headrace._core.stock import StockStreamReader, StockStreamWriter
-from headrace._transport.backend import Secure
-from headrace._transport.start_tls import upgrade
+from headrace._transport.backend import of_transport
+from headrace._transport.tls_options import TLSOptions
 from headrace.errors import UpgradeError
 
 
@@ -316,14 +316,16 @@ class Writer(Source):
             reader._paused = False
         sender.hold()
         try:
-            secure = Secure(
+            tls = TLSOptions(
                 sslcontext,
                 server_hostname,
                 ssl_handshake_timeout,
                 ssl_shutdown_timeout,
                 ssl_session,
             )
-            upgraded = await upgrade(self._loop, transport, protocol, secure, early, server_side)
+            upgraded = await of_transport(transport, tls).start_tls(
+                self._loop, transport, protocol, tls, early, server_side
+            )
         except BaseException as error:
             sender.lost()
             transport.close()

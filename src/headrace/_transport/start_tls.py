@@ -1,46 +1,38 @@
-"""start_tls, with the bytes that came too early.
+"""start_tls() over a transport of the loop's, with the bytes that came too early.
 
-A transport of ours goes on in TLS by itself. Over one of the loop's, ``loop.start_tls()`` does the
-work. What that cannot do is begin with bytes that have already been read: a client may send its
-ClientHello together with whatever made the server upgrade. They are put into the loop's own TLS
-protocol right after it was connected, and before the transport reads anything more.
+``loop.start_tls()`` does the work. What it cannot do is begin with bytes that have already been
+read: a client may send its ClientHello together with whatever made the server upgrade. They are put
+into the loop's own TLS protocol right after it was connected, and before the transport reads
+anything more.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ssl
 import types
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
-from headrace._transport.backend import Secure, is_native, start_tls
+from headrace._transport.tls_options import TLSOptions
 
 
-async def upgrade(
+async def start_tls_of_loop(
     loop: asyncio.AbstractEventLoop,
     transport: asyncio.Transport,
     protocol: asyncio.BaseProtocol,
-    secure: Secure,
+    tls: TLSOptions,
     early: bytes,
     server_side: bool,
 ) -> asyncio.Transport:
-    """Return the TLS transport over *transport*, or that itself, after the handshake; *early* are
-    its first received bytes.
-
-    Raises what loop.start_tls() raises; *transport* is then closed or closing.
-    """
-    if is_native(transport) and isinstance(secure.context, ssl.SSLContext):
-        await start_tls(transport, secure, early, server_side)
-        return transport
+    """See Backend.start_tls()."""
     handshake = loop.start_tls(
         transport,
         protocol,
-        secure.context,
+        tls.context,
         server_side=server_side,
-        server_hostname=secure.server_hostname,
-        ssl_handshake_timeout=secure.handshake_timeout,
-        ssl_shutdown_timeout=secure.shutdown_timeout,
+        server_hostname=tls.server_hostname,
+        ssl_handshake_timeout=tls.handshake_timeout,
+        ssl_shutdown_timeout=tls.shutdown_timeout,
     )
     if not early:
         upgraded = await handshake

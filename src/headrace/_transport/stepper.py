@@ -30,9 +30,11 @@ if cython.compiled:
         task_callback,
         task_context,
     )
+    from cython.cimports.headrace._transport.receive import MAX_RECEIVE_BYTES
 else:
     from headrace._core.cprims_py import bound_to, enter, references
     from headrace._transport.future_py import begin_wait, forget_task, task_callback, task_context
+    from headrace._transport.receive import MAX_RECEIVE_BYTES
 
 try:
     from _asyncio import Task as _CTask  # not asyncio.Task, which others replace (nest_asyncio)
@@ -53,10 +55,6 @@ EAGER = sys.version_info >= (3, 12)
 
 # How many references a future has that only resume() and its list hold.
 _ALONE = 2
-
-# The receive buffer that all connections of a loop share; asyncio's and uvloop's transports receive
-# as much at a time.
-SCRATCH_BYTES = 256 * 1024
 
 
 class Gathering:
@@ -264,7 +262,7 @@ class Stepper:
         """Return the buffer that the loop's connections receive into, one at a time: its bytes are
         owned before user code runs."""
         if self.scratch is None:
-            self.scratch = bytearray(SCRATCH_BYTES)
+            self.scratch = bytearray(MAX_RECEIVE_BYTES)
         return self.scratch
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import headrace
 from headrace._streams.arguments import DEFAULT_LIMIT
-from headrace._transport.backend import NATIVE_MODULES, choose, platform_obstacle
+from headrace._transport.backend import choose, platform_obstacle
 from headrace._transport.trial import epoll_obstacle
 from headrace.swap import installed
 
@@ -31,7 +31,7 @@ def modules() -> dict[str, bool]:
     ]
     stems = {path.relative_to(root).with_suffix("") for path in sources}
     if not sys.platform.startswith("linux"):
-        stems = {stem for stem in stems if stem.name not in NATIVE_MODULES}
+        stems = {stem for stem in stems if "native" not in stem.parts}
     found = {}
     for stem in sorted(stems):
         name = ".".join(("headrace", *stem.parts))

@@ -19,7 +19,7 @@ from conftest import OURS, new_loop, open_descriptors
 from support.connections import LOOPBACK, client, echo, serving
 from support.wires import tcp_pair, turns
 
-from headrace._transport import backend
+from headrace._transport import backend, portable
 
 pytestmark = pytest.mark.skipif(
     backend.native is None, reason="the pure-Python build has the portable way only"
@@ -120,7 +120,7 @@ def test_obstacles(chosen, monkeypatch, kind):
         f"not the native way: {choice.reason.partition('not the native way: ')[2]}" in choice.reason
     )
     assert word in choice.reason
-    form = backend.UNKNOWN if kind == "loop" else backend.SELECTOR
+    form = portable.UNKNOWN if kind == "loop" else portable.SELECTOR
     assert choice.form == form.form
     assert choice.reason.startswith(form.reason)
 

@@ -28,7 +28,7 @@ from headrace._server.statistics import Statistics, total
 from headrace._server.stream_server import StreamServer
 from headrace._server.workers.handle import Process, Role, Said, State, WorkerHandle
 from headrace._server.workers.worker import Setup
-from headrace._transport.backend import is_libuv
+from headrace._transport.loops import is_libuv
 
 # A worker that dies is started again at once, if that happens again after this many seconds, then
 # twice as many each time; one that has lived for so long starts over.

@@ -24,7 +24,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from headrace._server.acceptor import Acceptor
 from headrace._server.endpoints import Inherited
 from headrace._server.log import logger
 from headrace._server.options import Handler, Options
@@ -33,6 +32,7 @@ from headrace._server.shutdown import Shutdown, ShutdownReport
 from headrace._streams.connect import open_unix_connection
 from headrace._streams.reader import StreamReader
 from headrace._streams.writer import StreamWriter
+from headrace._transport.acceptor import Acceptor
 
 # How often the supervisor hears what a worker has done, in seconds.
 STATISTICS_SECONDS = 1.0

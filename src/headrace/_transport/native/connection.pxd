@@ -5,10 +5,6 @@ from headrace._transport.native.outbox cimport Outbox
 from headrace._transport.stream_protocol cimport Receiver, StreamProtocol
 from headrace._transport.native.reactor cimport Reactor, Watched
 
-cdef enum:
-    # How much one receive may bring at most: what asyncio's own transports receive at a time.
-    MOST_BYTES = 1 << 18
-
 cdef class Connection(Watched):
     cdef readonly object _loop
     cdef object protocol

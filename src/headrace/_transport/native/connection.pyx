@@ -62,6 +62,7 @@ from headrace._transport.native.linux cimport (
     sockaddr_storage,
     socklen_t,
 )
+from headrace._transport.receive cimport MAX_RECEIVE_BYTES, REST_BYTES, more_of_a_flood
 from headrace._transport.stream_protocol cimport Receiver, StreamProtocol
 from headrace._transport.native.reactor cimport Watched
 
@@ -77,14 +78,6 @@ cdef enum:
     # How many pieces one system call takes: few enough for the stack, and enough that the call is
     # not what it costs. Not measured.
     VECTORS = 64
-    # How much is received of a connection that broke: more than Linux keeps for one by default
-    # (net.ipv4.tcp_rmem: 6 MiB). There is an end to it, for the other side of a Unix socket may
-    # refuse what we send and go on sending.
-    REST_BYTES = 8 << 20
-    # How many times as much as at first, where the reader waits for it. A peer that floods has to
-    # be received from as fast as it sends: what waits in the system's buffer for long is out of the
-    # processor's caches by then, and costs three times as much to copy.
-    FLOOD_FACTOR = 4
 
 # How long to wait where the system is short of memory for its buffers, in seconds. Nothing says
 # when it has some again.
@@ -230,7 +223,7 @@ cdef class Connection(Watched):
         buffer = receiver._h_reserved()
         if buffer is not None:
             # Straight into what a readexactly() will return.
-            asked[0] = min(PyBytes_GET_SIZE(buffer.head) - buffer.end, MOST_BYTES)
+            asked[0] = min(PyBytes_GET_SIZE(buffer.head) - buffer.end, MAX_RECEIVE_BYTES)
             size = recv(self.fd, PyBytes_AS_STRING(buffer.head) + buffer.end, asked[0], 0)
             if size < 0:
                 return -errno
@@ -264,9 +257,7 @@ cdef class Connection(Watched):
         first where not half of it has."""
         if size == asked:
             if self.filled:
-                self.flood_bytes = min(
-                    2 * self.flood_bytes, FLOOD_FACTOR * self.receive_bytes, MOST_BYTES
-                )
+                self.flood_bytes = more_of_a_flood(self.flood_bytes, self.receive_bytes)
             self.filled = True
         else:
             self.filled = False

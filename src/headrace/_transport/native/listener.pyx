@@ -86,6 +86,9 @@ cdef class Listener(Watched):
         self.fd = -1
         self.sock.close()
 
+    async def connected(self):
+        """Wait for nothing: what was accepted has its transport."""
+
     def hold(self):
         """Accept nothing until resume()."""
         self.held = True

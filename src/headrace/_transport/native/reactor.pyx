@@ -37,6 +37,7 @@ from headrace._transport.native.linux cimport (
     errno,
 )
 from headrace._transport.native.pool cimport Pool
+from headrace._transport.receive cimport TURN_BYTES
 from headrace._transport.stepper cimport Stepper, raise_later, stepper_of
 
 from headrace._transport.stepper import ready_handles
@@ -65,8 +66,6 @@ cdef enum:
     # with 300 connections ready at once, each of which computes for 1 ms, a datagram waited 130 ms
     # without a bound, and 16 to 34 with 16.
     EVENTS = 32
-    # How many bytes, likewise: what some hundred microseconds receive.
-    TURN_BYTES = 1 << 20
 
 
 # A timer of this length runs in the loop's next run, where it is being left, and soon, where it is

@@ -31,13 +31,11 @@ from headrace._transport.native.connection cimport Connection
 from headrace._transport.native.linux cimport (
     EAGAIN, SHUT_WR, SIOCOUTQ, errno, ioctl, recv, shutdown
 )
+from headrace._transport.receive cimport RECORD_BYTES
 from headrace._transport.stream_protocol cimport Receiver
 from headrace._transport.native.tls_engine cimport TLS
 
 cdef enum:
-    # The most that one record brings (RFC 8446, 5.1). Offered less, a read leaves the rest of it in
-    # the session.
-    RECORD_BYTES = 1 << 14
     # How much of what a peer says that does not speak TLS is shown in the error.
     OPENING_BYTES = 40
 

@@ -9,8 +9,8 @@ never encrypted (RFC 8446, 5.1). Each read takes one record; where a record brin
 session ticket, a new key), or was read along with another, there is one read in vain, and nothing
 worse.
 
-A MemoryBIO keeps for ever as much memory as it has ever held, so it gets no more than a large
-record at a time.
+A MemoryBIO keeps for ever as much memory as it has ever held, so it gets no more than RECORD_BYTES
+at a time, or one record.
 """
 
 import ssl
@@ -18,14 +18,15 @@ import ssl
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_AS_STRING
 
+from headrace._transport.receive cimport RECORD_BYTES
+
 cdef enum:
     HEADER_BYTES = 5
-    # The types of a record, and how long one may be (RFC 8446, 5.1 and 5.2; RFC 5246, 6.2.3).
+    # The types of a record, and how much longer than what it brings one may be (RFC 8446, 5.1 and
+    # 5.2; RFC 5246, 6.2.3).
     FIRST_TYPE = 20
     LAST_TYPE = 24
-    MOST_BYTES = (1 << 14) + 2048
-    # How much is fed at once, unless one record is more.
-    FEED_BYTES = 1 << 14
+    EXPANSION_BYTES = 2048
 
 
 cdef class Window:
@@ -83,19 +84,19 @@ cdef class TLS:
                 at += 1
                 if self.known < HEADER_BYTES:
                     continue
-                if self.strange or self.missing > MOST_BYTES:
+                if self.strange or self.missing > RECORD_BYTES + EXPANSION_BYTES:
                     # No record: the session shall say so, and not wait for the rest of it.
                     self.missing = 0
             step = min(self.end - at, self.missing)
             at += step
             self.missing -= step
-            if records > 0 and at - self.at > FEED_BYTES:
+            if records > 0 and at - self.at > RECORD_BYTES:
                 break
             if self.missing == 0:
                 self.known = 0
                 records += 1
                 whole = at
-        if records > 0 and at - self.at > FEED_BYTES:
+        if records > 0 and at - self.at > RECORD_BYTES:
             # The rest begins with a record of its own.
             at = whole
             self.known = 0

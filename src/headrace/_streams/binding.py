@@ -1,53 +1,16 @@
-"""Listening on the native way: the sockets that start_server() binds, and what a Server drives in
-the place of a loop's own server."""
+"""Binding: the sockets that start_server() and serve() listen on."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
 import socket
-from asyncio import trsock
 from asyncio.log import logger
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from headrace._streams.arguments import check_port
-from headrace._streams.connect import resolve
-from headrace._transport.backend import Secure, make_listener
-
-
-class Listening:
-    """Accepts on *sockets*, which belong to it, with a protocol of factory() for each connection,
-    over TLS where *secure*."""
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        sockets: Iterable[socket.socket],
-        factory: Callable[[], asyncio.BaseProtocol],
-        backlog: int,
-        receive_bytes: int,
-        secure: Secure | None,
-    ) -> None:
-        self._backlog = backlog
-        self._listeners = [
-            make_listener(loop, sock, factory, receive_bytes, secure) for sock in sockets
-        ]
-
-    @property
-    def sockets(self) -> tuple[trsock.TransportSocket, ...]:
-        """The sockets, as asyncio shows them."""
-        return tuple(trsock.TransportSocket(each.sock) for each in self._listeners)
-
-    async def start_serving(self) -> None:
-        """Accept from now on. Raises: OSError where the system refuses to listen."""
-        for each in self._listeners:
-            each.listen(self._backlog)
-
-    def close(self) -> None:
-        """Stop accepting and close the sockets."""
-        for each in self._listeners:
-            each.close()
+from headrace._streams.resolve import resolve
 
 
 async def bound_sockets(

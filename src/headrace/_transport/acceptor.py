@@ -1,36 +1,30 @@
-"""Accepting: a listening socket of a server, which can be held and resumed, on each way to the
-socket."""
+"""Acceptor: a listening socket that can be held and resumed; LoopAcceptor, over any loop."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
 import errno
-import logging
 import os
 import socket
 from asyncio import trsock
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from headrace._streams.factory import receive_bytes
-from headrace._transport.backend import Choice, make_listener
-
-logger = logging.getLogger("headrace.server")
-
 # How many connections a turn of the loop takes from one socket, and how long to wait where the
 # system is out of descriptors or memory, in seconds: the figures of the native way (listener.pyx).
 ACCEPTS = 32
 RETRY_SECONDS = 1.0
 
-_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+# What says that there is none left of either.
+SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 # About the listening socket itself: it is closed, or somebody has shut it down. It would be so for
 # ever.
-_BROKEN = (errno.EBADF, errno.EINVAL, errno.ENOTSOCK)
+BROKEN = (errno.EBADF, errno.EINVAL, errno.ENOTSOCK)
 
 
 class Acceptor(Protocol):
-    """What a server needs of a listening socket; the native way has the same in compiled code
+    """A listening socket as serve() needs it; the native way has the same in compiled code
     (listener.pyx)."""
 
     sock: socket.socket
@@ -55,44 +49,9 @@ class Acceptor(Protocol):
     def close(self) -> None:
         """Stop accepting, and close the socket."""
 
-
-def make_acceptor(
-    loop: asyncio.AbstractEventLoop,
-    sock: socket.socket,
-    factory: Callable[..., Any],
-    limit: int,
-    choice: Choice,
-) -> Acceptor:
-    """Return what accepts from *sock*, a bound socket, calling factory() for the protocol of each
-    connection.
-
-    Where it knows the peer's address, it gives that to factory().
-    """
-    if choice.way == "native":
-        acceptor: Acceptor = make_listener(loop, sock, factory, receive_bytes(limit))
-        return acceptor
-    return LoopAcceptor(loop, sock, factory)
-
-
-def take_waiting(acceptor: Acceptor) -> list[tuple[socket.socket, Any]]:
-    """Return all connections that wait in the queue of *acceptor*, which is held, and who they are
-    from."""
-    taken: list[tuple[socket.socket, Any]] = []
-    while True:
-        try:
-            taken.append(acceptor.sock.accept())
-        except BlockingIOError:
-            return taken
-        except OSError as error:
-            if error.errno in _SHORTAGES:
-                logger.warning(
-                    "%d connections were taken out of a queue, and for the others there is no "
-                    "descriptor: %s",
-                    len(taken),
-                    error,
-                )
-            if error.errno in (*_SHORTAGES, *_BROKEN):
-                return taken
+    async def connected(self) -> None:
+        """Wait until there is a transport of every connection that was accepted. Cancellation:
+        safe."""
 
 
 class LoopAcceptor:
@@ -142,7 +101,7 @@ class LoopAcceptor:
         self.sock.close()
 
     async def connected(self) -> None:
-        """Wait until the loop has made a transport of every connection that was accepted."""
+        """See Acceptor."""
         if self._connecting:
             await asyncio.wait(self._connecting)
 
@@ -168,14 +127,14 @@ class LoopAcceptor:
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:
-            if error.errno in _BROKEN:
+            if error.errno in BROKEN:
                 self._unwatch()
                 self._open = False
                 self._loop.call_exception_handler(
                     {"message": "a listening socket is broken", "exception": error}
                 )
                 return False
-            if error.errno not in _SHORTAGES:
+            if error.errno not in SHORTAGES:
                 return True  # about the connection that would have been accepted (accept(2))
             self._unwatch()
             self._loop.call_later(RETRY_SECONDS, self._watch)
