@@ -19,6 +19,7 @@ from setuptools.command.build_ext import build_ext
 
 SOURCE = Path("src")
 NATIVE = (
+    "headrace/_transport/native/states.pyx",
     "headrace/_transport/native/outbox.pyx",
     "headrace/_transport/native/pool.pyx",
     "headrace/_transport/native/reactor.pyx",

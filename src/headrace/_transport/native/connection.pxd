@@ -4,28 +4,38 @@ from headrace._transport.native.linux cimport socklen_t
 from headrace._transport.native.outbox cimport Outbox
 from headrace._transport.stream_protocol cimport Receiver, StreamProtocol
 from headrace._transport.native.reactor cimport Reactor, Watched
+from headrace._transport.native.states cimport Handshake, Life, Receiving, Sending
 
 cdef enum:
     # How much one receive may bring at most: what asyncio's own transports receive at a time.
     MOST_BYTES = 1 << 18
 
 cdef class Connection(Watched):
+    # The states: each is set by its function only, which checks it (see states.pyx).
+    cdef Receiving receiving
+    cdef Sending sending
+    cdef Life life
+    cdef Handshake handshake
+
     cdef readonly object _loop
     cdef object protocol
-    # The protocol, where bytes can be handed to its reader directly; else None, and it runs in
-    # *context*.
+    # The protocol, where bytes can be handed to its reader directly; else None.
     cdef StreamProtocol stream
+    # What the protocol is called in.
     cdef object context
     # The protocol that the connection was made with, which is how its server knows it.
     cdef StreamProtocol first
-    # How much one receive may bring at first, and now that the peer floods; the last one brought
-    # all of it.
+    # How much one receive may bring at first.
     cdef Py_ssize_t receive_bytes
+    # The same now that the peer floods.
     cdef Py_ssize_t flood_bytes
+    # A fact: the last receive brought all that it asked for.
     cdef bint filled
-    # The socket object, made when somebody asks for it, and what he gets; the names, likewise.
+    # The socket object, once somebody has asked for it.
     cdef object sock
+    # What they got: an asyncio.trsock.TransportSocket.
     cdef object shown
+    # The names of both ends, once they are known and have been asked for.
     cdef object sockname
     cdef object peername
     cdef int family
@@ -35,34 +45,36 @@ cdef class Connection(Watched):
     cdef char local[28]
     cdef socklen_t local_size
 
-    # Reading. The system may have something for us; the other half is closed or broken; a short
-    # receive does not mean the last one.
+    # A fact: the system may have something for us.
     cdef bint readable
+    # A fact: the other half is closed or broken.
     cdef bint hangup
+    # A fact: a short receive does not mean that there is no more.
     cdef bint trickles
+    # A fact, independent of every state: the protocol wants nothing before resume_reading().
     cdef bint paused
-    cdef bint eof
+    # A fact about the system: it has no memory for a receive, until retry().
+    cdef bint receive_waits
 
-    # Writing. What was not sent, and when the protocol is told of it.
+    # What was not sent.
     cdef Outbox outbox
     # How many bytes were written besides, and are kept elsewhere.
     cdef Py_ssize_t held
+    # Above how many unsent bytes the protocol is paused, and at how many it is resumed.
     cdef Py_ssize_t high
     cdef Py_ssize_t low
+    # A fact: the protocol was told to pause writing, and not to resume.
     cdef bint protocol_paused
-    cdef bint eof_written
-    # The system is short of memory: nothing is sent, or received, before retry().
+    # A fact about the system: it has no memory for a send, until retry().
     cdef bint send_waits
-    cdef bint receive_waits
 
-    # The end. close() was called, or the connection broke; on_end() is to come, or was; and what it
-    # tells the protocol.
-    cdef readonly bint closing
-    cdef bint ending
+    # What on_end() tells the protocol.
     cdef object error
-    # The connection broke while the system still had something for us.
-    cdef bint rest
 
+    cdef int set_receiving(self, Receiving state) except -1
+    cdef int set_sending(self, Sending state) except -1
+    cdef int set_life(self, Life state) except -1
+    cdef int set_handshake(self, Handshake state) except -1
     cdef object begin(self)
     cdef bint is_internet(self) noexcept
     cdef object receive(self)
@@ -73,6 +85,7 @@ cdef class Connection(Watched):
     cdef void adapt(self, Py_ssize_t asked, ssize_t size) noexcept
     cdef bint receive_rest(self) except -1
     cdef object on_eof(self)
+    cdef object tell_eof(self)
     cdef object call(self, object method, tuple arguments)
     cdef object use(self, object protocol)
     cdef object retry_later(self)
@@ -91,6 +104,8 @@ cdef class Connection(Watched):
     cdef object tell_lost(self)
     cdef object end_when_sent(self)
     cdef object finish(self, object error)
+    cdef object stop(self, object error, Life how)
+    cdef bint may_linger(self) noexcept
     cdef object leave(self)
     cdef object close_socket(self)
     cdef object keep_names(self)

@@ -64,6 +64,23 @@ from headrace._transport.native.linux cimport (
 )
 from headrace._transport.stream_protocol cimport Receiver, StreamProtocol
 from headrace._transport.native.reactor cimport Watched
+from headrace._transport.native.states cimport (
+    CLOSED,
+    CLOSING,
+    ENDED,
+    ENDING,
+    EOF_SENT,
+    EOF_WAITS,
+    LINGERING,
+    PLAIN,
+    READING_OUT,
+    RECEIVING,
+    Handshake,
+    Life,
+    Receiving,
+    Sending,
+    check,
+)
 
 from headrace._transport.native.addresses import address_of
 
@@ -94,11 +111,33 @@ RETRY_SECONDS = 0.02
 cdef class Connection(Watched):
     """See the module's documentation. What users see of it is SocketTransport."""
 
+    # ---- the states
+
+    cdef int set_receiving(self, Receiving state) except -1:
+        check("receiving", self.receiving, state)
+        self.receiving = state
+        return 0
+
+    cdef int set_sending(self, Sending state) except -1:
+        check("sending", self.sending, state)
+        self.sending = state
+        return 0
+
+    cdef int set_life(self, Life state) except -1:
+        check("life", self.life, state)
+        self.life = state
+        return 0
+
+    cdef int set_handshake(self, Handshake state) except -1:
+        check("handshake", self.handshake, state)
+        self.handshake = state
+        return 0
+
     # ---- what the reactor calls
 
     cdef object begin(self):
         """Start to be served; the protocol knows of the connection."""
-        if not self.ending:
+        if self.life < LINGERING:
             self.reactor.watch(self, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET)
             self.reactor.owners[self.fd] = self
 
@@ -109,16 +148,16 @@ cdef class Connection(Watched):
     cdef object on_events(self, uint32_t events):
         cdef int error = 0
         cdef socklen_t size = sizeof(error)
-        if self.ending:
+        if self.life >= LINGERING:
             return
         if events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR):
             self.hangup = True
         if events & EPOLLPRI:
             # A receive ends at urgent data, whatever is behind it (tcp(7)).
             self.trickles = True
-        if events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI) and not self.eof:
+        if events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI) and self.receiving < ENDED:
             self.readable = True
-        if self.readable and not self.paused and not self.closing:
+        if self.readable and not self.paused and self.life < CLOSING:
             # or it would receive twice before its reader has run, which then has to copy
             if not self.queued:
                 self.on_turn()
@@ -128,25 +167,25 @@ cdef class Connection(Watched):
             events & (EPOLLOUT | EPOLLERR | EPOLLHUP)
             and self.outbox.size > 0
             and not self.send_waits
-            and not self.ending
+            and self.life < LINGERING
         ):
             self.send_queued()
         if (
             events & EPOLLERR
-            and not self.ending
-            and (self.eof or (self.paused and self.stream is not None))
+            and self.life < LINGERING
+            and (self.receiving >= ENDED or (self.paused and self.stream is not None))
         ):
             # Nobody reads it, so nobody would see that it broke. (Another protocol than ours is
             # told nothing while it is paused.)
             getsockopt(self.fd, SOL_SOCKET, SO_ERROR, &error, &size)
             if error == 0:
                 return
-            if self.eof:
+            if self.receiving >= ENDED:
                 # Behind its end, with nothing unsent: there is nothing left that could fail.
                 # asyncio's loop does not look any more.
                 self.finish(None)
             else:
-                self.rest = True
+                self.set_receiving(READING_OUT)
                 self.fail(os_error(error))
 
     cdef object on_turn(self):
@@ -161,7 +200,7 @@ cdef class Connection(Watched):
     cdef object on_end(self):
         if self.fd < 0 or self.reactor.is_inherited():
             return
-        if self.rest and not self.eof and not self.receive_rest():
+        if self.receiving == READING_OUT and not self.receive_rest():
             self._loop.call_later(RETRY_SECONDS, self.end_later, context=self.reactor.context)
             return
         try:
@@ -190,7 +229,7 @@ cdef class Connection(Watched):
             turns > 0
             and self.readable
             and not self.paused
-            and not self.closing
+            and self.life < CLOSING
             and not self.receive_waits
         ):
             size = self.receive_once(&asked)
@@ -211,7 +250,7 @@ cdef class Connection(Watched):
             elif size != -EINTR:
                 self.readable = False
                 self.fail(os_error(-size))
-        if self.readable and not self.paused and not self.closing and not self.receive_waits:
+        if self.readable and not self.paused and self.life < CLOSING and not self.receive_waits:
             self.reactor.continue_later(self)
 
     cdef ssize_t receive_once(self, Py_ssize_t *asked) except? -1000000:
@@ -332,7 +371,12 @@ cdef class Connection(Watched):
         self.reactor.end(self)
 
     cdef object on_eof(self):
-        self.eof = True
+        """The connection has no more for us."""
+        self.set_receiving(ENDED)
+        self.tell_eof()
+
+    cdef object tell_eof(self):
+        """Tell the protocol that the peer's stream is over; it says whether ours goes on."""
         self.readable = False
         try:
             keep_open = self.call(self.protocol.eof_received, ())
@@ -355,7 +399,7 @@ cdef class Connection(Watched):
     def retry(self):
         """Go on after retry_later()."""
         self.send_waits = self.receive_waits = False
-        if self.ending:
+        if self.life >= LINGERING:
             return
         if self.outbox.size > 0:
             self.send_queued()
@@ -377,7 +421,7 @@ cdef class Connection(Watched):
         """
         cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
         cdef ssize_t sent = 0
-        if self.closing:
+        if self.life >= CLOSING:
             return
         self.reactor.check_thread()
         if self.outbox.size == 0 and not self.send_waits:
@@ -397,7 +441,7 @@ cdef class Connection(Watched):
     cdef object send_all(self, list pieces):
         """The same for several pieces, none of them empty."""
         cdef bint idle = self.outbox.size == 0
-        if self.closing:
+        if self.life >= CLOSING:
             return
         self.reactor.check_thread()
         for piece in pieces:
@@ -411,7 +455,7 @@ cdef class Connection(Watched):
         cdef int off = 0
         # Taking back a cork that is not there sends what there is, and leaves TCP_NODELAY alone. (A
         # send() of nothing does neither.)
-        if self.fd >= 0 and not self.ending:
+        if self.life < LINGERING:
             setsockopt(self.fd, IPPROTO_TCP, TCP_CORK, &off, sizeof(off))
 
     cdef object send_queued(self):
@@ -433,10 +477,10 @@ cdef class Connection(Watched):
             if sent < total:
                 break  # the event for more room is on its way
         self.resume_if_low()
-        if self.outbox.size == 0 and not self.ending:
-            if self.closing:
+        if self.outbox.size == 0 and self.life < LINGERING:
+            if self.life == CLOSING:
                 self.finish(None)
-            elif self.eof_written:
+            elif self.sending == EOF_WAITS:
                 self.shut_writing()
 
     cdef bint may_send_later(self) except -1:
@@ -449,7 +493,8 @@ cdef class Connection(Watched):
             self.retry_later()
             self.send_waits = True
             return True
-        self.rest = True
+        if self.receiving == RECEIVING:
+            self.set_receiving(READING_OUT)
         self.fail(os_error(error))
         return False
 
@@ -457,7 +502,7 @@ cdef class Connection(Watched):
         if (
             self.outbox.size + self.held > self.high
             and not self.protocol_paused
-            and not self.ending
+            and self.life < LINGERING
         ):
             self.protocol_paused = True
             self.tell("pause_writing")
@@ -501,6 +546,7 @@ cdef class Connection(Watched):
 
     cdef object shut_writing(self):
         """Close the writing half: everything was sent."""
+        self.set_sending(EOF_SENT)
         shutdown(self.fd, SHUT_WR)
 
     cdef object tell_lost(self):
@@ -509,23 +555,31 @@ cdef class Connection(Watched):
 
     cdef object end_when_sent(self):
         """Send what was kept, then end. What arrives meanwhile is dropped."""
-        if self.closing:
+        if self.life >= CLOSING:
             return
         if self.reactor.is_inherited():
             self.leave()
             return
         self.reactor.check_thread()
-        self.closing = True
+        self.set_life(CLOSING)
         if self.outbox.size == 0:
             self.finish(None)
 
     cdef object finish(self, object error):
         """Have the protocol told, when nothing else is on the stack, that the connection is over,
-        and close the socket then."""
-        if self.ending:
+        and close the socket then: after a close(), when the peer's system has everything."""
+        self.stop(error, LINGERING if self.may_linger() else ENDING)
+
+    cdef bint may_linger(self) noexcept:
+        """Tell whether the end, if it were now, has to wait for the peer."""
+        return False
+
+    cdef object stop(self, object error, Life how):
+        """End now: *how* is LINGERING or ENDING."""
+        if self.life >= LINGERING:
             return
         self.reactor.check_thread()
-        self.closing = self.ending = True
+        self.set_life(how)
         self.error = error
         self.outbox.clear()
         try:
@@ -538,7 +592,6 @@ cdef class Connection(Watched):
     cdef object leave(self):
         """Close the copy of a descriptor that belongs to the parent of this process, which goes on
         with its own."""
-        self.closing = self.ending = True
         self.outbox.clear()
         if self.fd >= 0:
             self.close_socket()
@@ -547,6 +600,7 @@ cdef class Connection(Watched):
         """Close the descriptor; the socket object does it where there is one."""
         fd = self.fd
         self.fd = -1
+        self.set_life(CLOSED)
         if self.reactor.owners.get(fd) is self:
             del self.reactor.owners[fd]
         if self.sock is None:

@@ -5,16 +5,16 @@ from headrace._transport.native.tls_engine cimport TLS
 cdef class SecureConnection(Connection):
     # None in plain text.
     cdef TLS tls
-    # The handshake goes on; the protocol knows of the connection; who waits for the handshake, a
-    # future, or None.
-    cdef bint shaking
+    # A fact: connection_made() was called. TLS comes before it on a connection made for it, else
+    # behind.
     cdef bint introduced
+    # The future of start_tls(), which waits for the handshake; or None.
     cdef object shaken
-    # Something has come; and how it began, where that is not TLS.
-    cdef bint heard
+    # How the handshake began, where that is not TLS; b"" where it is, and None before it began.
     cdef bytes opening
-    # The timer of the handshake, or of the close; and how long the latter may take, in seconds.
+    # The timer of the handshake, or of the close.
     cdef object timer
+    # How long the close may take, in seconds.
     cdef double shutdown_timeout
     # What was written and cannot be encrypted yet: during the handshake, or a new one in its midst.
     cdef list unsecured
@@ -22,23 +22,16 @@ cdef class SecureConnection(Connection):
     cdef bytes stash
     # What a read of the session raised, which comes behind that.
     cdef object broken
-    # It was told: the session is of no use any more.
-    cdef bint failed
-    # A close() in plain text waits until the peer has everything, too: see linger() of the
-    # transport.
+    # A fact about the program: a close() in plain text lingers, too. See linger() of the transport.
     cdef bint lingers
-    # close() was called, not abort(); and it has to wait, for the session cannot send yet.
-    cdef bint gentle
-    cdef bint departing
-    # After that: how long on_end() waits before it looks again whether the peer has everything, and
-    # until when at most.
+    # While it lingers: how long on_end() waits before it looks again.
     cdef double look_seconds
+    # While it lingers: until when at most.
     cdef double deadline
-    # close_notify was said when everything else had been sent; and could not be sent itself.
-    cdef bint parting
-    cdef bint forgiven
-    # The peer has ended the stream, and not merely the connection.
-    cdef bint ended_well
+    # A fact: when close_notify was said everything else had been sent.
+    cdef bint notify_alone
+    # A fact about the error: it has cost nothing but our close_notify.
+    cdef bint harmless
 
     cdef object secure(
         self, TLS tls, bytes early, double handshake_timeout, double shutdown_timeout, object shaken

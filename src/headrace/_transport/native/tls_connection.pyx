@@ -31,6 +31,23 @@ from headrace._transport.native.connection cimport Connection
 from headrace._transport.native.linux cimport (
     EAGAIN, SHUT_WR, SIOCOUTQ, errno, ioctl, recv, shutdown
 )
+from headrace._transport.native.states cimport (
+    CLOSING,
+    DEPARTING,
+    ENDED,
+    ENDED_WELL,
+    ENDING,
+    EOF_SENT,
+    EOF_WAITS,
+    HANDSHAKING,
+    LINGERING,
+    OPEN,
+    PLAIN,
+    READING_OUT,
+    SECURE,
+    UNREADABLE,
+    Life,
+)
 from headrace._transport.stream_protocol cimport Receiver
 from headrace._transport.native.tls_engine cimport TLS
 
@@ -56,7 +73,7 @@ cdef class SecureConnection(Connection):
         """Begin a handshake; *early* has been received already. *shaken*, a future or None, is told
         how it ends."""
         self.tls = tls
-        self.shaking = True
+        self.set_handshake(HANDSHAKING)
         self.shaken = shaken
         self.shutdown_timeout = shutdown_timeout
         self.unsecured = []
@@ -80,7 +97,7 @@ cdef class SecureConnection(Connection):
         try:
             complete = self.tls.handshake()
         except Exception as error:  # whatever a callback of the context raises, too
-            if self.opening is not None:
+            if self.opening:
                 error.add_note(
                     f"the peer does not speak TLS here: its first bytes were {self.opening!r}"
                 )
@@ -88,25 +105,27 @@ cdef class SecureConnection(Connection):
             self.end_handshake(error)
             return
         self.send_output()
-        if complete and not self.ending:
+        if complete and self.life < LINGERING:
             self.end_handshake(None)
 
     cdef object end_handshake(self, object error):
-        if not self.shaking:
+        if self.handshake != HANDSHAKING:
             return
         self.cancel_timer()
         if error is not None:
             # *shaken* is told when the connection is closed. What has come is thrown away, or the
             # reset for it could overtake the alert.
-            self.gentle = True
-            if self.ending:
-                # Nothing could be sent, which is less than what is known.
-                self.rest = False
-                self.error = error
-            else:
-                self.finish(error)
+            if self.life < LINGERING:
+                self.stop(error, LINGERING)
+                return
+            # Nothing could be sent, which is less than what is known.
+            self.error = error
+            if self.receiving == READING_OUT:
+                self.set_receiving(UNREADABLE)
+            if self.life == ENDING:
+                self.set_life(LINGERING)
             return
-        self.shaking = False
+        self.set_handshake(SECURE)
         if self.unsecured:
             self.send_secured(b"", False)
         else:
@@ -128,12 +147,12 @@ cdef class SecureConnection(Connection):
         if shaken is not None and not shaken.done():
             shaken.set_result(None)
         self.resume_if_low()
-        if self.eof_written:
+        if self.sending == EOF_WAITS:
             if self.is_half_closable():
                 self.shut_writing()
             else:
                 self.end_when_sent()
-        if not self.paused and not self.closing:
+        if not self.paused and self.life < CLOSING:
             self.deliver()
 
     cdef object introduce(self):
@@ -143,7 +162,7 @@ cdef class SecureConnection(Connection):
     # ---- reading
 
     cdef bint is_left(self):
-        if self.tls is None or self.shaking or self.eof or self.failed:
+        if self.handshake != SECURE or self.receiving >= UNREADABLE:
             return False
         return (
             self.stash is not None
@@ -158,7 +177,7 @@ cdef class SecureConnection(Connection):
         cdef ssize_t size
         if self.tls is None:
             return Connection.receive_once(self, asked)
-        if self.failed:
+        if self.receiving == UNREADABLE:
             return -EAGAIN  # nothing that comes now can be read
         if self.is_left():
             # From the receive before; as after a full one, the system may have more.
@@ -166,7 +185,7 @@ cdef class SecureConnection(Connection):
             asked[0] = 1
             return 1
         receiver = None if self.stream is None else self.stream._h_receiver()
-        asked[0] = self.receive_bytes if self.shaking else self.to_ask(receiver)
+        asked[0] = self.receive_bytes if self.handshake == HANDSHAKING else self.to_ask(receiver)
         storage = self.reactor.pool.storage(asked[0])
         received = <bytes>storage  # so that the pool does not give it to the plain text as well
         size = recv(self.fd, PyBytes_AS_STRING(received), asked[0], 0)
@@ -175,11 +194,11 @@ cdef class SecureConnection(Connection):
         self.adapt(asked[0], size)
         if size > 0:
             self.tls.receive(received, size)
-            if not self.shaking:
+            if self.handshake == SECURE:
                 self.deliver()
                 return size
-            if not self.heard:
-                self.heard = True
+            if self.opening is None:
+                self.opening = b""
                 if not 0x14 <= received[0] <= 0x17:  # no type of a record (RFC 8446, 5.1)
                     self.opening = PyBytes_FromStringAndSize(
                         PyBytes_AS_STRING(received), min(size, OPENING_BYTES)
@@ -193,7 +212,7 @@ cdef class SecureConnection(Connection):
         cdef Receiver receiver = None if self.stream is None else self.stream._h_receiver()
         cdef ReadBuffer buffer
         cdef Py_ssize_t size = 1
-        if self.eof:
+        if self.receiving >= ENDED:
             return
         try:
             if self.stash is not None:
@@ -220,7 +239,7 @@ cdef class SecureConnection(Connection):
                     buffer.end += size
                 receiver._h_after_feed()
         except ssl.SSLError as error:
-            self.failed = True
+            self.set_receiving(UNREADABLE)
             self.break_off(error)
             return
         if self.tls.stirred:
@@ -229,15 +248,13 @@ cdef class SecureConnection(Connection):
             self.send_output()
         if self.unsecured is not None:
             self.send_secured(b"", False)
-            if self.departing and self.unsecured is None:
-                self.departing = False
+            if self.life == DEPARTING and self.unsecured is None:
                 self.end_when_sent()
-        if self.tls.heard_goodbye and self.stash is None and not self.eof:
-            self.ended_well = True
-            if self.closing:
-                self.eof = True  # connection_lost() is about to tell
-                return
-            Connection.on_eof(self)
+        if self.tls.heard_goodbye and self.stash is None and self.receiving < UNREADABLE:
+            self.set_receiving(ENDED_WELL)
+            if self.life >= CLOSING:
+                return  # connection_lost() is about to tell
+            self.tell_eof()
             if not self.is_half_closable():
                 self.end_when_sent()
 
@@ -297,12 +314,12 @@ cdef class SecureConnection(Connection):
     cdef object on_eof(self):
         if self.tls is None:
             Connection.on_eof(self)
-        elif self.shaking:
+        elif self.handshake == HANDSHAKING:
             self.readable = False
             self.end_handshake(
                 ConnectionResetError("the peer closed the connection during the TLS handshake")
             )
-        elif self.eof:
+        elif self.receiving >= ENDED:
             # The end of the stream was told, and now the connection ends too.
             self.readable = False
         else:
@@ -311,14 +328,14 @@ cdef class SecureConnection(Connection):
 
     cdef bint is_half_closable(self) except -1:
         """Tell whether one direction can be closed without the other."""
-        return self.tls is None or self.shaking or self.tls.version == "TLSv1.3"
+        return self.handshake != SECURE or self.tls.version == "TLSv1.3"
 
     # ---- writing
 
     cdef object send(self, bytes data, bint followed):
         if self.tls is None:
             Connection.send(self, data, followed)
-        elif not self.closing and not self.departing:
+        elif self.life == OPEN:
             self.reactor.check_thread()
             self.send_secured(data, followed)
 
@@ -334,12 +351,12 @@ cdef class SecureConnection(Connection):
         cdef Py_ssize_t step = 1
         cdef Py_ssize_t size
         cdef list outputs = []
-        if self.ending or self.broken is not None:
+        if self.life >= LINGERING or self.broken is not None:
             return  # it is lost, and the reader is about to hear why
         if self.unsecured is not None:
             self.unsecured.append(data)
             self.held += PyBytes_GET_SIZE(data)
-            if self.shaking or data:
+            if self.handshake == HANDSHAKING or data:
                 # Only what the peer says next can change that: deliver() comes here then, without
                 # data.
                 self.pause_if_high()
@@ -373,7 +390,7 @@ cdef class SecureConnection(Connection):
     cdef object send_output(self):
         """Send what the session has to say."""
         cdef bytes output = self.tls.output()
-        if PyBytes_GET_SIZE(output) > 0 and not self.ending:
+        if PyBytes_GET_SIZE(output) > 0 and self.life < LINGERING:
             Connection.send(self, output, False)
 
     # ---- the end
@@ -382,7 +399,7 @@ cdef class SecureConnection(Connection):
         """End the connection for *error*, which the session raised; the peer gets its alert, if the
         system takes it at once."""
         self.send_output()
-        if self.ending:
+        if self.life >= LINGERING:
             self.error = error  # of more use than that nothing could be sent
         else:
             self.fail(error)
@@ -391,14 +408,15 @@ cdef class SecureConnection(Connection):
         """Send close_notify, once."""
         if self.tls.said_goodbye:
             return
-        self.parting = self.outbox.size == 0
+        self.notify_alone = self.outbox.size == 0
         self.tls.say_goodbye()
         self.send_output()
 
     cdef object shut_writing(self):
         if self.tls is None:
             Connection.shut_writing(self)
-        elif not self.shaking:
+        elif self.handshake == SECURE:
+            self.set_sending(EOF_SENT)
             # The session takes what has come and is not decrypted by now for an error of the
             # peer's.
             parts = [] if self.stash is None else [self.stash]
@@ -417,60 +435,61 @@ cdef class SecureConnection(Connection):
             self.say_goodbye()
 
     cdef object end_when_sent(self):
-        if self.tls is not None and not self.closing and not self.reactor.is_inherited():
+        if self.tls is not None and self.life < CLOSING and not self.reactor.is_inherited():
             self.reactor.check_thread()
-            if self.shaking:
+            if self.handshake == HANDSHAKING:
                 self.end_handshake(
                     ConnectionAbortedError("the connection was closed during the TLS handshake")
                 )
                 return
-            self.gentle = True
             if self.unsecured is not None:
                 # The session has to hear something before it can take this: close after that.
-                if not self.departing:
-                    self.departing = True
+                if self.life == OPEN:
+                    self.set_life(DEPARTING)
                     self.timer = self._loop.call_later(
                         self.shutdown_timeout, self.cut, context=self.reactor.context
                     )
                 return
             self.cancel_timer()
             self.say_goodbye()
-            if self.closing:
+            if self.life >= CLOSING:
                 return  # by the protocol, which was told of the high-water mark
             if self.outbox.size > 0:
                 self.timer = self._loop.call_later(
                     self.shutdown_timeout, self.cut, context=self.reactor.context
                 )
-        elif self.lingers and not self.closing and not self.eof:
-            self.gentle = True
         Connection.end_when_sent(self)
 
     cdef object fail(self, object error):
         # Where the peer has not waited for our close_notify, and nothing else is lost, that is no
         # error: see tell_lost().
-        self.forgiven = (
-            self.parting
+        self.harmless = (
+            self.notify_alone
             or (self.tls is not None and self.tls.said_goodbye and self.outbox.size == 0)
         )
         Connection.fail(self, error)
 
     def cut(self):
         """Close at once: abort(), or a close that has taken too long."""
-        cdef bint waits = self.gentle and self.ending and self.fd >= 0
-        self.gentle = False
-        if waits:  # on_end(), for the peer
+        if self.life == LINGERING:
+            self.set_life(ENDING)
             self.reactor.end(self)
         else:
-            self.finish(None)
+            self.stop(None, ENDING)
 
-    cdef object finish(self, object error):
+    cdef bint may_linger(self) noexcept:
+        return (self.life == DEPARTING or self.life == CLOSING) and (
+            self.handshake != PLAIN or (self.lingers and self.receiving < ENDED)
+        )
+
+    cdef object stop(self, object error, Life how):
         self.cancel_timer()
         self.unsecured = None
         self.held = 0
-        Connection.finish(self, error)
+        Connection.stop(self, error, how)
 
     cdef object on_end(self):
-        if self.gentle and self.fd >= 0 and not self.reactor.is_inherited() and not self.has_left():
+        if self.life == LINGERING and not self.reactor.is_inherited() and not self.has_left():
             self.look_seconds = (
                 min(2 * self.look_seconds, LAST_LOOK_SECONDS)
                 if self.look_seconds
@@ -478,8 +497,8 @@ cdef class SecureConnection(Connection):
             )
             self._loop.call_later(self.look_seconds, self.end_later, context=self.reactor.context)
             return
-        if self.shaking and self.rest:
-            self.rest = False
+        if self.handshake == HANDSHAKING and self.receiving == READING_OUT:
+            self.set_receiving(UNREADABLE)
             self.look_for_alert()
         Connection.on_end(self)
 
@@ -532,7 +551,7 @@ cdef class SecureConnection(Connection):
         return self._loop.time() >= self.deadline
 
     cdef object tell_lost(self):
-        if self.forgiven and (self.gentle or self.ended_well):
+        if self.harmless and (self.life == LINGERING or self.receiving == ENDED_WELL):
             self.error = None
         shaken, self.shaken = self.shaken, None
         try:

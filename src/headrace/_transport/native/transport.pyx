@@ -16,6 +16,16 @@ from headrace._core.cprims cimport seconds
 from headrace._transport.native.linux cimport sockaddr, socklen_t
 from headrace._transport.native.outbox cimport Outbox
 from headrace._transport.native.reactor cimport Reactor, reactor_of
+from headrace._transport.native.states cimport (
+    CLOSING,
+    ENDED,
+    ENDED_WELL,
+    EOF_WAITS,
+    HANDSHAKING,
+    LINGERING,
+    OPEN,
+    SENDING,
+)
 from headrace._transport.native.tls_connection cimport SecureConnection
 from headrace._transport.sender cimport Sender, as_bytes
 from headrace._transport.native.tls_engine cimport TLS
@@ -62,7 +72,7 @@ cdef class SocketTransport(SecureConnection):
         if self.fd < 0:
             info.append("closed")
         else:
-            if self.closing:
+            if self.life >= CLOSING:
                 info.append("closing")
             info.append(f"fd={self.fd}")
             info.append("paused" if self.paused else "reading")
@@ -118,7 +128,7 @@ cdef class SocketTransport(SecureConnection):
         session = self.tls.ssl_object
         if name == "sslcontext":
             return self.tls.context
-        if self.shaking:
+        if self.handshake == HANDSHAKING:
             return default
         if name == "ssl_object":
             return session
@@ -129,7 +139,9 @@ cdef class SocketTransport(SecureConnection):
         if name == "compression":
             return session.compression()
         if name == "close_notify":
-            return True if self.ended_well else False if self.eof or self.ending else None
+            if self.receiving == ENDED_WELL:
+                return True
+            return False if self.receiving == ENDED or self.life >= LINGERING else None
         return default
 
     def set_protocol(self, protocol):
@@ -150,22 +162,22 @@ cdef class SocketTransport(SecureConnection):
 
     def is_closing(self):
         """Return whether the transport is closed or being closed."""
-        return self.closing or self.departing
+        return self.life != OPEN
 
     def is_reading(self):
         """Return whether the protocol is told of what arrives."""
-        return not self.closing and not self.paused
+        return self.life < CLOSING and not self.paused
 
     def pause_reading(self):
         """Tell the protocol nothing more of what arrives, until resume_reading()."""
-        if self.closing or self.paused:
+        if self.life >= CLOSING or self.paused:
             return
         self.reactor.check_thread()
         self.paused = True
 
     def resume_reading(self):
         """Undo pause_reading()."""
-        if self.closing or not self.paused:
+        if self.life >= CLOSING or not self.paused:
             return
         self.reactor.check_thread()
         self.paused = False
@@ -180,7 +192,7 @@ cdef class SocketTransport(SecureConnection):
         process that the loop is not in. After close() or the loss of the connection it is dropped.
         """
         chunk = data if type(data) is bytes else as_bytes(data)
-        if self.eof_written:
+        if self.sending != SENDING:
             raise RuntimeError("Cannot call write() after write_eof()")
         if PyBytes_GET_SIZE(<bytes>chunk) > 0:
             self.send(<bytes>chunk, False)
@@ -188,19 +200,19 @@ cdef class SocketTransport(SecureConnection):
     def writelines(self, list_of_data):
         """Send all of *list_of_data*, an iterable of bytes-like objects, as one write()."""
         pieces = [as_bytes(each) for each in list_of_data]
-        if self.eof_written:
+        if self.sending != SENDING:
             raise RuntimeError("Cannot call writelines() after write_eof()")
         self.send_all([piece for piece in pieces if piece])
 
     def write_eof(self):
         """Close the writing half after what was written; reading goes on. Raises:
         NotImplementedError over TLS before 1.3."""
-        if self.closing or self.eof_written:
+        if self.life >= CLOSING or self.sending != SENDING:
             return
         if not self.is_half_closable():
             raise NotImplementedError("TLS before version 1.3 has no half-close")
         self.reactor.check_thread()
-        self.eof_written = True
+        self.set_sending(EOF_WAITS)
         if self.outbox.size == 0:
             self.shut_writing()
 
@@ -272,7 +284,7 @@ cdef class SocketTransport(SecureConnection):
         What was written before is sent in plain text. Raises: ssl.SSLError or ConnectionError where
         the handshake fails; the connection is then closed, and so it is by a cancellation.
         """
-        if self.closing or self.eof:
+        if self.life >= CLOSING or self.receiving >= ENDED:
             raise ConnectionResetError("Connection lost before the TLS handshake")
         shaken = self._loop.create_future()
         self.paused = False
@@ -342,7 +354,7 @@ cdef class SocketSender(Sender):
         # First of all: what another thread writes must not get among what a step writes.
         if self.direct is not None:
             self.direct.reactor.check_thread()
-            if self.direct.eof_written:
+            if self.direct.sending != SENDING:
                 self.ended = True  # by a call of the transport's own
         Sender.write(self, data)
 
@@ -366,7 +378,7 @@ cdef class SocketSender(Sender):
     cdef bint is_closing(self) except -1:
         if self.direct is None:
             return Sender.is_closing(self)
-        return self.closing or self.direct.closing
+        return self.closing or self.direct.life >= CLOSING
 
     cdef bint has_ended(self) except -1:
         return Sender.has_ended(self) if self.direct is None else self.is_closing()
