@@ -20,12 +20,16 @@ from setuptools.command.build_ext import build_ext
 SOURCE = Path("src")
 NATIVE = (
     "headrace/_transport/native/states.pyx",
-    "headrace/_transport/native/outbox.pyx",
+    "headrace/_transport/native/write_buffer.pyx",
     "headrace/_transport/native/pool.pyx",
     "headrace/_transport/native/reactor.pyx",
+    "headrace/_transport/native/connected_socket.pyx",
+    "headrace/_transport/native/sending.pyx",
     "headrace/_transport/native/connection.pyx",
     "headrace/_transport/native/tls_engine.pyx",
+    "headrace/_transport/native/handshake.pyx",
     "headrace/_transport/native/tls_connection.pyx",
+    "headrace/_transport/native/socket_sender.pyx",
     "headrace/_transport/native/transport.pyx",
     "headrace/_transport/native/listener.pyx",
 )

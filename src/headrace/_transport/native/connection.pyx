@@ -6,29 +6,17 @@ Reading and writing are single system calls, made when there is something to rea
 is received goes to the reader of a StreamProtocol without a Python call: into the very object that
 a large readexactly() will return, as one object where a receive filled at least half of its
 storage, else as a copy. Any other protocol is called as asyncio's transports call it.
-
-    open --end_when_sent(), nothing unsent----------------------------> ending --on_end()--> closed
-         --end_when_sent(), something unsent--> closing --all sent----> ending
-         --finish(): abort(), or an error, in any state---------------> ending
-
-A connection that broke is read to its end before the protocol is told: what the peer sent before is
-still there, after a reset as after a failed send. Its socket is closed after that, so whoever waits
-for the end finds it closed.
 """
 
 import asyncio
-import os
-from asyncio.log import logger
 
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint32_t
-from libc.string cimport memcpy, memset
 
 from headrace._core.buffer cimport ReadBuffer
+from headrace._transport.native.connected_socket cimport is_direct, os_error
 from headrace._transport.native.linux cimport (
-    AF_INET,
-    AF_INET6,
     EAGAIN,
     EINTR,
     ENOBUFS,
@@ -40,60 +28,18 @@ from headrace._transport.native.linux cimport (
     EPOLLOUT,
     EPOLLPRI,
     EPOLLRDHUP,
-    IPPROTO_TCP,
-    MSG_MORE,
-    MSG_NOSIGNAL,
-    SHUT_WR,
     SO_ERROR,
     SOL_SOCKET,
-    TCP_CORK,
-    close as close_descriptor,
     errno,
-    getsockname,
     getsockopt,
-    iovec,
-    msghdr,
     recv,
-    send,
-    sendmsg,
-    setsockopt,
-    shutdown,
-    sockaddr,
-    sockaddr_storage,
     socklen_t,
 )
+from headrace._transport.native.sending cimport SendingSocket
+from headrace._transport.native.states cimport CLOSING, ENDED, LINGERING, READING_OUT
 from headrace._transport.stream_protocol cimport Receiver, StreamProtocol
-from headrace._transport.native.reactor cimport Watched
-from headrace._transport.native.states cimport (
-    CLOSED,
-    CLOSING,
-    ENDED,
-    ENDING,
-    EOF_SENT,
-    EOF_WAITS,
-    LINGERING,
-    PLAIN,
-    READING_OUT,
-    RECEIVING,
-    Handshake,
-    Life,
-    Receiving,
-    Sending,
-    check,
-)
-
-from headrace._transport.native.addresses import address_of
-
-cdef extern from *:
-    # declared here so that -1 is ours to handle, not an exception
-    int PyContext_Enter(object context)
-    int PyContext_Exit(object context) except -1
-    void PyErr_Clear()
 
 cdef enum:
-    # How many pieces one system call takes: few enough for the stack, and enough that the call is
-    # not what it costs. Not measured.
-    VECTORS = 64
     # How much is received of a connection that broke: more than Linux keeps for one by default
     # (net.ipv4.tcp_rmem: 6 MiB). There is an end to it, for the other side of a Unix socket may
     # refuse what we send and go on sending.
@@ -103,35 +49,10 @@ cdef enum:
     # processor's caches by then, and costs three times as much to copy.
     FLOOD_FACTOR = 4
 
-# How long to wait where the system is short of memory for its buffers, in seconds. Nothing says
-# when it has some again.
-RETRY_SECONDS = 0.02
 
-
-cdef class Connection(Watched):
-    """See the module's documentation. What users see of it is SocketTransport."""
-
-    # ---- the states
-
-    cdef int set_receiving(self, Receiving state) except -1:
-        check("receiving", self.receiving, state)
-        self.receiving = state
-        return 0
-
-    cdef int set_sending(self, Sending state) except -1:
-        check("sending", self.sending, state)
-        self.sending = state
-        return 0
-
-    cdef int set_life(self, Life state) except -1:
-        check("life", self.life, state)
-        self.life = state
-        return 0
-
-    cdef int set_handshake(self, Handshake state) except -1:
-        check("handshake", self.handshake, state)
-        self.handshake = state
-        return 0
+cdef class Connection(SendingSocket):
+    """The whole of a connection in plain text: it adds the reading half, and what the reactor
+    calls."""
 
     # ---- what the reactor calls
 
@@ -140,10 +61,6 @@ cdef class Connection(Watched):
         if self.life < LINGERING:
             self.reactor.watch(self, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET)
             self.reactor.owners[self.fd] = self
-
-    cdef bint is_internet(self) noexcept:
-        """Tell whether this is TCP; else it is a Unix socket, or something stranger."""
-        return self.family == AF_INET or self.family == AF_INET6
 
     cdef object on_events(self, uint32_t events):
         cdef int error = 0
@@ -155,7 +72,10 @@ cdef class Connection(Watched):
         if events & EPOLLPRI:
             # A receive ends at urgent data, whatever is behind it (tcp(7)).
             self.trickles = True
-        if events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI) and self.receiving < ENDED:
+        if (
+            events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI)
+            and self.receiving < ENDED
+        ):
             self.readable = True
         if self.readable and not self.paused and self.life < CLOSING:
             # or it would receive twice before its reader has run, which then has to copy
@@ -165,7 +85,7 @@ cdef class Connection(Watched):
         # is more than EPIPE.
         if (
             events & (EPOLLOUT | EPOLLERR | EPOLLHUP)
-            and self.outbox.size > 0
+            and self.write_buffer.size > 0
             and not self.send_waits
             and self.life < LINGERING
         ):
@@ -196,27 +116,6 @@ cdef class Connection(Watched):
             # what the system still has.
             self.reactor.continue_later(self)
             raise
-
-    cdef object on_end(self):
-        if self.fd < 0 or self.reactor.is_inherited():
-            return
-        if self.receiving == READING_OUT and not self.receive_rest():
-            self._loop.call_later(RETRY_SECONDS, self.end_later, context=self.reactor.context)
-            return
-        try:
-            self.tell_lost()
-            if self.first is not None and self.first._h_server is not None:
-                # It was not told itself: there is another protocol now.
-                self.first._h_server._h_detach(self)
-        finally:
-            self.keep_names()
-            self.reactor.unwatch(self, self.sock is None)
-            self.close_socket()
-            self.protocol = None
-            self.stream = None
-            self.first = None
-            self.context = None
-            self.error = None
 
     # ---- reading
 
@@ -366,10 +265,6 @@ cdef class Connection(Watched):
             left -= size
         return size != -ENOBUFS and size != -ENOMEM
 
-    def end_later(self):
-        """Go on with the end, after a wait for memory."""
-        self.reactor.end(self)
-
     cdef object on_eof(self):
         """The connection has no more for us."""
         self.set_receiving(ENDED)
@@ -387,261 +282,3 @@ cdef class Connection(Watched):
             return
         if not keep_open:
             self.end_when_sent()
-
-    cdef object call(self, object method, tuple arguments):
-        """Call a method of the protocol in the connection's context."""
-        return run_in(self.context, method, arguments)
-
-    cdef object use(self, object protocol):
-        self.protocol = protocol
-        self.stream = <StreamProtocol>protocol if is_direct(protocol) else None
-
-    def retry(self):
-        """Go on after retry_later()."""
-        self.send_waits = self.receive_waits = False
-        if self.life >= LINGERING:
-            return
-        if self.outbox.size > 0:
-            self.send_queued()
-        self.reactor.rearm(self)
-
-    cdef object retry_later(self):
-        """Try again in a while: the system is short of memory, and no event will tell when it has
-        some."""
-        if not self.send_waits and not self.receive_waits:
-            self._loop.call_later(RETRY_SECONDS, self.retry, context=self.reactor.context)
-
-    # ---- writing
-
-    cdef object send(self, bytes data, bint followed):
-        """Send *data*, which is not empty, or keep what the system does not take.
-
-        *followed* lets the system hold the end of it for what is sent next, or for push(): for
-        max(200 ms, RTO) at most (tcp(7)).
-        """
-        cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
-        cdef ssize_t sent = 0
-        if self.life >= CLOSING:
-            return
-        self.reactor.check_thread()
-        if self.outbox.size == 0 and not self.send_waits:
-            sent = send(
-                self.fd, PyBytes_AS_STRING(data), size,
-                MSG_NOSIGNAL | MSG_MORE if followed else MSG_NOSIGNAL
-            )
-            if sent == size:
-                return
-            if sent < 0:
-                if not self.may_send_later():
-                    return
-                sent = 0
-        self.outbox.add(data, sent)
-        self.pause_if_high()
-
-    cdef object send_all(self, list pieces):
-        """The same for several pieces, none of them empty."""
-        cdef bint idle = self.outbox.size == 0
-        if self.life >= CLOSING:
-            return
-        self.reactor.check_thread()
-        for piece in pieces:
-            self.outbox.add(<bytes>piece, 0)
-        if idle and self.outbox.size > 0 and not self.send_waits:
-            self.send_queued()
-        self.pause_if_high()
-
-    cdef object push(self):
-        """Have the system send at once what it holds; TCP only."""
-        cdef int off = 0
-        # Taking back a cork that is not there sends what there is, and leaves TCP_NODELAY alone. (A
-        # send() of nothing does neither.)
-        if self.life < LINGERING:
-            setsockopt(self.fd, IPPROTO_TCP, TCP_CORK, &off, sizeof(off))
-
-    cdef object send_queued(self):
-        """Send what was kept, until the system takes no more."""
-        cdef iovec vectors[VECTORS]
-        cdef msghdr message
-        cdef Py_ssize_t total
-        cdef ssize_t sent
-        memset(&message, 0, sizeof(message))
-        message.msg_iov = vectors
-        while self.outbox.size > 0:
-            message.msg_iovlen = self.outbox.fill(vectors, VECTORS, &total)
-            sent = sendmsg(self.fd, &message, MSG_NOSIGNAL)
-            if sent < 0:
-                if not self.may_send_later():
-                    return
-                break
-            self.outbox.remove(sent)
-            if sent < total:
-                break  # the event for more room is on its way
-        self.resume_if_low()
-        if self.outbox.size == 0 and self.life < LINGERING:
-            if self.life == CLOSING:
-                self.finish(None)
-            elif self.sending == EOF_WAITS:
-                self.shut_writing()
-
-    cdef bint may_send_later(self) except -1:
-        """Look at the error of a send: return whether it was no more than a lack of room; else the
-        connection has broken."""
-        cdef int error = errno
-        if error == EAGAIN:
-            return True
-        if error == EINTR or error == ENOBUFS or error == ENOMEM:
-            self.retry_later()
-            self.send_waits = True
-            return True
-        if self.receiving == RECEIVING:
-            self.set_receiving(READING_OUT)
-        self.fail(os_error(error))
-        return False
-
-    cdef object pause_if_high(self):
-        if (
-            self.outbox.size + self.held > self.high
-            and not self.protocol_paused
-            and self.life < LINGERING
-        ):
-            self.protocol_paused = True
-            self.tell("pause_writing")
-
-    cdef object resume_if_low(self):
-        if self.protocol_paused and self.outbox.size + self.held <= self.low:
-            self.protocol_paused = False
-            self.tell("resume_writing")
-
-    cdef object tell(self, str what):
-        """Call a method of the protocol that says nothing of whether the connection goes on; what
-        it raises is reported."""
-        try:
-            self.call(getattr(self.protocol, what), ())
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as error:
-            self.report(error, f"protocol.{what}() failed")
-
-    # ---- the end
-
-    cdef object report(self, object error, str message):
-        self._loop.call_exception_handler(
-            {"message": message, "exception": error, "transport": self, "protocol": self.protocol}
-        )
-
-    cdef object fatal(self, object error, str message):
-        """End the connection for *error*, which the protocol raised."""
-        if isinstance(error, OSError):
-            if self._loop.get_debug():
-                logger.debug("%r: %s", self, message, exc_info=True)
-        else:
-            self.report(error, message)
-        self.finish(error)
-
-    cdef object fail(self, object error):
-        """End the connection for *error*, which the system gave."""
-        if self._loop.get_debug():
-            logger.debug("%r: %s", self, error)
-        self.finish(error)
-
-    cdef object shut_writing(self):
-        """Close the writing half: everything was sent."""
-        self.set_sending(EOF_SENT)
-        shutdown(self.fd, SHUT_WR)
-
-    cdef object tell_lost(self):
-        """Tell the protocol that the connection is over."""
-        self.call(self.protocol.connection_lost, (self.error,))
-
-    cdef object end_when_sent(self):
-        """Send what was kept, then end. What arrives meanwhile is dropped."""
-        if self.life >= CLOSING:
-            return
-        if self.reactor.is_inherited():
-            self.leave()
-            return
-        self.reactor.check_thread()
-        self.set_life(CLOSING)
-        if self.outbox.size == 0:
-            self.finish(None)
-
-    cdef object finish(self, object error):
-        """Have the protocol told, when nothing else is on the stack, that the connection is over,
-        and close the socket then: after a close(), when the peer's system has everything."""
-        self.stop(error, LINGERING if self.may_linger() else ENDING)
-
-    cdef bint may_linger(self) noexcept:
-        """Tell whether the end, if it were now, has to wait for the peer."""
-        return False
-
-    cdef object stop(self, object error, Life how):
-        """End now: *how* is LINGERING or ENDING."""
-        if self.life >= LINGERING:
-            return
-        self.reactor.check_thread()
-        self.set_life(how)
-        self.error = error
-        self.outbox.clear()
-        try:
-            self.reactor.end(self)
-        except RuntimeError:
-            # The loop is closed: nobody will be told of anything any more.
-            self.close_socket()
-            raise
-
-    cdef object leave(self):
-        """Close the copy of a descriptor that belongs to the parent of this process, which goes on
-        with its own."""
-        self.outbox.clear()
-        if self.fd >= 0:
-            self.close_socket()
-
-    cdef object close_socket(self):
-        """Close the descriptor; the socket object does it where there is one."""
-        fd = self.fd
-        self.fd = -1
-        self.set_life(CLOSED)
-        if self.reactor.owners.get(fd) is self:
-            del self.reactor.owners[fd]
-        if self.sock is None:
-            close_descriptor(fd)
-        else:
-            self.sock.close()
-
-    cdef object keep_names(self):
-        """Ask for the socket's own name, while it has one."""
-        cdef sockaddr_storage name
-        cdef socklen_t size = sizeof(name)
-        if self.sockname is None and self.local_size == 0 and self.fd >= 0:
-            if getsockname(self.fd, <sockaddr *>&name, &size) == 0:
-                if size <= sizeof(self.local):
-                    memcpy(self.local, &name, size)
-                    self.local_size = size
-                else:
-                    self.sockname = address_of(PyBytes_FromStringAndSize(<char *>&name, size))
-
-
-cdef bint is_direct(object protocol) except -1:
-    """Tell whether bytes can be given to the protocol's reader without calling the protocol: nobody
-    has overridden its data_received()."""
-    return (
-        isinstance(protocol, StreamProtocol)
-        and type(protocol).data_received is StreamProtocol.data_received
-    )
-
-
-cdef object run_in(object context, object method, tuple arguments):
-    """Call method(*arguments) in *context*, or in a copy where it is entered already."""
-    if PyContext_Enter(context) < 0:
-        PyErr_Clear()
-        context = context.copy()
-        if PyContext_Enter(context) < 0:
-            raise RuntimeError("a new context cannot be entered")
-    try:
-        return method(*arguments)
-    finally:
-        PyContext_Exit(context)
-
-
-cdef object os_error(int number):
-    return OSError(number, os.strerror(number))

@@ -1,6 +1,6 @@
-from headrace._transport.native.reactor cimport Watched
+from headrace._transport.native.reactor cimport Descriptor
 
-cdef class Listener(Watched):
+cdef class Listener(Descriptor):
     cdef readonly object sock
     cdef int family
     cdef object factory

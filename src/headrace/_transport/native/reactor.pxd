@@ -3,9 +3,9 @@ from libc.stdint cimport uint32_t
 from headrace._transport.native.pool cimport Pool
 from headrace._transport.stepper cimport Stepper
 
-cdef class Watched:
+cdef class Descriptor:
     # The descriptor, or -1 where it is closed; and the place in the reactor's table, or -1 where it
-    # is not watched.
+    # is not descriptor.
     cdef int fd
     cdef int slot
     # Which of the users of that place, one after another, this is.
@@ -59,16 +59,16 @@ cdef class Reactor:
 
     cdef bint is_inherited(self) noexcept
     cdef object check_thread(self)
-    cdef object watch(self, Watched watched, uint32_t events)
-    cdef object unwatch(self, Watched watched, bint closing)
-    cdef object rearm(self, Watched watched)
+    cdef object watch(self, Descriptor descriptor, uint32_t events)
+    cdef object unwatch(self, Descriptor descriptor, bint closing)
+    cdef object rearm(self, Descriptor descriptor)
     cdef object interrupt(self, object error)
-    cdef object continue_later(self, Watched watched)
-    cdef object end(self, Watched watched)
+    cdef object continue_later(self, Descriptor descriptor)
+    cdef object end(self, Descriptor descriptor)
     cdef object _open(self)
     cdef object _release(self)
     cdef object _add_slot(self)
-    cdef object _vacate(self, Watched watched)
+    cdef object _vacate(self, Descriptor descriptor)
     cpdef object end_all(self)
     cdef int _serve(self, int most) except -1
 

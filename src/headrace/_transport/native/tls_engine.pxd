@@ -1,3 +1,8 @@
+cdef enum:
+    # The most that one record brings (RFC 8446, 5.1). Offered less, a read leaves the rest of it in
+    # the session.
+    RECORD_BYTES = 1 << 14
+
 cdef class Window:
     cdef char *start
     cdef Py_ssize_t size

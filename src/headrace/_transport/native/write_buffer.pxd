@@ -1,6 +1,6 @@
 from headrace._transport.native.linux cimport iovec
 
-cdef class Outbox:
+cdef class WriteBuffer:
     # The pieces from *first* on are unsent, the first of them from *offset* on; *size* is the sum
     # of what is unsent, in bytes.
     cdef list pieces
