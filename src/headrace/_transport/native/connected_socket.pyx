@@ -3,8 +3,8 @@
 they end.
 
 A connection that broke is read to its end before the protocol is told: what the peer sent before is
-still there, after a reset as after a failed send. Its socket is closed after that, so whoever waits
-for the end finds it closed.
+still there, after a reset as after a failed send. The socket is closed after that, in the same call
+from the reactor: a program that waits for the end finds it closed.
 """
 
 import os
@@ -65,7 +65,7 @@ RETRY_SECONDS = 0.02
 cdef class ConnectedSocket(Descriptor):
     """The states of a connection, the calls to its protocol, and its end."""
 
-    # ---- the states
+    # ---- the states: no other line assigns them
 
     cdef int set_receiving(self, Receiving state) except -1:
         check("receiving", self.receiving, state)

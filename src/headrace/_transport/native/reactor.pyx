@@ -4,10 +4,10 @@
 The loop watches the set by ``add_reader()``, and one call of run() serves what is ready in it:
 every ready connection receives, then the tasks that wait for what came are resumed (see Stepper),
 then connections that have ended are taken leave of. What the set watches is edge-triggered and
-registered once, for everything: an event is a hint that stays in the Descriptor until the system
-has said that there is no more, so pausing, resuming and waiting for room to write cost no system call,
-and a descriptor that is ready and not wanted cannot make the loop spin. (Go's and tokio's pollers
-do the same: runtime/netpoll_epoll.go, mio.)
+registered once, for everything. An event is a hint that stays in the Descriptor until the system
+has said that there is no more. So pausing, resuming and waiting for room to write cost no system
+call, and a descriptor that is ready and not wanted cannot make the loop spin. (Go's and tokio's
+pollers do the same: runtime/netpoll_epoll.go, mio.)
 
 Events carry a slot of the table and a generation, never a pointer: a descriptor's number, and its
 slot, may have a new owner within one batch. The table is what keeps connections alive, and an
@@ -95,8 +95,8 @@ cdef class Descriptor:
 
 
 cdef class Reactor:
-    """See the module's documentation. One a loop, made by reactor_of(); the set exists while
-    something is descriptor."""
+    """The epoll set of one loop, and everything in it. reactor_of() makes it; the set exists while
+    something is watched."""
 
     def __cinit__(self):
         self.epoll = -1
@@ -175,7 +175,7 @@ cdef class Reactor:
                 self._vacate(descriptor)
 
     cdef object unwatch(self, Descriptor descriptor, bint closing):
-        """Forget *descriptor*; *closing* says that its descriptor, which nobody else has seen, is
+        """Forget *descriptor*; *closing* says that its number, which nobody else has seen, is
         about to be closed.
 
         The system takes a descriptor that is closed from the set by itself, unless there is a copy

@@ -21,7 +21,7 @@ cdef extern from *:
 TABLE = {
     "receiving": {
         "receiving": {"reading_out", "unreadable", "ended", "ended_well"},
-        "reading_out": {"receiving", "unreadable", "ended_well"},
+        "reading_out": {"unreadable", "ended_well"},
         "unreadable": set(),
         "ended": set(),
         "ended_well": set(),
