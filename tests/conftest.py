@@ -34,6 +34,11 @@ from headrace._core.stock import StockStreamReader, StockStreamWriter
 from headrace._transport import backend
 from headrace.cli import doctor
 
+if backend.native is not None:
+    from headrace._transport.native import states
+
+    states.enforce(True)  # a transition that cannot happen is an error
+
 try:
     import uvloop
 except ImportError:  # the loop is optional, and so are its tests

@@ -6,29 +6,17 @@ Reading and writing are single system calls, made when there is something to rea
 is received goes to the reader of a StreamProtocol without a Python call: into the very object that
 a large readexactly() will return, as one object where a receive filled at least half of its
 storage, else as a copy. Any other protocol is called as asyncio's transports call it.
-
-    open --end_when_sent(), nothing unsent----------------------------> ending --on_end()--> closed
-         --end_when_sent(), something unsent--> closing --all sent----> ending
-         --finish(): abort(), or an error, in any state---------------> ending
-
-A connection that broke is read to its end before the protocol is told: what the peer sent before is
-still there, after a reset as after a failed send. Its socket is closed after that, so whoever waits
-for the end finds it closed.
 """
 
 import asyncio
-import os
-from asyncio.log import logger
 
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint32_t
-from libc.string cimport memcpy, memset
 
 from headrace._core.buffer cimport ReadBuffer
+from headrace._transport.native.connected_socket cimport is_direct, os_error
 from headrace._transport.native.linux cimport (
-    AF_INET,
-    AF_INET6,
     EAGAIN,
     EINTR,
     ENOBUFS,
@@ -40,78 +28,47 @@ from headrace._transport.native.linux cimport (
     EPOLLOUT,
     EPOLLPRI,
     EPOLLRDHUP,
-    IPPROTO_TCP,
-    MSG_MORE,
-    MSG_NOSIGNAL,
-    SHUT_WR,
     SO_ERROR,
     SOL_SOCKET,
-    TCP_CORK,
-    close as close_descriptor,
     errno,
-    getsockname,
     getsockopt,
-    iovec,
-    msghdr,
     recv,
-    send,
-    sendmsg,
-    setsockopt,
-    shutdown,
-    sockaddr,
-    sockaddr_storage,
     socklen_t,
 )
+from headrace._transport.native.sending cimport SendingSocket
+from headrace._transport.native.states cimport CLOSING, ENDED, LINGERING, READING_OUT
 from headrace._transport.receive cimport MAX_RECEIVE_BYTES, REST_BYTES, more_of_a_flood
 from headrace._transport.stream_protocol cimport Receiver, StreamProtocol
-from headrace._transport.native.reactor cimport Watched
-
-from headrace._transport.native.addresses import address_of
-
-cdef extern from *:
-    # declared here so that -1 is ours to handle, not an exception
-    int PyContext_Enter(object context)
-    int PyContext_Exit(object context) except -1
-    void PyErr_Clear()
-
-cdef enum:
-    # How many pieces one system call takes: few enough for the stack, and enough that the call is
-    # not what it costs. Not measured.
-    VECTORS = 64
-
-# How long to wait where the system is short of memory for its buffers, in seconds. Nothing says
-# when it has some again.
-RETRY_SECONDS = 0.02
 
 
-cdef class Connection(Watched):
-    """See the module's documentation. What users see of it is SocketTransport."""
+cdef class Connection(SendingSocket):
+    """The whole of a connection in plain text: it adds the reading half, and what the reactor
+    calls."""
 
     # ---- what the reactor calls
 
     cdef object begin(self):
         """Start to be served; the protocol knows of the connection."""
-        if not self.ending:
+        if self.life < LINGERING:
             self.reactor.watch(self, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET)
             self.reactor.owners[self.fd] = self
-
-    cdef bint is_internet(self) noexcept:
-        """Tell whether this is TCP; else it is a Unix socket, or something stranger."""
-        return self.family == AF_INET or self.family == AF_INET6
 
     cdef object on_events(self, uint32_t events):
         cdef int error = 0
         cdef socklen_t size = sizeof(error)
-        if self.ending:
+        if self.life >= LINGERING:
             return
         if events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR):
             self.hangup = True
         if events & EPOLLPRI:
             # A receive ends at urgent data, whatever is behind it (tcp(7)).
             self.trickles = True
-        if events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI) and not self.eof:
+        if (
+            events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLPRI)
+            and self.receiving < ENDED
+        ):
             self.readable = True
-        if self.readable and not self.paused and not self.closing:
+        if self.readable and not self.paused and self.life < CLOSING:
             # or it would receive twice before its reader has run, which then has to copy
             if not self.queued:
                 self.on_turn()
@@ -119,27 +76,27 @@ cdef class Connection(Watched):
         # is more than EPIPE.
         if (
             events & (EPOLLOUT | EPOLLERR | EPOLLHUP)
-            and self.outbox.size > 0
+            and self.write_buffer.size > 0
             and not self.send_waits
-            and not self.ending
+            and self.life < LINGERING
         ):
             self.send_queued()
         if (
             events & EPOLLERR
-            and not self.ending
-            and (self.eof or (self.paused and self.stream is not None))
+            and self.life < LINGERING
+            and (self.receiving >= ENDED or (self.paused and self.stream is not None))
         ):
             # Nobody reads it, so nobody would see that it broke. (Another protocol than ours is
             # told nothing while it is paused.)
             getsockopt(self.fd, SOL_SOCKET, SO_ERROR, &error, &size)
             if error == 0:
                 return
-            if self.eof:
+            if self.receiving >= ENDED:
                 # Behind its end, with nothing unsent: there is nothing left that could fail.
                 # asyncio's loop does not look any more.
                 self.finish(None)
             else:
-                self.rest = True
+                self.set_receiving(READING_OUT)
                 self.fail(os_error(error))
 
     cdef object on_turn(self):
@@ -150,27 +107,6 @@ cdef class Connection(Watched):
             # what the system still has.
             self.reactor.continue_later(self)
             raise
-
-    cdef object on_end(self):
-        if self.fd < 0 or self.reactor.is_inherited():
-            return
-        if self.rest and not self.eof and not self.receive_rest():
-            self._loop.call_later(RETRY_SECONDS, self.end_later, context=self.reactor.context)
-            return
-        try:
-            self.tell_lost()
-            if self.first is not None and self.first._h_server is not None:
-                # It was not told itself: there is another protocol now.
-                self.first._h_server._h_detach(self)
-        finally:
-            self.keep_names()
-            self.reactor.unwatch(self, self.sock is None)
-            self.close_socket()
-            self.protocol = None
-            self.stream = None
-            self.first = None
-            self.context = None
-            self.error = None
 
     # ---- reading
 
@@ -183,7 +119,7 @@ cdef class Connection(Watched):
             turns > 0
             and self.readable
             and not self.paused
-            and not self.closing
+            and self.life < CLOSING
             and not self.receive_waits
         ):
             size = self.receive_once(&asked)
@@ -204,7 +140,7 @@ cdef class Connection(Watched):
             elif size != -EINTR:
                 self.readable = False
                 self.fail(os_error(-size))
-        if self.readable and not self.paused and not self.closing and not self.receive_waits:
+        if self.readable and not self.paused and self.life < CLOSING and not self.receive_waits:
             self.reactor.continue_later(self)
 
     cdef ssize_t receive_once(self, Py_ssize_t *asked) except? -1000000:
@@ -318,12 +254,13 @@ cdef class Connection(Watched):
             left -= size
         return size != -ENOBUFS and size != -ENOMEM
 
-    def end_later(self):
-        """Go on with the end, after a wait for memory."""
-        self.reactor.end(self)
-
     cdef object on_eof(self):
-        self.eof = True
+        """The connection has no more for us."""
+        self.set_receiving(ENDED)
+        self.tell_eof()
+
+    cdef object tell_eof(self):
+        """Tell the protocol that the peer's stream is over; it says whether ours goes on."""
         self.readable = False
         try:
             keep_open = self.call(self.protocol.eof_received, ())
@@ -334,251 +271,3 @@ cdef class Connection(Watched):
             return
         if not keep_open:
             self.end_when_sent()
-
-    cdef object call(self, object method, tuple arguments):
-        """Call a method of the protocol in the connection's context."""
-        return run_in(self.context, method, arguments)
-
-    cdef object use(self, object protocol):
-        self.protocol = protocol
-        self.stream = <StreamProtocol>protocol if is_direct(protocol) else None
-
-    def retry(self):
-        """Go on after retry_later()."""
-        self.send_waits = self.receive_waits = False
-        if self.ending:
-            return
-        if self.outbox.size > 0:
-            self.send_queued()
-        self.reactor.rearm(self)
-
-    cdef object retry_later(self):
-        """Try again in a while: the system is short of memory, and no event will tell when it has
-        some."""
-        if not self.send_waits and not self.receive_waits:
-            self._loop.call_later(RETRY_SECONDS, self.retry, context=self.reactor.context)
-
-    # ---- writing
-
-    cdef object send(self, bytes data, bint followed):
-        """Send *data*, which is not empty, or keep what the system does not take.
-
-        *followed* lets the system hold the end of it for what is sent next, or for push(): for
-        max(200 ms, RTO) at most (tcp(7)).
-        """
-        cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
-        cdef ssize_t sent = 0
-        if self.closing:
-            return
-        self.reactor.check_thread()
-        if self.outbox.size == 0 and not self.send_waits:
-            sent = send(
-                self.fd, PyBytes_AS_STRING(data), size,
-                MSG_NOSIGNAL | MSG_MORE if followed else MSG_NOSIGNAL
-            )
-            if sent == size:
-                return
-            if sent < 0:
-                if not self.may_send_later():
-                    return
-                sent = 0
-        self.outbox.add(data, sent)
-        self.pause_if_high()
-
-    cdef object send_all(self, list pieces):
-        """The same for several pieces, none of them empty."""
-        cdef bint idle = self.outbox.size == 0
-        if self.closing:
-            return
-        self.reactor.check_thread()
-        for piece in pieces:
-            self.outbox.add(<bytes>piece, 0)
-        if idle and self.outbox.size > 0 and not self.send_waits:
-            self.send_queued()
-        self.pause_if_high()
-
-    cdef object push(self):
-        """Have the system send at once what it holds; TCP only."""
-        cdef int off = 0
-        # Taking back a cork that is not there sends what there is, and leaves TCP_NODELAY alone. (A
-        # send() of nothing does neither.)
-        if self.fd >= 0 and not self.ending:
-            setsockopt(self.fd, IPPROTO_TCP, TCP_CORK, &off, sizeof(off))
-
-    cdef object send_queued(self):
-        """Send what was kept, until the system takes no more."""
-        cdef iovec vectors[VECTORS]
-        cdef msghdr message
-        cdef Py_ssize_t total
-        cdef ssize_t sent
-        memset(&message, 0, sizeof(message))
-        message.msg_iov = vectors
-        while self.outbox.size > 0:
-            message.msg_iovlen = self.outbox.fill(vectors, VECTORS, &total)
-            sent = sendmsg(self.fd, &message, MSG_NOSIGNAL)
-            if sent < 0:
-                if not self.may_send_later():
-                    return
-                break
-            self.outbox.remove(sent)
-            if sent < total:
-                break  # the event for more room is on its way
-        self.resume_if_low()
-        if self.outbox.size == 0 and not self.ending:
-            if self.closing:
-                self.finish(None)
-            elif self.eof_written:
-                self.shut_writing()
-
-    cdef bint may_send_later(self) except -1:
-        """Look at the error of a send: return whether it was no more than a lack of room; else the
-        connection has broken."""
-        cdef int error = errno
-        if error == EAGAIN:
-            return True
-        if error == EINTR or error == ENOBUFS or error == ENOMEM:
-            self.retry_later()
-            self.send_waits = True
-            return True
-        self.rest = True
-        self.fail(os_error(error))
-        return False
-
-    cdef object pause_if_high(self):
-        if (
-            self.outbox.size + self.held > self.high
-            and not self.protocol_paused
-            and not self.ending
-        ):
-            self.protocol_paused = True
-            self.tell("pause_writing")
-
-    cdef object resume_if_low(self):
-        if self.protocol_paused and self.outbox.size + self.held <= self.low:
-            self.protocol_paused = False
-            self.tell("resume_writing")
-
-    cdef object tell(self, str what):
-        """Call a method of the protocol that says nothing of whether the connection goes on; what
-        it raises is reported."""
-        try:
-            self.call(getattr(self.protocol, what), ())
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as error:
-            self.report(error, f"protocol.{what}() failed")
-
-    # ---- the end
-
-    cdef object report(self, object error, str message):
-        self._loop.call_exception_handler(
-            {"message": message, "exception": error, "transport": self, "protocol": self.protocol}
-        )
-
-    cdef object fatal(self, object error, str message):
-        """End the connection for *error*, which the protocol raised."""
-        if isinstance(error, OSError):
-            if self._loop.get_debug():
-                logger.debug("%r: %s", self, message, exc_info=True)
-        else:
-            self.report(error, message)
-        self.finish(error)
-
-    cdef object fail(self, object error):
-        """End the connection for *error*, which the system gave."""
-        if self._loop.get_debug():
-            logger.debug("%r: %s", self, error)
-        self.finish(error)
-
-    cdef object shut_writing(self):
-        """Close the writing half: everything was sent."""
-        shutdown(self.fd, SHUT_WR)
-
-    cdef object tell_lost(self):
-        """Tell the protocol that the connection is over."""
-        self.call(self.protocol.connection_lost, (self.error,))
-
-    cdef object end_when_sent(self):
-        """Send what was kept, then end. What arrives meanwhile is dropped."""
-        if self.closing:
-            return
-        if self.reactor.is_inherited():
-            self.leave()
-            return
-        self.reactor.check_thread()
-        self.closing = True
-        if self.outbox.size == 0:
-            self.finish(None)
-
-    cdef object finish(self, object error):
-        """Have the protocol told, when nothing else is on the stack, that the connection is over,
-        and close the socket then."""
-        if self.ending:
-            return
-        self.reactor.check_thread()
-        self.closing = self.ending = True
-        self.error = error
-        self.outbox.clear()
-        try:
-            self.reactor.end(self)
-        except RuntimeError:
-            # The loop is closed: nobody will be told of anything any more.
-            self.close_socket()
-            raise
-
-    cdef object leave(self):
-        """Close the copy of a descriptor that belongs to the parent of this process, which goes on
-        with its own."""
-        self.closing = self.ending = True
-        self.outbox.clear()
-        if self.fd >= 0:
-            self.close_socket()
-
-    cdef object close_socket(self):
-        """Close the descriptor; the socket object does it where there is one."""
-        fd = self.fd
-        self.fd = -1
-        if self.reactor.owners.get(fd) is self:
-            del self.reactor.owners[fd]
-        if self.sock is None:
-            close_descriptor(fd)
-        else:
-            self.sock.close()
-
-    cdef object keep_names(self):
-        """Ask for the socket's own name, while it has one."""
-        cdef sockaddr_storage name
-        cdef socklen_t size = sizeof(name)
-        if self.sockname is None and self.local_size == 0 and self.fd >= 0:
-            if getsockname(self.fd, <sockaddr *>&name, &size) == 0:
-                if size <= sizeof(self.local):
-                    memcpy(self.local, &name, size)
-                    self.local_size = size
-                else:
-                    self.sockname = address_of(PyBytes_FromStringAndSize(<char *>&name, size))
-
-
-cdef bint is_direct(object protocol) except -1:
-    """Tell whether bytes can be given to the protocol's reader without calling the protocol: nobody
-    has overridden its data_received()."""
-    return (
-        isinstance(protocol, StreamProtocol)
-        and type(protocol).data_received is StreamProtocol.data_received
-    )
-
-
-cdef object run_in(object context, object method, tuple arguments):
-    """Call method(*arguments) in *context*, or in a copy where it is entered already."""
-    if PyContext_Enter(context) < 0:
-        PyErr_Clear()
-        context = context.copy()
-        if PyContext_Enter(context) < 0:
-            raise RuntimeError("a new context cannot be entered")
-    try:
-        return method(*arguments)
-    finally:
-        PyContext_Exit(context)
-
-
-cdef object os_error(int number):
-    return OSError(number, os.strerror(number))

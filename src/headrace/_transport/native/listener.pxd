@@ -1,6 +1,6 @@
-from headrace._transport.native.reactor cimport Watched
+from headrace._transport.native.reactor cimport Descriptor
 
-cdef class Listener(Watched):
+cdef class Listener(Descriptor):
     cdef readonly object sock
     cdef int family
     cdef object factory
@@ -9,7 +9,7 @@ cdef class Listener(Watched):
     cdef Py_ssize_t receive_bytes
     # What TLS needs: see accepted(); or None.
     cdef tuple secure
-    # Somebody wants no connections for a while: see hold().
+    # A fact: the server wants no connections for a while: see hold().
     cdef bint held
 
     cdef int accept(self) except -1

@@ -32,7 +32,7 @@ from headrace._transport.native.linux cimport (
     sockaddr_storage,
     socklen_t,
 )
-from headrace._transport.native.reactor cimport Watched, reactor_of
+from headrace._transport.native.reactor cimport Descriptor, reactor_of
 from headrace._transport.native.transport cimport accepted
 from headrace._transport.stepper cimport raise_later
 from headrace._transport.native.transport import adopt
@@ -49,7 +49,7 @@ INTERNET = (sockets.AF_INET, sockets.AF_INET6)
 RETRY_SECONDS = 1.0
 
 
-cdef class Listener(Watched):
+cdef class Listener(Descriptor):
     """Calls factory() for a protocol for every connection that *sock*, a bound socket, accepts; its
     context is the one it was made in."""
 

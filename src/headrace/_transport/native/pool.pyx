@@ -54,8 +54,8 @@ cdef class Pool:
     cdef bytes filled(self, PyObject *storage, Py_ssize_t capacity, Py_ssize_t size):
         """Return the first *size* bytes of *storage*, of which there are *capacity*.
 
-        The storage itself where at least half of it was filled, so that whoever keeps that keeps no
-        more than twice its length, else a copy.
+        The storage itself where at least half of it was filled, else a copy: a reader that keeps it
+        keeps no more than twice its length.
         """
         if 2 * size < capacity:
             return PyBytes_FromStringAndSize(PyBytes_AS_STRING(<object>storage), size)
@@ -75,7 +75,7 @@ cdef class Pool:
                 set_length(found, size)
                 self.at = place
                 return found
-        # The oldest has been kept by whoever got it, or is of another size.
+        # The oldest has been kept, or is of another size.
         place = (self.at + 1) % KEPT
         found = new_bytes(NULL, size)
         Py_CLEAR(self.kept[place])

@@ -3,10 +3,10 @@ from libc.stdint cimport uint32_t
 from headrace._transport.native.pool cimport Pool
 from headrace._transport.stepper cimport Stepper
 
-cdef class Watched:
-    # The descriptor, or -1 where it is closed; and the place in the reactor's table, or -1 where it
-    # is not watched.
+cdef class Descriptor:
+    # The descriptor, or -1 where it is closed.
     cdef int fd
+    # The place in the reactor's table, or -1 where it is not watched.
     cdef int slot
     # Which of the users of that place, one after another, this is.
     cdef uint32_t generation
@@ -14,7 +14,7 @@ cdef class Watched:
     cdef uint32_t events
     # How many children the process had made when the watching began.
     cdef int children
-    # It is on the list of those whose turn is to come: see Reactor.continue_later().
+    # A fact: it is on the list of what is to have a turn: see Reactor.continue_later().
     cdef bint queued
     cdef Reactor reactor
 
@@ -26,15 +26,17 @@ cdef class Reactor:
     cdef readonly object loop
     cdef Stepper stepper
     cdef int epoll
-    # What headrace_forks said when the set was made, and the thread that the loop was last seen in.
+    # What headrace_forks said when the set was made.
     cdef int forks
+    # The thread that the loop was last seen in.
     cdef unsigned long thread
-    # What is watched, by slot, and a stack of the slots that are free: in C, since a number for
-    # each connection that there ever was at a time, made among its other objects, would keep the
-    # memory of all of them from being given back.
+    # What is watched, by slot.
     cdef list table
+    # A stack of the slots that are free, in C: as Python numbers, made among the objects of their
+    # connections, they would keep the memory of all of those from being given back.
     cdef int *free
     cdef Py_ssize_t free_count
+    # The last generation that was given to a descriptor.
     cdef uint32_t generation
     # How often in a row looking for more events in the same turn has found none, or was not done
     # for that reason.
@@ -44,31 +46,33 @@ cdef class Reactor:
     cdef int accepted
     # How many bytes this turn has received.
     cdef Py_ssize_t received
-    # A batch of events is being served; something in it raised what the loop has to raise.
+    # A fact: a batch of events is being served.
     cdef bint serving
+    # A fact: something in the batch raised what the loop has to raise.
     cdef bint interrupted
-    # What may have more to read than it was allowed to at once, and what has come to its end.
+    # What may have more to read than it was allowed to at once.
     cdef list unfinished
+    # What has come to its end, and on_end() was not called.
     cdef list ended
-    # The connections by their descriptors, for who would watch one of these by hand.
+    # The connections by their descriptors: nobody may watch one of these by hand.
     cdef dict owners
     # What connections receive into.
     cdef Pool pool
-    # For what is scheduled: never that of whoever was the first to need it.
+    # What is scheduled runs in this, and not in the context of the first user.
     cdef object context
 
     cdef bint is_inherited(self) noexcept
     cdef object check_thread(self)
-    cdef object watch(self, Watched watched, uint32_t events)
-    cdef object unwatch(self, Watched watched, bint closing)
-    cdef object rearm(self, Watched watched)
+    cdef object watch(self, Descriptor descriptor, uint32_t events)
+    cdef object unwatch(self, Descriptor descriptor, bint closing)
+    cdef object rearm(self, Descriptor descriptor)
     cdef object interrupt(self, object error)
-    cdef object continue_later(self, Watched watched)
-    cdef object end(self, Watched watched)
+    cdef object continue_later(self, Descriptor descriptor)
+    cdef object end(self, Descriptor descriptor)
     cdef object _open(self)
     cdef object _release(self)
     cdef object _add_slot(self)
-    cdef object _vacate(self, Watched watched)
+    cdef object _vacate(self, Descriptor descriptor)
     cpdef object end_all(self)
     cdef int _serve(self, int most) except -1
 

@@ -4,10 +4,10 @@
 The loop watches the set by ``add_reader()``, and one call of run() serves what is ready in it:
 every ready connection receives, then the tasks that wait for what came are resumed (see Stepper),
 then connections that have ended are taken leave of. What the set watches is edge-triggered and
-registered once, for everything: an event is a hint that stays in the Watched until the system has
-said that there is no more, so pausing, resuming and waiting for room to write cost no system call,
-and a descriptor that is ready and not wanted cannot make the loop spin. (Go's and tokio's pollers
-do the same: runtime/netpoll_epoll.go, mio.)
+registered once, for everything. An event is a hint that stays in the Descriptor until the system
+has said that there is no more. So pausing, resuming and waiting for room to write cost no system
+call, and a descriptor that is ready and not wanted cannot make the loop spin. (Go's and tokio's
+pollers do the same: runtime/netpoll_epoll.go, mio.)
 
 Events carry a slot of the table and a generation, never a pointer: a descriptor's number, and its
 slot, may have a new owner within one batch. The table is what keeps connections alive, and an
@@ -73,7 +73,7 @@ cdef enum:
 LEAVING_SECONDS = 0.001
 
 
-cdef class Watched:
+cdef class Descriptor:
     """What a reactor watches: a connection or a listening socket."""
 
     def __cinit__(self):
@@ -94,7 +94,7 @@ cdef class Watched:
 
 
 cdef class Reactor:
-    """See the module's documentation. One a loop, made by reactor_of(); the set exists while
+    """The epoll set of one loop, and everything in it. reactor_of() makes it; the set exists while
     something is watched."""
 
     def __cinit__(self):
@@ -150,31 +150,31 @@ cdef class Reactor:
 
     # ---- what is watched
 
-    cdef object watch(self, Watched watched, uint32_t events):
-        """Have *watched* told of *events* from now on, what has happened already included."""
+    cdef object watch(self, Descriptor descriptor, uint32_t events):
+        """Have *descriptor* told of *events* from now on, what has happened already included."""
         cdef epoll_event event
         if self.epoll < 0:
             self._open()
         if self.free_count == 0:
             self._add_slot()
         self.free_count -= 1
-        watched.slot = self.free[self.free_count]
+        descriptor.slot = self.free[self.free_count]
         self.generation += 1
-        watched.generation = self.generation
-        watched.children = children
-        watched.events = events
-        self.table[watched.slot] = watched
+        descriptor.generation = self.generation
+        descriptor.children = children
+        descriptor.events = events
+        self.table[descriptor.slot] = descriptor
         event.events = events
-        event.data.u64 = <uint64_t>watched.generation << 32 | <uint32_t>watched.slot
-        if epoll_ctl(self.epoll, EPOLL_CTL_ADD, watched.fd, &event) < 0:
+        event.data.u64 = <uint64_t>descriptor.generation << 32 | <uint32_t>descriptor.slot
+        if epoll_ctl(self.epoll, EPOLL_CTL_ADD, descriptor.fd, &event) < 0:
             # First what needs errno.
             try:
                 PyErr_SetFromErrno(OSError)
             finally:
-                self._vacate(watched)
+                self._vacate(descriptor)
 
-    cdef object unwatch(self, Watched watched, bint closing):
-        """Forget *watched*; *closing* says that its descriptor, which nobody else has seen, is
+    cdef object unwatch(self, Descriptor descriptor, bint closing):
+        """Forget *descriptor*; *closing* says that its number, which nobody else has seen, is
         about to be closed.
 
         The system takes a descriptor that is closed from the set by itself, unless there is a copy
@@ -182,21 +182,21 @@ cdef class Reactor:
         child may have, is taken out first.
         """
         cdef epoll_event event
-        if watched.slot < 0:
+        if descriptor.slot < 0:
             return
         if (
             self.epoll >= 0
             and not self.is_inherited()
-            and not (closing and watched.children == children)
+            and not (closing and descriptor.children == children)
         ):
-            epoll_ctl(self.epoll, EPOLL_CTL_DEL, watched.fd, &event)
-        self._vacate(watched)
+            epoll_ctl(self.epoll, EPOLL_CTL_DEL, descriptor.fd, &event)
+        self._vacate(descriptor)
 
-    cdef object _vacate(self, Watched watched):
-        self.table[watched.slot] = None
-        self.free[self.free_count] = watched.slot
+    cdef object _vacate(self, Descriptor descriptor):
+        self.table[descriptor.slot] = None
+        self.free[self.free_count] = descriptor.slot
         self.free_count += 1
-        watched.slot = -1
+        descriptor.slot = -1
         if self.free_count == len(self.table) and self.epoll >= 0:
             self._release()
 
@@ -210,14 +210,14 @@ cdef class Reactor:
         self.free[0] = count - 1
         self.free_count = 1
 
-    cdef object rearm(self, Watched watched):
-        """Have *watched* told once more what it is ready for."""
+    cdef object rearm(self, Descriptor descriptor):
+        """Have *descriptor* told once more what it is ready for."""
         cdef epoll_event event
-        if watched.slot < 0 or self.is_inherited():
+        if descriptor.slot < 0 or self.is_inherited():
             return
-        event.events = watched.events
-        event.data.u64 = <uint64_t>watched.generation << 32 | <uint32_t>watched.slot
-        epoll_ctl(self.epoll, EPOLL_CTL_MOD, watched.fd, &event)
+        event.events = descriptor.events
+        event.data.u64 = <uint64_t>descriptor.generation << 32 | <uint32_t>descriptor.slot
+        epoll_ctl(self.epoll, EPOLL_CTL_MOD, descriptor.fd, &event)
 
     cdef object _open(self):
         """Make the set and hang it on the loop, in a context of its own: what runs from it must not
@@ -319,15 +319,15 @@ cdef class Reactor:
         if self.unfinished:
             unfinished = self.unfinished
             self.unfinished = []
-            for watched in unfinished:
-                (<Watched>watched).queued = False
-                self.rearm(<Watched>watched)
+            for descriptor in unfinished:
+                (<Descriptor>descriptor).queued = False
+                self.rearm(<Descriptor>descriptor)
 
     cdef int _serve(self, int most) except -1:
         """Let what is ready receive, *most* events at once; return how many there were. Nothing
         that it raises keeps others waiting."""
         cdef epoll_event events[EVENTS]
-        cdef Watched watched
+        cdef Descriptor descriptor
         cdef uint64_t where
         cdef int found, i, served = 0
         self.accepted = 0
@@ -336,9 +336,9 @@ cdef class Reactor:
             self.unfinished = []
             for each in unfinished:
                 served += 1
-                (<Watched>each).queued = False
+                (<Descriptor>each).queued = False
                 try:
-                    (<Watched>each).on_turn()
+                    (<Descriptor>each).on_turn()
                 except BaseException as error:
                     self.interrupt(error)
         if served >= most or self.epoll < 0:
@@ -352,11 +352,11 @@ cdef class Reactor:
             where = events[i].data.u64
             if <uint32_t>where >= <size_t>len(self.table):
                 continue
-            watched = self.table[<uint32_t>where]
-            if watched is None or watched.generation != <uint32_t>(where >> 32):
+            descriptor = self.table[<uint32_t>where]
+            if descriptor is None or descriptor.generation != <uint32_t>(where >> 32):
                 continue  # its connection was closed by an earlier one of this batch
             try:
-                watched.on_events(events[i].events)
+                descriptor.on_events(events[i].events)
             except BaseException as error:
                 self.interrupt(error)
         return served + found + self.accepted
@@ -366,22 +366,22 @@ cdef class Reactor:
         self.interrupted = True
         raise_later(self.stepper, error)
 
-    cdef object continue_later(self, Watched watched):
-        """Call on_turn() of *watched* when others have had their turn."""
-        if watched.queued:
+    cdef object continue_later(self, Descriptor descriptor):
+        """Call on_turn() of *descriptor* when others have had their turn."""
+        if descriptor.queued:
             return
         if self.serving:
-            watched.queued = True
-            self.unfinished.append(watched)
+            descriptor.queued = True
+            self.unfinished.append(descriptor)
         else:
-            self.rearm(watched)
+            self.rearm(descriptor)
 
-    cdef object end(self, Watched watched):
-        """Call on_end() of *watched* when nothing else is on the stack: in this turn where a batch
-        is served, else in the next."""
+    cdef object end(self, Descriptor descriptor):
+        """Call on_end() of *descriptor* when nothing else is on the stack: in this turn where a
+        batch is served, else in the next."""
         if not self.serving and not self.ended:
             self.loop.call_soon(self.end_all, context=self.context)
-        self.ended.append(watched)
+        self.ended.append(descriptor)
 
     cpdef object end_all(self):
         """Take leave of what has ended; the loop calls this where end() came from outside a
@@ -389,9 +389,9 @@ cdef class Reactor:
         while self.ended:
             ended = self.ended
             self.ended = []
-            for watched in ended:
+            for descriptor in ended:
                 try:
-                    (<Watched>watched).on_end()
+                    (<Descriptor>descriptor).on_end()
                 except BaseException as error:
                     raise_later(self.stepper, error)
 
@@ -433,7 +433,7 @@ def take_start_tls(loop):
     ours = functools.partial(asyncio.BaseEventLoop.start_tls, loop)
 
     def start_tls(transport, protocol, sslcontext, **options):
-        upgrade = ours if isinstance(transport, Watched) else theirs
+        upgrade = ours if isinstance(transport, Descriptor) else theirs
         return upgrade(transport, protocol, sslcontext, **options)
 
     loop.start_tls = functools.update_wrapper(start_tls, theirs)

@@ -1,13 +1,6 @@
 # cython: language_level=3
-"""SecureConnection: a Connection that may speak TLS, from its beginning or from some moment on.
-
-    plain --secure()--> handshake --complete--> secured --say_goodbye()--> secured, for reading
-                            |                      |                              |
-                            |                      |                        end_when_sent()
-                            |                      |                              v
-                            +-----an error---------+---------------------------> ending
-
-An alert that ends it is sent if the system takes it at once.
+"""SecureConnection: a Connection that may speak TLS: what comes is decrypted, what is written is
+encrypted.
 
 What is received is decrypted as far as the reader takes it. A paused reader leaves the rest of one
 receive encrypted, and comes back to it (is_left()). What is written is encrypted at once, so that
@@ -28,120 +21,35 @@ from cpython.object cimport PyObject
 
 from headrace._core.buffer cimport ReadBuffer
 from headrace._transport.native.connection cimport Connection
-from headrace._transport.native.linux cimport (
-    EAGAIN, SHUT_WR, SIOCOUTQ, errno, ioctl, recv, shutdown
+from headrace._transport.native.handshake cimport UpgradableConnection
+from headrace._transport.native.linux cimport EAGAIN, errno, recv
+from headrace._transport.native.states cimport (
+    CLOSING,
+    DEPARTING,
+    ENDED,
+    ENDED_WELL,
+    EOF_SENT,
+    HANDSHAKING,
+    LINGERING,
+    OPEN,
+    SECURE,
+    UNREADABLE,
 )
 from headrace._transport.receive cimport RECORD_BYTES
 from headrace._transport.stream_protocol cimport Receiver
-from headrace._transport.native.tls_engine cimport TLS
 
 cdef enum:
     # How much of what a peer says that does not speak TLS is shown in the error.
     OPENING_BYTES = 40
 
-# How long to wait before looking again whether a peer has got everything, in seconds: at first, and
-# at most.
-FIRST_LOOK_SECONDS = 0.001
-LAST_LOOK_SECONDS = 0.05
 
-
-cdef class SecureConnection(Connection):
-    """See the module's documentation."""
-
-    cdef object secure(
-        self, TLS tls, bytes early, double handshake_timeout, double shutdown_timeout, object shaken
-    ):
-        """Begin a handshake; *early* has been received already. *shaken*, a future or None, is told
-        how it ends."""
-        self.tls = tls
-        self.shaking = True
-        self.shaken = shaken
-        self.shutdown_timeout = shutdown_timeout
-        self.unsecured = []
-        self.timer = self._loop.call_later(
-            handshake_timeout, self.give_up, handshake_timeout, context=self.reactor.context
-        )
-        if early:
-            tls.receive(early, PyBytes_GET_SIZE(early))
-        self.shake()
-
-    def give_up(self, timeout):
-        """The handshake has taken too long; asyncio's words."""
-        self.end_handshake(
-            ConnectionAbortedError(
-                f"SSL handshake is taking longer than {timeout} seconds: aborting the connection"
-            )
-        )
-
-    cdef object shake(self):
-        """Go on with the handshake."""
-        try:
-            complete = self.tls.handshake()
-        except Exception as error:  # whatever a callback of the context raises, too
-            if self.opening is not None:
-                error.add_note(
-                    f"the peer does not speak TLS here: its first bytes were {self.opening!r}"
-                )
-            self.send_output()
-            self.end_handshake(error)
-            return
-        self.send_output()
-        if complete and not self.ending:
-            self.end_handshake(None)
-
-    cdef object end_handshake(self, object error):
-        if not self.shaking:
-            return
-        self.cancel_timer()
-        if error is not None:
-            # *shaken* is told when the connection is closed. What has come is thrown away, or the
-            # reset for it could overtake the alert.
-            self.gentle = True
-            if self.ending:
-                # Nothing could be sent, which is less than what is known.
-                self.rest = False
-                self.error = error
-            else:
-                self.finish(error)
-            return
-        self.shaking = False
-        if self.unsecured:
-            self.send_secured(b"", False)
-        else:
-            self.unsecured = None
-        shaken, self.shaken = self.shaken, None
-        if not self.introduced:
-            try:
-                self.introduce()
-            except (SystemExit, KeyboardInterrupt):
-                self.finish(None)
-                raise
-            except BaseException as failure:
-                self.finish(None)
-                if shaken is None:
-                    self.report(failure, "Error on transport creation for incoming connection")
-                elif not shaken.done():
-                    shaken.set_exception(failure)
-                return
-        if shaken is not None and not shaken.done():
-            shaken.set_result(None)
-        self.resume_if_low()
-        if self.eof_written:
-            if self.is_half_closable():
-                self.shut_writing()
-            else:
-                self.end_when_sent()
-        if not self.paused and not self.closing:
-            self.deliver()
-
-    cdef object introduce(self):
-        """Tell the protocol that it is connected."""
-        raise NotImplementedError
+cdef class SecureConnection(UpgradableConnection):
+    """A connection in plain text until secure() is called, and in TLS after that."""
 
     # ---- reading
 
     cdef bint is_left(self):
-        if self.tls is None or self.shaking or self.eof or self.failed:
+        if self.handshake != SECURE or self.receiving >= UNREADABLE:
             return False
         return (
             self.stash is not None
@@ -156,7 +64,7 @@ cdef class SecureConnection(Connection):
         cdef ssize_t size
         if self.tls is None:
             return Connection.receive_once(self, asked)
-        if self.failed:
+        if self.receiving == UNREADABLE:
             return -EAGAIN  # nothing that comes now can be read
         if self.is_left():
             # From the receive before; as after a full one, the system may have more.
@@ -164,7 +72,7 @@ cdef class SecureConnection(Connection):
             asked[0] = 1
             return 1
         receiver = None if self.stream is None else self.stream._h_receiver()
-        asked[0] = self.receive_bytes if self.shaking else self.to_ask(receiver)
+        asked[0] = self.receive_bytes if self.handshake == HANDSHAKING else self.to_ask(receiver)
         storage = self.reactor.pool.storage(asked[0])
         received = <bytes>storage  # so that the pool does not give it to the plain text as well
         size = recv(self.fd, PyBytes_AS_STRING(received), asked[0], 0)
@@ -173,11 +81,11 @@ cdef class SecureConnection(Connection):
         self.adapt(asked[0], size)
         if size > 0:
             self.tls.receive(received, size)
-            if not self.shaking:
+            if self.handshake == SECURE:
                 self.deliver()
                 return size
-            if not self.heard:
-                self.heard = True
+            if self.opening is None:
+                self.opening = b""
                 if not 0x14 <= received[0] <= 0x17:  # no type of a record (RFC 8446, 5.1)
                     self.opening = PyBytes_FromStringAndSize(
                         PyBytes_AS_STRING(received), min(size, OPENING_BYTES)
@@ -191,7 +99,7 @@ cdef class SecureConnection(Connection):
         cdef Receiver receiver = None if self.stream is None else self.stream._h_receiver()
         cdef ReadBuffer buffer
         cdef Py_ssize_t size = 1
-        if self.eof:
+        if self.receiving >= ENDED:
             return
         try:
             if self.stash is not None:
@@ -218,7 +126,7 @@ cdef class SecureConnection(Connection):
                     buffer.end += size
                 receiver._h_after_feed()
         except ssl.SSLError as error:
-            self.failed = True
+            self.set_receiving(UNREADABLE)
             self.break_off(error)
             return
         if self.tls.stirred:
@@ -227,15 +135,13 @@ cdef class SecureConnection(Connection):
             self.send_output()
         if self.unsecured is not None:
             self.send_secured(b"", False)
-            if self.departing and self.unsecured is None:
-                self.departing = False
+            if self.life == DEPARTING and self.unsecured is None:
                 self.end_when_sent()
-        if self.tls.heard_goodbye and self.stash is None and not self.eof:
-            self.ended_well = True
-            if self.closing:
-                self.eof = True  # connection_lost() is about to tell
-                return
-            Connection.on_eof(self)
+        if self.tls.heard_goodbye and self.stash is None and self.receiving < UNREADABLE:
+            self.set_receiving(ENDED_WELL)
+            if self.life >= CLOSING:
+                return  # connection_lost() is about to tell
+            self.tell_eof()
             if not self.is_half_closable():
                 self.end_when_sent()
 
@@ -295,28 +201,24 @@ cdef class SecureConnection(Connection):
     cdef object on_eof(self):
         if self.tls is None:
             Connection.on_eof(self)
-        elif self.shaking:
+        elif self.handshake == HANDSHAKING:
             self.readable = False
             self.end_handshake(
                 ConnectionResetError("the peer closed the connection during the TLS handshake")
             )
-        elif self.eof:
+        elif self.receiving >= ENDED:
             # The end of the stream was told, and now the connection ends too.
             self.readable = False
         else:
             Connection.on_eof(self)
             self.end_when_sent()
 
-    cdef bint is_half_closable(self) except -1:
-        """Tell whether one direction can be closed without the other."""
-        return self.tls is None or self.shaking or self.tls.version == "TLSv1.3"
-
     # ---- writing
 
     cdef object send(self, bytes data, bint followed):
         if self.tls is None:
             Connection.send(self, data, followed)
-        elif not self.closing and not self.departing:
+        elif self.life == OPEN:
             self.reactor.check_thread()
             self.send_secured(data, followed)
 
@@ -332,12 +234,12 @@ cdef class SecureConnection(Connection):
         cdef Py_ssize_t step = 1
         cdef Py_ssize_t size
         cdef list outputs = []
-        if self.ending or self.broken is not None:
+        if self.life >= LINGERING or self.broken is not None:
             return  # it is lost, and the reader is about to hear why
         if self.unsecured is not None:
             self.unsecured.append(data)
             self.held += PyBytes_GET_SIZE(data)
-            if self.shaking or data:
+            if self.handshake == HANDSHAKING or data:
                 # Only what the peer says next can change that: deliver() comes here then, without
                 # data.
                 self.pause_if_high()
@@ -368,35 +270,11 @@ cdef class SecureConnection(Connection):
             Connection.send_all(self, outputs)
         self.resume_if_low()
 
-    cdef object send_output(self):
-        """Send what the session has to say."""
-        cdef bytes output = self.tls.output()
-        if PyBytes_GET_SIZE(output) > 0 and not self.ending:
-            Connection.send(self, output, False)
-
-    # ---- the end
-
-    cdef object break_off(self, object error):
-        """End the connection for *error*, which the session raised; the peer gets its alert, if the
-        system takes it at once."""
-        self.send_output()
-        if self.ending:
-            self.error = error  # of more use than that nothing could be sent
-        else:
-            self.fail(error)
-
-    cdef object say_goodbye(self):
-        """Send close_notify, once."""
-        if self.tls.said_goodbye:
-            return
-        self.parting = self.outbox.size == 0
-        self.tls.say_goodbye()
-        self.send_output()
-
     cdef object shut_writing(self):
         if self.tls is None:
             Connection.shut_writing(self)
-        elif not self.shaking:
+        elif self.handshake == SECURE:
+            self.set_sending(EOF_SENT)
             # The session takes what has come and is not decrypted by now for an error of the
             # peer's.
             parts = [] if self.stash is None else [self.stash]
@@ -414,139 +292,61 @@ cdef class SecureConnection(Connection):
                 self.reactor.continue_later(self)
             self.say_goodbye()
 
+    # ---- the end
+
+    cdef object break_off(self, object error):
+        """End the connection for *error*, which the session raised; the peer gets its alert, if the
+        system takes it at once."""
+        self.send_output()
+        if self.life >= LINGERING:
+            self.error = error  # of more use than that nothing could be sent
+        else:
+            self.fail(error)
+
+    cdef object say_goodbye(self):
+        """Send close_notify, once."""
+        if self.tls.said_goodbye:
+            return
+        self.notify_alone = self.write_buffer.size == 0
+        self.tls.say_goodbye()
+        self.send_output()
+
     cdef object end_when_sent(self):
-        if self.tls is not None and not self.closing and not self.reactor.is_inherited():
+        if self.tls is not None and self.life < CLOSING and not self.reactor.is_inherited():
             self.reactor.check_thread()
-            if self.shaking:
+            if self.handshake == HANDSHAKING:
                 self.end_handshake(
                     ConnectionAbortedError("the connection was closed during the TLS handshake")
                 )
                 return
-            self.gentle = True
             if self.unsecured is not None:
                 # The session has to hear something before it can take this: close after that.
-                if not self.departing:
-                    self.departing = True
+                if self.life == OPEN:
+                    self.set_life(DEPARTING)
                     self.timer = self._loop.call_later(
                         self.shutdown_timeout, self.cut, context=self.reactor.context
                     )
                 return
             self.cancel_timer()
             self.say_goodbye()
-            if self.closing:
+            if self.life >= CLOSING:
                 return  # by the protocol, which was told of the high-water mark
-            if self.outbox.size > 0:
+            if self.write_buffer.size > 0:
                 self.timer = self._loop.call_later(
                     self.shutdown_timeout, self.cut, context=self.reactor.context
                 )
-        elif self.lingers and not self.closing and not self.eof:
-            self.gentle = True
         Connection.end_when_sent(self)
 
     cdef object fail(self, object error):
         # Where the peer has not waited for our close_notify, and nothing else is lost, that is no
         # error: see tell_lost().
-        self.forgiven = (
-            self.parting
-            or (self.tls is not None and self.tls.said_goodbye and self.outbox.size == 0)
+        self.harmless = (
+            self.notify_alone
+            or (self.tls is not None and self.tls.said_goodbye and self.write_buffer.size == 0)
         )
         Connection.fail(self, error)
 
-    def cut(self):
-        """Close at once: abort(), or a close that has taken too long."""
-        cdef bint waits = self.gentle and self.ending and self.fd >= 0
-        self.gentle = False
-        if waits:  # on_end(), for the peer
-            self.reactor.end(self)
-        else:
-            self.finish(None)
-
-    cdef object finish(self, object error):
-        self.cancel_timer()
-        self.unsecured = None
-        self.held = 0
-        Connection.finish(self, error)
-
-    cdef object on_end(self):
-        if self.gentle and self.fd >= 0 and not self.reactor.is_inherited() and not self.has_left():
-            self.look_seconds = (
-                min(2 * self.look_seconds, LAST_LOOK_SECONDS)
-                if self.look_seconds
-                else FIRST_LOOK_SECONDS
-            )
-            self._loop.call_later(self.look_seconds, self.end_later, context=self.reactor.context)
-            return
-        if self.shaking and self.rest:
-            self.rest = False
-            self.look_for_alert()
-        Connection.on_end(self)
-
-    cdef object look_for_alert(self):
-        """Read what came before a send of the handshake failed: the peer's alert says why, if there
-        is one."""
-        cdef PyObject *storage = self.reactor.pool.storage(RECORD_BYTES)
-        cdef bytes scratch = <bytes>storage  # so that nobody else is given it meanwhile
-        cdef bytes received
-        cdef ssize_t size = 1
-        cdef int turns = 8
-        try:
-            while turns > 0 and size > 0:
-                if self.tls.version is not None or self.tls.handshake():
-                    while (
-                        self.tls.has_data()
-                        and self.tls.read(PyBytes_AS_STRING(scratch), RECORD_BYTES) > 0
-                    ):
-                        pass
-                received = PyBytes_FromStringAndSize(NULL, RECORD_BYTES)
-                size = recv(self.fd, PyBytes_AS_STRING(received), RECORD_BYTES, 0)
-                if size > 0:
-                    self.tls.receive(received, size)
-                turns -= 1
-        except Exception as error:  # whatever a callback of the context raises, too
-            self.error = error
-
-    cdef bint has_left(self) except -1:
-        """Throw away what comes, and tell whether the socket can be closed without taking from the
-        peer what was sent.
-
-        Linux answers whatever comes in after close() by a reset, and drops what the peer has not
-        got by then: in TLS the peer's close_notify is enough, if it crosses ours. (Over plain TCP a
-        peer that only ends the connection does no harm.)
-        """
-        cdef int unsent = 0
-        cdef ssize_t size = 1
-        cdef int turns = 8
-        storage = <bytes>self.reactor.pool.storage(self.receive_bytes)
-        while turns > 0 and size > 0:
-            size = recv(self.fd, PyBytes_AS_STRING(storage), self.receive_bytes, 0)
-            turns -= 1
-        if size == 0 or (size < 0 and errno != EAGAIN) or self.error is not None:
-            return True
-        if not self.is_internet() or ioctl(self.fd, SIOCOUTQ, &unsent) < 0 or unsent == 0:
-            return True
-        if self.look_seconds == 0:
-            self.deadline = self._loop.time() + self.shutdown_timeout
-            shutdown(self.fd, SHUT_WR)
-        return self._loop.time() >= self.deadline
-
     cdef object tell_lost(self):
-        if self.forgiven and (self.gentle or self.ended_well):
+        if self.harmless and (self.life == LINGERING or self.receiving == ENDED_WELL):
             self.error = None
-        shaken, self.shaken = self.shaken, None
-        try:
-            if self.introduced:
-                Connection.tell_lost(self)
-            elif self.stream is not None and self.stream._h_server is not None:
-                self.stream._h_server._h_fail(self, self.error)
-        finally:
-            if shaken is not None and not shaken.done():
-                shaken.set_exception(
-                    self.error or ConnectionAbortedError(
-                        "the connection was aborted during the TLS handshake"
-                    )
-                )
-
-    cdef object cancel_timer(self):
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
+        UpgradableConnection.tell_lost(self)

@@ -20,19 +20,22 @@ cdef class TLS:
     cdef bytes chunk
     cdef Py_ssize_t at
     cdef Py_ssize_t end
-    # How many whole records have been fed that no read has begun; and the record that is being fed:
-    # what is known of its header, and how much of its body is to come.
+    # How many whole records have been fed that no read has begun.
     cdef readonly Py_ssize_t records
+    # Of the record that is being fed: how many bytes of its header were seen.
     cdef int known
+    # A fact about it: its type is none that there is.
     cdef bint strange
+    # How much of its body is to come.
     cdef Py_ssize_t missing
-    # The rest of a record that has been decrypted, where a read did not take all of it.
+    # A fact: a read did not take all of the record that it decrypted.
     cdef bint partial
-    # A read was in vain: the record was one of the session's own, and may want an answer, which
-    # output() has.
+    # A fact: a read was in vain. The record was one of the session's own, and output() may have an
+    # answer to it.
     cdef bint stirred
-    # close_notify was sent; the peer's has come.
+    # A fact: our close_notify is in output(), or was.
     cdef readonly bint said_goodbye
+    # A fact: the peer's close_notify has come.
     cdef readonly bint heard_goodbye
 
     cdef object receive(self, bytes chunk, Py_ssize_t size)

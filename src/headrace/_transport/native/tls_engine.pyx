@@ -38,8 +38,8 @@ cdef class Window:
 
 
 cdef class TLS:
-    """See the module's documentation. Raises, wherever it says nothing else: ssl.SSLError; what
-    output() then returns is the alert for the peer."""
+    """One side of a session: bytes in, bytes out. Every method raises ssl.SSLError unless it says
+    otherwise; what output() returns after that is the alert for the peer."""
 
     def __init__(self, context, bint server_side, server_hostname, resume):
         self.context = context
@@ -51,8 +51,8 @@ cdef class TLS:
         self.window = Window.__new__(Window)
         self.take_in = self.incoming.write
         self.give_out = self.outgoing.read
-        # The module's own object does the work, and has no method in Python between; who has put a
-        # class of his own there is called.
+        # The object inside does the work, without a method in Python between. Where a program has
+        # put a class of its own there, that is called.
         inner = self.ssl_object
         if type(inner) is ssl.SSLObject:
             inner = getattr(inner, "_sslobj", inner)

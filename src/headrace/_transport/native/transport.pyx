@@ -1,6 +1,5 @@
 # cython: language_level=3
-"""SocketTransport: a whole asyncio.Transport over a SecureConnection, and the Sender of a stream
-over one."""
+"""SocketTransport: a whole asyncio.Transport over a SecureConnection, and the making of them."""
 
 import asyncio
 import socket as sockets
@@ -12,21 +11,25 @@ from contextvars import copy_context
 from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.string cimport memcpy
 
-from headrace._core.cprims cimport seconds
 from headrace._transport.native.linux cimport sockaddr, socklen_t
-from headrace._transport.native.outbox cimport Outbox
 from headrace._transport.native.reactor cimport Reactor, reactor_of
+from headrace._transport.native.socket_sender cimport SocketSender
+from headrace._transport.native.states cimport (
+    CLOSING,
+    ENDED,
+    ENDED_WELL,
+    EOF_WAITS,
+    HANDSHAKING,
+    LINGERING,
+    OPEN,
+    SENDING,
+)
 from headrace._transport.native.tls_connection cimport SecureConnection
-from headrace._transport.sender cimport Sender, as_bytes
 from headrace._transport.native.tls_engine cimport TLS
+from headrace._transport.native.write_buffer cimport WriteBuffer
+from headrace._transport.sender cimport as_bytes
 
 from headrace._transport.native.addresses import address_of
-
-# How long the first of several answers may be held for those behind it, in seconds.
-CORK_SECONDS = 200e-6
-# A handler that takes longer for a message, in seconds, has its answers sent one by one: holding
-# one back for the next would cost the peer more time than a send costs us (some 5 us).
-QUICK_SECONDS = 50e-6
 
 # asyncio's water mark (asyncio.transports), in bytes.
 HIGH_WATER_BYTES = 64 * 1024
@@ -43,7 +46,7 @@ Transport.__name__ = Transport.__qualname__ = "SocketTransport"
 
 
 cdef class SocketTransport(SecureConnection):
-    """See the module's documentation. Made by adopt() and accepted()."""
+    """What the program gets of a connection of ours. Made by adopt() and accepted()."""
 
     # loop.start_tls() of asyncio asks for it, and loop.sendfile() for the other: it then sends the
     # file through write().
@@ -62,11 +65,11 @@ cdef class SocketTransport(SecureConnection):
         if self.fd < 0:
             info.append("closed")
         else:
-            if self.closing:
+            if self.life >= CLOSING:
                 info.append("closing")
             info.append(f"fd={self.fd}")
             info.append("paused" if self.paused else "reading")
-            info.append(f"unsent={self.outbox.size + self.held}")
+            info.append(f"unsent={self.write_buffer.size + self.held}")
             if self.tls is not None:
                 info.append(f"tls={self.tls.version}")
         return "<{}>".format(" ".join(info))
@@ -118,7 +121,7 @@ cdef class SocketTransport(SecureConnection):
         session = self.tls.ssl_object
         if name == "sslcontext":
             return self.tls.context
-        if self.shaking:
+        if self.handshake == HANDSHAKING:
             return default
         if name == "ssl_object":
             return session
@@ -129,7 +132,9 @@ cdef class SocketTransport(SecureConnection):
         if name == "compression":
             return session.compression()
         if name == "close_notify":
-            return True if self.ended_well else False if self.eof or self.ending else None
+            if self.receiving == ENDED_WELL:
+                return True
+            return False if self.receiving == ENDED or self.life >= LINGERING else None
         return default
 
     def set_protocol(self, protocol):
@@ -150,22 +155,22 @@ cdef class SocketTransport(SecureConnection):
 
     def is_closing(self):
         """Return whether the transport is closed or being closed."""
-        return self.closing or self.departing
+        return self.life != OPEN
 
     def is_reading(self):
         """Return whether the protocol is told of what arrives."""
-        return not self.closing and not self.paused
+        return self.life < CLOSING and not self.paused
 
     def pause_reading(self):
         """Tell the protocol nothing more of what arrives, until resume_reading()."""
-        if self.closing or self.paused:
+        if self.life >= CLOSING or self.paused:
             return
         self.reactor.check_thread()
         self.paused = True
 
     def resume_reading(self):
         """Undo pause_reading()."""
-        if self.closing or not self.paused:
+        if self.life >= CLOSING or not self.paused:
             return
         self.reactor.check_thread()
         self.paused = False
@@ -180,7 +185,7 @@ cdef class SocketTransport(SecureConnection):
         process that the loop is not in. After close() or the loss of the connection it is dropped.
         """
         chunk = data if type(data) is bytes else as_bytes(data)
-        if self.eof_written:
+        if self.sending != SENDING:
             raise RuntimeError("Cannot call write() after write_eof()")
         if PyBytes_GET_SIZE(<bytes>chunk) > 0:
             self.send(<bytes>chunk, False)
@@ -188,20 +193,20 @@ cdef class SocketTransport(SecureConnection):
     def writelines(self, list_of_data):
         """Send all of *list_of_data*, an iterable of bytes-like objects, as one write()."""
         pieces = [as_bytes(each) for each in list_of_data]
-        if self.eof_written:
+        if self.sending != SENDING:
             raise RuntimeError("Cannot call writelines() after write_eof()")
         self.send_all([piece for piece in pieces if piece])
 
     def write_eof(self):
         """Close the writing half after what was written; reading goes on. Raises:
         NotImplementedError over TLS before 1.3."""
-        if self.closing or self.eof_written:
+        if self.life >= CLOSING or self.sending != SENDING:
             return
         if not self.is_half_closable():
             raise NotImplementedError("TLS before version 1.3 has no half-close")
         self.reactor.check_thread()
-        self.eof_written = True
-        if self.outbox.size == 0:
+        self.set_sending(EOF_WAITS)
+        if self.write_buffer.size == 0:
             self.shut_writing()
 
     def can_write_eof(self):
@@ -210,7 +215,7 @@ cdef class SocketTransport(SecureConnection):
 
     def get_write_buffer_size(self):
         """Return how many bytes are unsent; with TLS as they will be sent, encrypted."""
-        return self.outbox.size + self.held
+        return self.write_buffer.size + self.held
 
     def get_write_buffer_limits(self):
         """Return (low, high): the protocol is paused above *high* unsent bytes and resumed at
@@ -272,7 +277,7 @@ cdef class SocketTransport(SecureConnection):
         What was written before is sent in plain text. Raises: ssl.SSLError or ConnectionError where
         the handshake fails; the connection is then closed, and so it is by a cancellation.
         """
-        if self.closing or self.eof:
+        if self.life >= CLOSING or self.receiving >= ENDED:
             raise ConnectionResetError("Connection lost before the TLS handshake")
         shaken = self._loop.create_future()
         self.paused = False
@@ -285,96 +290,6 @@ cdef class SocketTransport(SecureConnection):
             if not self._loop.is_closed():
                 self.finish(None)
             raise
-
-
-cdef class SocketSender(Sender):
-    """A Sender that calls a SocketTransport without going through Python.
-
-    Behind unread input the answers of a quick handler leave the system together: each is sent at
-    once, all but the last with MSG_MORE. That is done only in a step, whose end we see, and only on
-    a socket that nobody but us has ever seen, so that its options are as we set them. What the
-    system holds keeps its place and outlives the process; where the handler blocks after all, the
-    system sends it after max(200 ms, RTO).
-    """
-
-    def __init__(self, transport, stepper, exposed):
-        Sender.__init__(self, transport, stepper, exposed)
-        self.direct = <SocketTransport>transport
-
-    cdef bint is_followed(self) except -1:
-        cdef double now
-        cdef bint quick
-        if not self.stepper.stepping or self.input is None:
-            return False
-        cdef bint unread = self.input.length() > 0
-        if (
-            (not unread and self.last == 0.0)
-            or self.direct is None
-            or self.direct.sock is not None
-            or not self.direct.is_internet()
-        ):
-            return False
-        now = seconds()
-        if self.last == 0.0:
-            self.stepper.gather(self)  # flush() at the end of the step
-        else:
-            self.quick = now - self.last < QUICK_SECONDS
-        self.last = now
-        if (
-            not unread
-            or not self.quick
-            or (self.held_since != 0.0 and now - self.held_since > CORK_SECONDS)
-        ):
-            return False
-        if self.held_since == 0.0:
-            self.held_since = now
-        return True
-
-    cdef object flush(self):
-        Sender.flush(self)
-        self.last = 0.0
-        if self.held_since != 0.0:
-            self.held_since = 0.0
-            if self.direct is not None and self.direct.sock is None:
-                self.direct.push()
-
-    cpdef object write(self, object data):
-        # First of all: what another thread writes must not get among what a step writes.
-        if self.direct is not None:
-            self.direct.reactor.check_thread()
-            if self.direct.eof_written:
-                self.ended = True  # by a call of the transport's own
-        Sender.write(self, data)
-
-    cdef object close(self):
-        if self.direct is None or self.closing:
-            return Sender.close(self)
-        if self.direct.reactor.is_inherited():
-            self.lost()
-            return self.direct.close()
-        self.direct.reactor.check_thread()
-        return Sender.close(self)
-
-    cdef object _send(self, bytes data, bint followed):
-        if not followed:
-            self.held_since = 0.0  # what the system holds leaves with it
-        if self.direct is None:
-            Sender._send(self, data, False)
-        else:
-            self.direct.send(data, followed)
-
-    cdef bint is_closing(self) except -1:
-        if self.direct is None:
-            return Sender.is_closing(self)
-        return self.closing or self.direct.closing
-
-    cdef bint has_ended(self) except -1:
-        return Sender.has_ended(self) if self.direct is None else self.is_closing()
-
-    cdef object rebind(self, object transport, bint exposed):
-        if transport is not self.direct:
-            self.direct = None
-        Sender.rebind(self, transport, exposed)
 
 
 def adopt(loop, sock, protocol, Py_ssize_t receive_bytes):
@@ -464,7 +379,7 @@ cdef SocketTransport make(
     transport.family = family
     transport.context = context
     transport.receive_bytes = transport.flood_bytes = receive_bytes
-    transport.outbox = Outbox.__new__(Outbox)
+    transport.write_buffer = WriteBuffer.__new__(WriteBuffer)
     transport.high = HIGH_WATER_BYTES
     transport.low = HIGH_WATER_BYTES // 4
     # What a receive says of the system's buffer holds of TCP. A Unix socket ends a receive where

@@ -1,11 +1,13 @@
 from headrace._transport.native.linux cimport iovec
 
-cdef class Outbox:
-    # The pieces from *first* on are unsent, the first of them from *offset* on; *size* is the sum
-    # of what is unsent, in bytes.
+cdef class WriteBuffer:
+    # What was added, or None where nothing ever was.
     cdef list pieces
+    # The index of the first piece that is not sent.
     cdef Py_ssize_t first
+    # How much of that piece is sent.
     cdef Py_ssize_t offset
+    # How many bytes are unsent altogether.
     cdef Py_ssize_t size
 
     cdef object add(self, bytes piece, Py_ssize_t sent)

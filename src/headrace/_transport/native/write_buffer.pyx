@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""Outbox: bytes that the system did not take yet. They are kept as they came, never copied or
+"""WriteBuffer: bytes that the system did not take yet. They are kept as they came, never copied or
 joined; their count is a counter."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -7,7 +7,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from headrace._transport.native.linux cimport iovec
 
 
-cdef class Outbox:
+cdef class WriteBuffer:
     """A queue of pieces, in the order in which they were added. Most connections never have one:
     *pieces* is None until they do."""
 
