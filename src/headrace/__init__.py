@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from headrace._core.publish import publish
 from headrace._streams.asyncio_server import Server
 from headrace._streams.connect import open_connection, open_unix_connection
 from headrace._streams.reader import StreamReader
@@ -90,11 +91,10 @@ _LATER = {
 
 
 def _publish(names: Iterable[str], find: Callable[[str], Any]) -> None:
-    """Have tracebacks, help() and pickle know *names* by where users find them."""
-    for name in names:
-        value = find(name)
-        if value is not None and value.__module__.startswith("headrace."):
-            value.__module__ = __name__
+    """Publish what *find* finds of *names*, a class before those that inherit from it."""
+    found = [value for value in map(find, names) if value is not None]
+    for value in sorted(found, key=lambda each: len(getattr(each, "__mro__", ()))):
+        publish(value, __name__)
 
 
 # Asked of the module: globals() has stand-ins where Python imports lazily (PEP 810).
@@ -116,7 +116,7 @@ if not TYPE_CHECKING:  # to a checker, every name would exist
 
 # What this file itself imports.
 _HIDDEN = {"TYPE_CHECKING", "Any", "Callable", "Iterable", "backend"}
-_HIDDEN |= {"importlib", "os", "sys", "warnings"}
+_HIDDEN |= {"importlib", "os", "publish", "sys", "warnings"}
 
 
 def __dir__() -> list[str]:

@@ -16,6 +16,7 @@ import pytest
 import headrace
 from headrace import cli
 from headrace.cli import doctor
+from headrace.cli.doctor import inspection
 
 TIMEOUT_S = 60
 PRINT_ENVIRONMENT = """\
@@ -232,20 +233,20 @@ def test_doctor_says_which_futures(
 ) -> None:
     """Doctor says where asyncio's futures are not as expected, so that their public methods are
     used; on the Pythons here they are."""
-    assert doctor.futures() in ("fields", None)
-    monkeypatch.setattr(doctor, "futures", lambda: futures)
-    doctor.doctor()
+    assert inspection.futures() in ("fields", None)
+    monkeypatch.setattr(inspection, "futures", lambda: futures)
+    cli.main(["doctor"])
     assert ("futures are not as expected" in capsys.readouterr().out) == said
 
 
 def test_doctor_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     """doctor says in words what the JSON holds, names each module, and notices install()."""
     with headrace.install():
-        assert doctor.doctor() == 0
+        assert cli.main(["doctor"]) == 0
     words = capsys.readouterr().out
     assert {"compiled": "Build: compiled", "pure": "Build: pure Python"}[doctor.build()] in words
     assert "headrace._streams.reader" in words
-    for name, version in doctor.findings()["loops"].items():
+    for name, version in inspection.findings()["loops"].items():
         assert (f"Connections on {name}'s loop take the" in words) == (version is not None)
     assert ("Tried: asyncio's loop goes on telling of an epoll set" in words) == (
         doctor.build() == "compiled"
@@ -261,9 +262,9 @@ def test_doctor_says_why_a_loop_is_unfit(
     async def deaf(loop: object) -> str:
         return "its add_reader() is deaf"
 
-    monkeypatch.setattr(doctor, "epoll_obstacle", deaf)
-    monkeypatch.setattr(doctor, "platform_obstacle", lambda: None)
-    assert doctor.doctor() == 0
+    monkeypatch.setattr(inspection, "epoll_obstacle", deaf)
+    monkeypatch.setattr(inspection, "platform_obstacle", lambda: None)
+    assert cli.main(["doctor"]) == 0
     assert (
         "Tried: asyncio's loop cannot take the native way: its add_reader() is deaf.\n"
         in capsys.readouterr().out
@@ -280,8 +281,8 @@ def test_require_compiled_is_the_exit_status(
         ({"a": False, "b": False}, 1),
         ({"a": True, "b": False}, 1),
     ):
-        monkeypatch.setattr(doctor, "modules", lambda states=states: states)
-        assert doctor.doctor(require_compiled=True) == status
+        monkeypatch.setattr(inspection, "modules", lambda states=states: states)
+        assert cli.main(["doctor", "--require-compiled"]) == status
     assert "the build is mixed, not compiled" in capsys.readouterr().err
 
 

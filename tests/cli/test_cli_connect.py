@@ -37,8 +37,8 @@ DRIVER = """\
 import argparse, os, signal, socket, sys
 # A shell starts what runs in the background with SIGINT ignored: so may be whoever runs the tests.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from headrace.cli.connect import DESCRIPTION, add_arguments, connect, session
-session.ANSWER_SECONDS = float(os.environ.get("ANSWER_SECONDS", session.ANSWER_SECONDS))
+from headrace.cli.connect import DESCRIPTION, add_arguments, connect, exchange
+exchange.ANSWER_SECONDS = float(os.environ.get("ANSWER_SECONDS", exchange.ANSWER_SECONDS))
 resolve = socket.getaddrinfo
 def resolve_two(host, *rest, **named):
     hosts = ("127.0.0.2", "127.0.0.1") if host == "two.test" else (host,)

@@ -28,6 +28,7 @@ from rich.console import Console
 from headrace import metrics
 from headrace._server.statistics import Statistics
 from headrace.cli import top
+from headrace.cli.top import endpoint, history, live, table
 
 FIRST = Statistics(
     uptime=3600,
@@ -88,7 +89,7 @@ class Server:
         return FIRST if self.collections == 1 else SECOND
 
 
-def figures(statistics: Statistics, name: str = "the api") -> dict[str, top.Figures]:
+def figures(statistics: Statistics, name: str = "the api") -> dict[str, endpoint.Figures]:
     """Return *statistics* as top knows them, by way of the text."""
     from prometheus_client import CollectorRegistry, generate_latest
 
@@ -96,13 +97,13 @@ def figures(statistics: Statistics, name: str = "the api") -> dict[str, top.Figu
     server = Server()
     server.name, server.statistics = name, lambda: statistics
     registry.register(metrics.StatisticsCollector(server))
-    return top.figures(generate_latest(registry).decode())
+    return endpoint.figures(generate_latest(registry).decode())
 
 
-def drawn(view: top.View, at: float = 0.0, width: int = 80) -> str:
+def drawn(view: history.EndpointHistory, at: float = 0.0, width: int = 80) -> str:
     """Return what rich makes of the live view."""
     console = Console(file=io.StringIO(), record=True, width=width)
-    console.print(view.render("http://here/metrics", at))
+    console.print(live.render(view, "http://here/metrics", at))
     return console.export_text()
 
 
@@ -211,11 +212,11 @@ def test_https(run, ours, tls, monkeypatch):
 
     async def main():
         async with serving(ours, answer, ssl=tls.server) as (_, port):
-            with pytest.raises(top.Unavailable, match="certificate"):
-                await top.fetch(f"https://localhost:{port}/metrics")
+            with pytest.raises(endpoint.Unavailable, match="certificate"):
+                await endpoint.fetch(f"https://localhost:{port}/metrics")
             with tls.authority.cert_pem.tempfile() as path:
                 monkeypatch.setenv("SSL_CERT_FILE", path)
-                return await top.fetch(f"https://localhost:{port}/metrics")
+                return await endpoint.fetch(f"https://localhost:{port}/metrics")
 
     assert run(main) == {"x": {"connections_open": {"": 1}}}
 
@@ -236,12 +237,12 @@ BAD = [
 @pytest.mark.parametrize(("response", "why"), BAD)
 def test_answers_without_figures(monkeypatch, response, why):
     """Whatever else answers there is told in one line, without what a terminal would obey."""
-    monkeypatch.setattr(top, "LARGEST_RESPONSE", 1000)
+    monkeypatch.setattr(endpoint, "LARGEST_RESPONSE", 1000)
 
     async def main():
         async with answering(response) as url:
-            with pytest.raises(top.Unavailable, match=why) as found:
-                await top.fetch(url)
+            with pytest.raises(endpoint.Unavailable, match=why) as found:
+                await endpoint.fetch(url)
         return str(found.value)
 
     assert asyncio.run(main()).isprintable()
@@ -249,7 +250,7 @@ def test_answers_without_figures(monkeypatch, response, why):
 
 def test_endpoint_that_says_nothing(run, ours, monkeypatch):
     """An endpoint that accepts and does not answer is given up in time."""
-    monkeypatch.setattr(top, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(endpoint, "PATIENCE_S", 0.05)
 
     async def say_nothing(reader, writer):
         with contextlib.suppress(ConnectionError):
@@ -258,8 +259,8 @@ def test_endpoint_that_says_nothing(run, ours, monkeypatch):
 
     async def main():
         async with serving(ours, say_nothing) as (host, port):
-            with pytest.raises(top.Unavailable, match="no answer within 0.05 s"):
-                await top.fetch(f"http://{host}:{port}")
+            with pytest.raises(endpoint.Unavailable, match="no answer within 0.05 s"):
+                await endpoint.fetch(f"http://{host}:{port}")
 
     run(main)
 
@@ -283,7 +284,7 @@ def test_wrong_url(capsys, url):
     assert (
         capsys.readouterr().err
         == f"headrace top: not an http or https URL: {url!r}; it should look like "
-        f"{top.DEFAULT_URL}\n"
+        f"{endpoint.DEFAULT_URL}\n"
     )
 
 
@@ -325,7 +326,7 @@ def test_one_table_needs_no_rich(capsys, monkeypatch, closed_port, arguments):
 def test_rates():
     """Rates are what has grown by the server's own clock; there are none after one sample, after a
     restart or without a new sample."""
-    server = top.Watched()
+    server = history.ServerHistory()
     found = []
     restarts = [
         dataclasses.replace(FIRST, uptime=uptime, accepted=accepted)
@@ -340,7 +341,7 @@ def test_rates():
 def test_live_view():
     """The live view has every figure, rates and reasons, the most frequent first, and fits 80
     columns."""
-    view = top.View()
+    view = history.EndpointHistory()
     view.take(figures(FIRST), 0)
     first = drawn(view)
     assert "in -/s, out -/s" in first and "draining" not in first
@@ -359,7 +360,7 @@ def test_live_view():
 
 def test_live_view_of_several_servers():
     """Each server has a panel, by name; one that is no longer there has none."""
-    view = top.View()
+    view = history.EndpointHistory()
     view.take(figures(FIRST, "b") | figures(FIRST, "a"), 0)
     text = drawn(view)
     assert 0 < text.index("a up") < text.index("b up")
@@ -370,16 +371,16 @@ def test_live_view_of_several_servers():
 def test_names_from_strangers():
     """A server's name neither moves the cursor nor is taken for rich's markup, and has no blank in
     the plain table."""
-    view = top.View()
+    view = history.EndpointHistory()
     view.take(figures(FIRST, "[red]a\x1b[2J b"), 0)
     assert "[red]a?[2J b" in drawn(view)
-    assert view.plain().splitlines()[1].startswith("[red]a?[2J_b  ")
+    assert table.plain_table(view).splitlines()[1].startswith("[red]a?[2J_b  ")
 
 
 def test_gone_endpoint():
     """While the endpoint is gone the last figures stay, with the time since when and the latest
     reason; both go when it is back."""
-    view = top.View()
+    view = history.EndpointHistory()
     view.take(figures(FIRST), 0)
     view.lose("no answer", "12:00:00")
     view.lose("refused: nobody listens", "12:00:01")
@@ -393,12 +394,12 @@ def test_gone_endpoint():
 def test_sparkline():
     """Bars are the highest of each two seconds of the last minute, to scale from 0; where there was
     no sample there is no bar."""
-    server = top.Watched()
+    server = history.ServerHistory()
     for at, count in ((0, 99), (30.5, 4), (56, 0), (58, 8), (58.5, 1), (61, 7)):
         server.take({"connections_open": {"": count}}, at)
     assert server.sparkline(61) == " " * 14 + "▅" + " " * 12 + "▁█▇"
     assert server.sparkline(63) == " " * 13 + "▅" + " " * 12 + "▁█▇ "
-    assert server.sparkline(200) == " " * top.SPARKLINE_WIDTH
+    assert server.sparkline(200) == " " * history.SPARKLINE_WIDTH
     for at in (61, 63):
         server.take({"connections_open": {"": 0}}, at + 100)
     assert server.sparkline(163) == " " * 28 + "▁▁"

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from support.properties import SHRINKING_S, examples
 
 from headrace._core import cprims_py
+from headrace._core.buffer import ReadBuffer
 
 try:
     from headrace._core import cprims
@@ -252,6 +253,26 @@ def test_set_attribute(leaf):
     for target, name in ((closed, "fixed"), (object(), "free"), (1, "real")):
         with pytest.raises(AttributeError):
             leaf.set_attribute(target, name, 1)
+
+
+@pytest.mark.parametrize("leaf", LEAVES)
+def test_hide_vtable(leaf):
+    """hide_vtable() takes Cython's table from a compiled class and nothing from any other, as often
+    as it is called; the methods go on working."""
+
+    class Plain:
+        pass
+
+    before = dict(vars(Plain))
+    leaf.hide_vtable(Plain)
+    assert dict(vars(Plain)) == before
+    cls = ReadBuffer
+    for _ in range(2):
+        leaf.hide_vtable(cls)
+        assert leaf is cprims_py or "__pyx_vtable__" not in dir(cls)
+        buffer = cls()
+        buffer.append(b"abc")
+        assert buffer.take(2) == b"ab"
 
 
 # ---- enter

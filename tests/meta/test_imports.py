@@ -78,6 +78,24 @@ def test_no_import_goes_up(module):
     assert upward(path.read_text(), module.removesuffix("__init__")) == []
 
 
+def test_the_floors_are_those_that_imports_keep_to():
+    """The tree in ARCHITECTURE.md names the floor of each module and folder, and the same."""
+    text = (SOURCE.parents[1] / "ARCHITECTURE.md").read_text()
+    block = next(each for each in text.split("```\n") if each.startswith("src/headrace/"))
+    drawn_floors = {
+        name: int(number)
+        for name, number in re.findall(r"^  (\w+)(?:\.py|/) .* (\d)$", block, re.MULTILINE)
+    }
+    assert len(drawn_floors) >= 8
+    for name, number in drawn_floors.items():
+        assert floor("" if name == "__init__" else name) + 1 == number, name
+    assert {name for name in drawn_floors if name != "__init__"} == {
+        path.stem
+        for path in SOURCE.iterdir()
+        if re.fullmatch(r"_?[a-z]+", path.stem) and path.suffix in ("", ".py")
+    }
+
+
 def loaded(path):
     """Yield the names below headrace that the module at *path* imports when it is loaded: not what
     only a type checker sees, nor what functions import."""
@@ -243,6 +261,20 @@ def test_importing_it_loads_what_streams_need_only():
         "http",
         "argparse",
     }
+
+
+def test_importing_it_loads_what_is_compiled():
+    """No compiled module is loaded later: what help() would show of their classes, and what such a
+    module would look for, is taken away when `import headrace` is done."""
+    program = (
+        "import headrace, sys; loaded = set(sys.modules);"
+        "from headrace.cli.doctor import inspection;"
+        "print({name for name, compiled in inspection.modules().items() if compiled} - loaded)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "set()\n"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the pure build is what there is")

@@ -13,6 +13,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from support.api import described
 
 import headrace
 
@@ -126,6 +127,12 @@ def test_names():
         if not name.startswith("_") and not inspect.ismodule(getattr(headrace, name))
     }
     assert public == set(headrace.__all__)
+
+
+def test_the_names_are_those_that_were_agreed():
+    """Every public name, where it says that it is, and its signature are as written down, where a
+    review sees that they change; support/api.py writes the file."""
+    assert described() == (ROOT / "tests/meta/public_api.txt").read_text()
 
 
 def test_names_that_are_loaded_later():

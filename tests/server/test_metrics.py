@@ -21,6 +21,7 @@ from prometheus_client import parser  # noqa: E402
 from prometheus_client.openmetrics import parser as openmetrics  # noqa: E402
 
 from headrace import metrics  # noqa: E402
+from headrace.metrics import _collector, _endpoint  # noqa: E402
 
 parsed = openmetrics.text_string_to_metric_families
 parsed_plain = parser.text_string_to_metric_families
@@ -133,7 +134,7 @@ def test_families():
 def test_every_statistic_is_there():
     """Each attribute of Statistics has its family, so that a new one is not forgotten."""
     collected = [
-        row[2] for row in (*metrics.GAUGES, *metrics.COUNTERS, *metrics.COUNTERS_BY_REASON)
+        row[2] for row in (*_collector.GAUGES, *_collector.COUNTERS, *_collector.COUNTERS_BY_REASON)
     ]
     assert sorted(collected) == sorted(Statistics.__dataclass_fields__)
 
@@ -313,7 +314,7 @@ def test_slow_head(run, ours, monkeypatch):
         async with endpoint() as address:
             pieces = [GET[:3], GET[3:30], GET[30:], b"\r", b"\n"]
             in_time = split(await ask(address, *pieces))[0]
-            monkeypatch.setattr(metrics, "PATIENCE_S", 0.05)
+            monkeypatch.setattr(_endpoint, "PATIENCE_S", 0.05)
             return in_time, split(await ask(address, GET))[0], split(await ask(address))[0]
 
     assert run(main) == ("HTTP/1.1 200 OK", *["HTTP/1.1 408 Request Timeout"] * 2)
@@ -343,7 +344,7 @@ def test_clients_that_leave(run, ours):
 
 def test_client_that_does_not_take_the_answer(run, ours, monkeypatch):
     """A client that reads nothing of a long answer is given up in time."""
-    monkeypatch.setattr(metrics, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(_endpoint, "PATIENCE_S", 0.1)
     many = [Server("x" * 1000 + str(number)) for number in range(1000)]
 
     async def main():

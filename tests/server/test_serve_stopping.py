@@ -164,13 +164,22 @@ def test_cancelled_shutdown_goes_on(run, ours):
 
 
 def test_shutdown_before_the_start(run, ours):
-    """shutdown() of a server that was not started raises, and leaves it fit to be started."""
+    """What needs a server that was started raises before that, and leaves it fit to be started."""
     handler = Greeter()
 
     async def main():
+        several = headrace.serve(handler, LOOPBACK, 0, workers=2)
         server = headrace.serve(handler, LOOPBACK, 0)
-        with pytest.raises(RuntimeError, match="was not started"):
-            await server.shutdown()
+        for call in (
+            server.shutdown,
+            server.serve_forever,
+            several.shutdown,
+            several.serve_forever,
+            several.renew,
+        ):
+            with pytest.raises(RuntimeError, match="was not started"):
+                await call()
+        assert not several.draining.is_set()
         async with server:
             assert not server.draining.is_set()
             (await greeted(server)).close()

@@ -12,3 +12,4 @@ cpdef object referent(object reference)
 cpdef unsigned int version_of(object cls) noexcept
 cpdef object set_attribute(object target, str name, object value)
 cpdef bint enter(object context, object callback, object argument) except -1
+cpdef void hide_vtable(object cls) except *

@@ -51,6 +51,13 @@ cdef extern from *:
     #endif
         return referent;
     }
+
+    static int headrace_hide_vtable(PyObject *cls) {
+        PyTypeObject *type = (PyTypeObject *)cls;
+        if (PyDict_DelItemString(type->tp_dict, "__pyx_vtable__") < 0) return -1;
+        PyType_Modified(type);
+        return 0;
+    }
     """
     void *headrace_memmem(const void *, size_t, const void *, size_t) nogil
     Py_ssize_t Py_REFCNT(object)
@@ -62,7 +69,9 @@ cdef extern from *:
     int PyObject_GenericSetAttr(object, object, object) except -1
     bint PyCFunction_Check(object)
     object headrace_referent(object)
+    int headrace_hide_vtable(object cls) except -1
     unsigned int headrace_version_of(object)
+    int headrace_hide_vtable(object) except -1
     PyObject *PyCFunction_GET_SELF(object)
 
 
@@ -165,3 +174,10 @@ cpdef bint enter(object context, object callback, object argument) except -1:
     finally:
         PyContext_Exit(context)
     return True
+
+
+cpdef void hide_vtable(object cls) except *:
+    """Take the table of C functions out of the attributes of *cls*, which a compiled class has:
+    help() shows it, and only modules that are still to be loaded look for it there."""
+    if "__pyx_vtable__" in cls.__dict__:
+        headrace_hide_vtable(cls)

@@ -102,3 +102,8 @@ def enter(context: Context, callback: Callable[[object], object], argument: obje
         if entered:
             raise
     return entered
+
+
+def hide_vtable(cls: type) -> None:
+    """Take the table of C functions out of the attributes of *cls*, which a compiled class has:
+    this one has none."""

@@ -20,7 +20,7 @@ from headrace._server.shutdown import ShutdownReport
 from headrace._server.statistics import Statistics
 
 
-class StreamServer(abc.ABC):
+class StreamServer(metaclass=abc.ABCMeta):
     """A server over streams: an asynchronous context manager that begins to accept, and is shut
     down at the end. Made by serve()."""
 
@@ -118,10 +118,13 @@ class StreamServer(abc.ABC):
         cancels their handlers, a third cuts them off. SIGHUP does what renew() does; it does so
         from the start of the server on, unless the program has taken it. In another thread than the
         main one there are no signals. Service managers that ask for it are told when the server is
-        ready, and when it stops (sd_notify(3)). Cancellation: the server is shut down without a
-        grace, then it is raised.
+        ready, and when it stops (sd_notify(3)).
+
+        Raises: RuntimeError where the server was not started. Cancellation: the server is shut down
+        without a grace, then it is raised.
         """
         signals = self._signals
+        self.get_loop()  # Nothing would end the wait of a server that was not started.
         try:
             signals.install()
             await self.draining.wait()
@@ -139,8 +142,10 @@ class StreamServer(abc.ABC):
 
         With workers: replace them one after another by new processes, which read the program and
         the certificates anew; the old ones stop accepting when the new ones do it, and finish their
-        connections. Raises: what Certificates.reload() does, or RuntimeError where a new worker
-        does not start; what was not renewed yet stays as it was.
+        connections.
+
+        Raises: what Certificates.reload() does, or RuntimeError where a new worker does not start;
+        what was not renewed yet stays as it was. Cancellation: safe, likewise.
         """
         if isinstance(self._options.ssl, Certificates):
             self._options.ssl.reload()
@@ -165,18 +170,21 @@ class StreamServer(abc.ABC):
         to finish (default: the grace of serve()); then they are cancelled, and after two more
         seconds cut off. What a handler has written is sent if it returns or is cancelled. Called
         again, it waits for the same shutdown, and a smaller *grace* hurries it. A handler that
-        waits for it waits for itself, for the whole grace: it starts a task for that. Cancellation:
-        safe; the shutdown goes on.
+        waits for it waits for itself, for the whole grace: it starts a task for that.
+
+        Raises: RuntimeError where the server was not started. Cancellation: safe; the shutdown goes
+        on.
         """
         return await asyncio.shield(self._begin_shutdown(grace))
 
     def _begin_shutdown(self, grace: float | None = None) -> asyncio.Task[ShutdownReport]:
         """Shut down from now on, or hurry a shutdown that has begun; return the task of it."""
+        loop = self.get_loop()
         if self._stopped is None:
             ending = self._end(self._options.grace if grace is None else grace)
             self._draining.set()
             # Never eagerly: what it accepts may call shutdown() there and then.
-            self._stopped = asyncio.Task(self._shut_down(ending), loop=self.get_loop())
+            self._stopped = asyncio.Task(self._shut_down(ending), loop=loop)
         elif grace is not None:
             self._hurry_to(grace)
         return self._stopped

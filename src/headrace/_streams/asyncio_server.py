@@ -220,6 +220,7 @@ class Server(base_events.Server):
         """Start accepting; does nothing where it has been started.
 
         Raises: RuntimeError where the server is closed; OSError where the system refuses to listen.
+        Cancellation: it may accept already; close() ends that.
         """
         self._h_check_open()
         await self._h_start()
@@ -241,12 +242,11 @@ class Server(base_events.Server):
     async def serve_forever(self) -> None:
         """Accept until cancelled or closed, then wait for the connections.
 
-        A cancellation closes the server and, as from Python 3.14 on, its connections, as
-        close_clients() does: an idle client would keep it waiting for ever. close() leaves them
-        alone.
-
         Raises: RuntimeError where the server is closed or somebody serves already;
         asyncio.CancelledError at the end, also when it came by close().
+        Cancellation: closes the server and, as from Python 3.14 on, its connections, as
+        close_clients() does: an idle client would keep it waiting for ever. close() leaves them
+        alone.
         """
         if self._serving_forever_fut is not None:
             raise RuntimeError(f"server {self!r} is already being awaited on serve_forever()")
@@ -290,6 +290,8 @@ class Server(base_events.Server):
 
         It closes nothing: an idle client keeps it waiting for ever, unless close_clients() or
         abort_clients() ends it.
+
+        Raises: nothing. Cancellation: safe; the connections go on.
         """
         if self._waiters is None:
             return

@@ -146,9 +146,10 @@ async def open_unix_connection(
     """Connect to the Unix socket at *path*, or take the connected *sock*; return the reader and the
     writer.
 
-    A path that begins with a NUL is an abstract socket of Linux. The other arguments, and what is
-    raised, are as for open_connection(); with *ssl* the *server_hostname* has to be given.
-    Cancellation: safe; the socket is closed.
+    A path that begins with a NUL is an abstract socket of Linux. The other arguments are as for
+    open_connection(); with *ssl* the *server_hostname* has to be given.
+
+    Raises: as for open_connection(). Cancellation: safe; the socket is closed.
     """
     loop = asyncio.get_running_loop()
     limit = checked_limit(limit)

@@ -371,6 +371,9 @@ class StreamReader(Reader, StockStreamReader):
     Every read keeps what it has not returned: cancelling one, or letting it time out, loses no
     byte, and the next read goes on where it stood. At most one read may wait at a time; a second
     one raises RuntimeError.
+
+    *limit*: how many bytes a line may have, or what stands before a separator. The transport is
+    paused while more than twice as many wait to be read.
     """
 
     __signature__ = SignatureOf(StockStreamReader)

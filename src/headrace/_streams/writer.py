@@ -281,8 +281,8 @@ class Writer(Source):
         leaves before the handshake, in plain text; what is written during it, after.
 
         Args: *server_hostname*, the name to verify, needed on a client whose context checks names;
-        the timeouts are in seconds, None for 60 (handshake) and 30 (shutdown), as in asyncio;
-        *ssl_session* as for open_connection().
+        *ssl_handshake_timeout* and *ssl_shutdown_timeout* are in seconds, None for 60 and 30, as in
+        asyncio; *ssl_session* as for open_connection().
         Raises: TypeError where *sslcontext* is no context, ValueError where *server_hostname* is
         missing (the stream goes on as it was in both cases); UpgradeError where plain bytes are
         left on a client; ssl.SSLError, ConnectionError or TimeoutError where the handshake fails.

@@ -42,10 +42,12 @@ class Frame:
 def code_of(name: str) -> types.CodeType:
     """Return the code of the method of headrace that is called *name*, class and method, with the
     file and the line where its text is."""
-    function: Any = functools.reduce(getattr, name.split("."), sys.modules["headrace"])
-    method = name.rpartition(".")[2]
-    # Special methods of compiled classes have no code, and know their module by their class.
-    module = sys.modules[getattr(function, "__objclass__", function).__module__]
+    cls, method = name.split(".")
+    public: type = getattr(sys.modules["headrace"], cls)
+    function: Any = getattr(public, method)
+    # It stands in the text of the last class that has it: see publish().
+    home = next(base for base in reversed(public.__mro__) if vars(base).get(method) is function)
+    module = sys.modules[home.__module__]
     code: types.CodeType = getattr(function, "__code__", nothing.__code__)
     # Compiled, the module is another file beside the text, and its code names the place where it
     # was built.

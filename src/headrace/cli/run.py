@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import builtins
 import io
 import os
@@ -10,30 +11,51 @@ import sys
 import types
 import warnings
 import zipfile
-from collections.abc import Sequence
 from importlib.machinery import SourceFileLoader
 
+from headrace.cli.options import add_loop, fail
 from headrace.swap import install
 
+DESCRIPTION = """\
+Run a Python program as python itself would, with asyncio's stream names meaning headrace's.
 
-def run(arguments: Sequence[str], *, module: str | None, loop: str) -> int:
-    """Run the script arguments[0], or *module*, with the rest of *arguments* as its own; return 0
-    when it comes to its end.
+sys.argv, sys.path, __main__ and the exit status are what they would be under python. Everything
+after the script or the module belongs to the program. Processes that the program starts do not
+inherit headrace.
 
-    *arguments*: of the program; the first is the script unless *module* names a module. A script
-    may be a directory or an archive with a ``__main__.py``. *loop*: "asyncio" or "uvloop".
+examples:
+  headrace run server.py --port 8888
+  headrace run -m aiosmtpd -n -l localhost:8025
+  headrace run --loop uvloop server.py      also make uvloop the event loop
+                                            (pip install 'headrace[uvloop]')
+  python -X dev -m headrace run server.py   with options of python's own
+"""
 
-    Returns: 2 where the script or uvloop is not there. Raises: whatever the program raises.
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what run() takes to *parser*, but for the program and its own arguments."""
+    parser.usage = "headrace run [--loop asyncio|uvloop] SCRIPT|-m MODULE [ARGS...]"
+    add_loop(parser, default="asyncio, as it is")
+    parser.add_argument(
+        "-m", dest="module", metavar="MODULE", help="run a module instead of a script"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the program that *options* name as python itself would, until it comes to its end.
+
+    *options*: ``module`` to run, or None; ``arguments``, the program's own, where the first is the
+    script unless there is a module. A script may be a directory or an archive with a
+    ``__main__.py``. ``loop``: "asyncio" or "uvloop".
+
+    Returns: 0; 2 where the script or uvloop is not there. Raises: whatever the program raises.
     headrace stays installed: threads and atexit functions of the program may outlive its last line.
     """
-    if loop == "uvloop" and not _use_uvloop():
-        print(
-            "headrace run: uvloop is not installed: pip install 'headrace[uvloop]'", file=sys.stderr
-        )
-        return 2
+    module, arguments = options.module, options.arguments
+    if options.loop == "uvloop" and not _use_uvloop():
+        return fail("run", "uvloop is not installed: pip install 'headrace[uvloop]'", 2)
     if module is None and not os.path.exists(arguments[0]):
-        print(f"headrace run: can't open {arguments[0]!r}: no such file", file=sys.stderr)
-        return 2
+        return fail("run", f"can't open {arguments[0]!r}: no such file", 2)
     install()
     # A new module, which stays: the program may pickle what it defines, or look its names up when
     # its last line has run.

@@ -264,7 +264,8 @@ class Supervisor(StreamServer):
             worker.expect_start()
 
     async def renew(self) -> None:
-        """See StreamServer.renew()."""
+        """See StreamServer."""
+        self.get_loop()  # raises before the start
         async with self._renewing:
             for place in range(self._wanted):
                 if self.draining.is_set():

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
+from collections.abc import Callable
 
+from headrace.cli.connect.session import DEFAULT_TIMEOUT_SECONDS, Session
 from headrace.cli.connect.tls import STARTTLS
-from headrace.cli.loops import loop_factory
+from headrace.cli.options import add_loop, add_tls, fail, loop_factory
 
 DESCRIPTION = """\
 Connect to a server: standard input is sent, what comes goes to standard output, byte for byte. What
@@ -31,9 +32,7 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what connect() takes to *parser*."""
-    from headrace.cli.connect.session import DEFAULT_TIMEOUT_SECONDS
-
-    add = parser.add_argument
+    add: Callable[..., object] = parser.add_argument
     add(
         "target",
         metavar="HOST|HOST:PORT|unix:PATH",
@@ -72,34 +71,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"{DEFAULT_TIMEOUT_SECONDS:g}); "
         "given, also for a peer that sends nothing after the end of the input, or takes nothing",
     )
+    add_loop(parser)
+    add = add_tls(
+        parser,
+        STARTTLS,
+        cert="certificate to show to the server (PEM)",
+        alpn="protocols to offer, the best first",
+    )
+    add("--insecure", action="store_true", help="do not verify the certificate")
     add(
-        "--loop",
-        choices=("asyncio", "uvloop"),
-        default="asyncio",
-        help="event loop (default: asyncio)",
-    )
-    secure = parser.add_argument_group("TLS")
-    how = secure.add_mutually_exclusive_group()
-    how.add_argument("--tls", action="store_true", help="speak TLS from the beginning")
-    how.add_argument(
-        "--starttls",
-        choices=tuple(STARTTLS),
-        help="begin in plain text and upgrade, as this protocol does",
-    )
-    secure.add_argument("--insecure", action="store_true", help="do not verify the certificate")
-    secure.add_argument(
         "--ca",
         metavar="FILE",
         help="trust the authorities in this file (PEM) instead of the system's",
     )
-    secure.add_argument("--cert", metavar="FILE", help="certificate to show to the server (PEM)")
-    secure.add_argument(
-        "--key", metavar="FILE", help="its private key (PEM), unless that is in the same file"
-    )
-    secure.add_argument(
-        "--server-name", metavar="NAME", help="name to ask for and to verify (default: HOST)"
-    )
-    secure.add_argument("--alpn", metavar="A,B", help="protocols to offer, the best first")
+    add("--server-name", metavar="NAME", help="name to ask for and to verify (default: HOST)")
 
 
 def connect(options: argparse.Namespace) -> int:
@@ -109,14 +94,11 @@ def connect(options: argparse.Namespace) -> int:
     Ctrl-C ends it with 130. Nothing is raised for what goes wrong on the network, or with standard
     input and output.
     """
-    from headrace.cli.connect.session import Session
-
     try:
         factory = loop_factory(options.loop)
         session = Session(options)
     except (ValueError, OSError) as error:
-        print(f"headrace connect: {error}", file=sys.stderr)
-        return 2
+        return fail("connect", str(error), 2)
     try:
         with asyncio.Runner(loop_factory=factory) as runner:
             return runner.run(session.run())

@@ -71,11 +71,16 @@ class Remembering(ssl.SSLObject):
         try:
             super().do_handshake()
         except ssl.SSLCertVerificationError as error:
-            # Python decodes no certificate that it has not verified, but for this private method of
-            # the ssl module.
-            chain = self._sslobj.get_unverified_chain()  # type: ignore[attr-defined]
-            error.certificate = chain[0].get_info() if chain else None  # type: ignore[attr-defined]
+            error.certificate = unverified_certificate(self)  # type: ignore[attr-defined]
             raise
+
+
+def unverified_certificate(session: ssl.SSLObject) -> dict[str, Any]:
+    """Return the peer's certificate, verified or not, in the form of getpeercert(); {} for none."""
+    # Python decodes no certificate that it has not verified, but for this private method of the ssl
+    # module.
+    chain = session._sslobj.get_unverified_chain()  # type: ignore[attr-defined]
+    return chain[0].get_info() if chain else {}
 
 
 def is_alert(data: bytes) -> bool:

@@ -2,28 +2,53 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import platform
 import sys
 import time
 from typing import TYPE_CHECKING
 
+from headrace.cli.options import LOOPS, fail
+
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from headrace.cli.demo.measure import Cell
+DESCRIPTION = """\
+Show headrace at work on real sockets of this machine's loopback: the three programs of asyncio's
+Streams documentation, TLS, unix sockets and start_tls, then a table of what a message costs a
+server with asyncio's streams and with headrace.
 
-# Long enough for a figure that repeats within a few per cent on a quiet machine; the whole demo
-# stays under a minute. Measured.
-ROUNDS, SECONDS = 3, 0.4
-QUICK_ROUNDS, QUICK_SECONDS = 1, 0.15
+Needs the extra packages of headrace[demo] (rich; trustme for the certificate; uvloop to have it in
+the table).
+
+examples:
+  headrace demo
+  headrace demo --quick            a few seconds: rougher figures
+  headrace demo --no-table         only the programs
+  headrace demo --loop asyncio     only one event loop in the table
+"""
 
 
-def demo(*, quick: bool = False, table: bool = True, loops: list[str] | None = None) -> int:
-    """Show the scenes and, unless *table* is false, the table; return the exit status.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what demo() takes to *parser*."""
+    parser.add_argument(
+        "--quick", action="store_true", help="one short round of measuring instead of three"
+    )
+    parser.add_argument("--no-table", action="store_true", help="do not measure")
+    parser.add_argument(
+        "--loop",
+        choices=LOOPS,
+        action="append",
+        help="measure only on this loop (may be repeated)",
+    )
 
-    *quick*: one short round of measuring. *loops*: of "asyncio" and "uvloop", those to measure; by
-    default all that are there.
+
+def demo(options: argparse.Namespace) -> int:
+    """Show the scenes and, unless ``options.no_table``, the table; return the exit status.
+
+    *options*: ``quick``, one short round of measuring; ``loop``, those to measure, by default all
+    that are there.
     """
     try:
         from rich.console import Console
@@ -36,6 +61,7 @@ def demo(*, quick: bool = False, table: bool = True, loops: list[str] | None = N
     import headrace
     from headrace.cli import doctor
     from headrace.cli.demo.measure import available_loops
+    from headrace.cli.demo.table import show_table
 
     console = Console(highlight=False)
     started = time.monotonic()
@@ -44,16 +70,12 @@ def demo(*, quick: bool = False, table: bool = True, loops: list[str] | None = N
         f"{platform.python_version()}\n"
     )
     _show_scenes(console)
-    if table:
+    if not options.no_table:
         there = available_loops()
-        chosen = [loop for loop in dict.fromkeys(loops or there) if loop in there]
+        chosen = [loop for loop in dict.fromkeys(options.loop or there) if loop in there]
         if not chosen:
-            print(
-                "headrace demo: uvloop is not installed: pip install 'headrace[uvloop]'",
-                file=sys.stderr,
-            )
-            return 2
-        _show_table(console, chosen, quick)
+            return fail("demo", "uvloop is not installed: pip install 'headrace[uvloop]'", 2)
+        show_table(console, chosen, options.quick)
     console.print(f"\nDone in {time.monotonic() - started:.0f} s.")
     return 0
 
@@ -78,88 +100,3 @@ def _show_scenes(console: Console) -> None:
             "[yellow]TLS is not shown: making a certificate needs trustme (pip install "
             "'headrace[demo]') or openssl.[/]"
         )
-
-
-def _show_table(console: Console, loops: list[str], quick: bool) -> None:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    from headrace.cli.demo.measure import LOADS, STREAMS, measure
-
-    rounds, seconds = (QUICK_ROUNDS, QUICK_SECONDS) if quick else (ROUNDS, SECONDS)
-    runs = rounds * len(LOADS) * len(loops) * len(STREAMS)
-    console.print(
-        "\n[bold]What a message costs a server[/]: the same handler, asyncio's streams beside "
-        "headrace's, 10 connections"
-    )
-    if not console.is_terminal:
-        console.print(f"measuring: {runs} runs of {seconds} s …")
-    columns = (
-        TextColumn("measuring {task.description:<32}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as progress:
-        task = progress.add_task("", total=runs)
-        begun = 0
-
-        def advance(what: str) -> None:
-            nonlocal begun
-            progress.update(task, description=what, completed=begun)
-            begun += 1
-
-        cells = measure(loops, rounds, seconds, advance)
-    _draw(console, cells, quick)
-
-
-def _draw(console: Console, cells: list[Cell], quick: bool) -> None:
-    from rich.table import Table
-
-    table = Table(title="microseconds of the server's CPU time per message", title_justify="left")
-    table.add_column("load", no_wrap=True)
-    table.add_column("loop")
-    table.add_column("asyncio streams", justify="right", no_wrap=True)
-    table.add_column("headrace", justify="right", style="bold green", no_wrap=True)
-    table.add_column("ratio", justify="right")
-    table.add_column("faster", justify="right", style="bold")
-    previous = None
-    for stock, ours in zip(cells[::2], cells[1::2], strict=True):
-        if previous not in (None, stock.load):
-            table.add_section()
-        table.add_row(
-            stock.load.about if stock.load != previous else "",
-            stock.loop,
-            _with_spread(stock.runs_us, stock.median_us),
-            _with_spread(ours.runs_us, ours.median_us),
-            f"{ours.median_us / stock.median_us:.2f}",
-            f"{stock.median_us / ours.median_us:.1f} x",
-        )
-        previous = stock.load
-    console.print(table)
-    if quick:
-        console.print(
-            "One short run each: rough figures. Without --quick the demo takes the median of three "
-            "longer ones."
-        )
-    else:
-        console.print(
-            f"Medians of {ROUNDS} interleaved runs of {SECONDS} s, ± half the distance between the "
-            "lowest and the highest. The CPU time "
-            "is the server process's own, system calls included; the load comes from another "
-            "process. Other work on the machine "
-            "moves the figures, and it moves both columns: trust the ratios within one table, not "
-            "figures from two."
-        )
-    console.print(
-        "32 x 64 B: 32 messages of 64 bytes in flight on each connection. An echo is mostly system "
-        "calls, which both pay alike; lines "
-        "and frames show the streams themselves."
-    )
-
-
-def _with_spread(runs_us: list[float], median_us: float) -> str:
-    if len(runs_us) < 2:
-        return f"{median_us:.1f}"
-    return f"{median_us:.1f} ± {(max(runs_us) - min(runs_us)) / 2:.1f}"

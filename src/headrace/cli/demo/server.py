@@ -2,9 +2,8 @@
 asyncio's documentation.
 
 ``python -m headrace.cli.demo.server stock|headrace asyncio|uvloop`` prints the port of each handler
-as JSON, then answers a line on its standard input with its CPU time in nanoseconds, for systems
-where that cannot be seen from outside. It ends when its standard input does, so none is left
-behind.
+as JSON, then answers a line on its standard input with its CPU time in nanoseconds. It ends when
+its standard input does, so none is left behind.
 """
 
 from __future__ import annotations
