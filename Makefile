@@ -1,6 +1,6 @@
 # Each target sets up what it needs. What has to be there is make, a C compiler, and Python 3.11 or
-# newer with its venv module and headers: .ci/ready.py checks that first. PYTHON names the interpreter
-# of .venv. The tests run on the newest Python found, with PYTHONS=all on each.
+# newer with its venv module and headers: .ci/ready.py checks that first. PYTHON names the
+# interpreter of .venv. The tests run on the newest Python found, with PYTHONS=all on each.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

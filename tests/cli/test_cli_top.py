@@ -60,9 +60,11 @@ SECOND = dataclasses.replace(
     sent_bytes=9_000_000,
 )
 PLAIN = """\
-server   open  accepts/s  in-B/s  out-B/s    buffered-B  draining  refused        ended              failed     errors
-the_api  8     3.5        1500.0  2000000.0  2048        yes       full=1,rate=2  first_byte=2,idle=4  not_TLS=5  3
-"""  # noqa: E501
+server   open  accepts/s  in-B/s  out-B/s    buffered-B  draining  refused        \
+ended              failed     errors
+the_api  8     3.5        1500.0  2000000.0  2048        yes       full=1,rate=2  \
+first_byte=2,idle=4  not_TLS=5  3
+"""
 TIMEOUT_S = 20
 RUN = """\
 import argparse, signal, sys

@@ -74,14 +74,3 @@ def test_no_section_is_empty(page):
     text = re.sub(r"```.*?```", "code", (ROOT / page).read_text(), flags=re.DOTALL)
     headings = re.findall(r"^(#+) .*\n+(?=(#+) |\Z)", text, re.MULTILINE)
     assert [one for one, next_ in headings if len(next_) <= len(one)] == []
-
-
-def test_cython_has_at_most_a_hundred_columns():
-    """The linter measures Python only."""
-    long = [
-        f"{path.relative_to(SOURCE)}:{number}"
-        for path in [*SOURCE.rglob("*.pyx"), *SOURCE.rglob("*.pxd")]
-        for number, line in enumerate(path.read_text().splitlines(), 1)
-        if len(line) > 100
-    ]
-    assert long == []
