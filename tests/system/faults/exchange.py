@@ -196,7 +196,7 @@ async def server(sock: socket.socket, send_buffer: int, tls: Tls | None, then: A
 
 
 def main(kind: str, family: str, processes: str = "1", send_buffer: str = "0") -> None:
-    """See the module's documentation."""
+    """Pump the bytes, with the command line's arguments, and print the facts at the end."""
     how = (int(send_buffer), Tls() if family == "tls" else None)
     with tempfile.TemporaryDirectory() as directory:
         sock = socket.socket(socket.AF_UNIX if family == "unix" else socket.AF_INET)

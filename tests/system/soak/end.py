@@ -37,7 +37,8 @@ class Deliberate(Exception):
 
 
 class End:
-    """See the module's documentation. Only it refers to the reader and the writer."""
+    """One end of a connection: plays its role and checks every byte. Only it refers to the reader
+    and the writer."""
 
     def __init__(
         self, plan: Plan, side: str, reader: Any, writer: Any, operations: Counter[str]

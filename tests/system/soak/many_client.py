@@ -50,7 +50,7 @@ class Connection:
 
 
 class Client:
-    """See the module's documentation."""
+    """The client: opens connections, echoes over them and closes them, as the channel orders."""
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel

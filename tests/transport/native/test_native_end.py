@@ -11,7 +11,7 @@ import sys
 import time
 
 import pytest
-from support.connections import client, finish, reset, until
+from support.connections import client, finish, read_out, reset, until
 from support.transports import ended
 from support.wires import tcp_pair
 
@@ -28,19 +28,6 @@ def both_ends(family):
     ours, peer = socket.socketpair()
     peer.settimeout(5)
     return ours, peer
-
-
-async def read_out(reader):
-    """Return everything that can be read, and then what is raised, or None."""
-    data = b""
-    while True:
-        try:
-            piece = await asyncio.wait_for(reader.read(50_000), 5)
-        except OSError as error:
-            return data, error
-        if not piece:
-            return data, None
-        data += piece
 
 
 @contextlib.asynccontextmanager
