@@ -56,7 +56,7 @@ PIPELINE = 100
 TASKS = 50
 
 
-# The client: the process that is measured. It starts when it is told to go on.
+# The client: the process that is measured. It starts on the word to go on.
 
 
 async def _single(client: Any, until: float) -> int:

@@ -112,7 +112,7 @@ def _environment(settings: Settings) -> dict[str, str]:
 
 @contextmanager
 def _watchdog(process: Child, seconds: float) -> Iterator[None]:
-    """Kill *process* if the block takes longer: its end unblocks whoever reads it."""
+    """Kill *process* if the block takes longer: its end unblocks its reader."""
     timer = threading.Timer(seconds, process.process.kill)
     timer.daemon = True
     timer.start()

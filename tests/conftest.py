@@ -95,8 +95,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Keep what is there before the first test out of every later collection: each test ends with
-    one, and they took half the time."""
+    """Keep the objects from before the first test out of every later collection. Each test ends
+    with one, and they took half the time."""
     gc.collect()
     gc.freeze()
 
@@ -187,7 +187,7 @@ def shows_a_defect(item: pytest.Item) -> pytest.Mark | None:
 
 @contextlib.contextmanager
 def unheard() -> Iterator[None]:
-    """Let nobody hear of what is unclosed, unawaited or unraisable inside the block, or is
+    """Silence warnings of what is unclosed, unawaited or unraisable inside the block, or is
     collected at its end."""
     hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
     try:

@@ -237,7 +237,7 @@ BAD = [
 
 @pytest.mark.parametrize(("response", "why"), BAD)
 def test_answers_without_figures(monkeypatch, response, why):
-    """Whatever else answers there is told in one line, without what a terminal would obey."""
+    """Any other answer is reported in one line, without terminal escapes."""
     monkeypatch.setattr(top, "LARGEST_RESPONSE", 1000)
 
     async def main():

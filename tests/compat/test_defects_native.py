@@ -1,5 +1,5 @@
-"""What the transports and servers of asyncio's loop and of uvloop get wrong, so that only the
-native way fixes it. See `defects.md`."""
+"""Faults in the transports and servers of asyncio's loop and of uvloop, which only the native way
+fixes. See `defects.md`."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_a_factory_that_fails(run, streams, monkeypatch):
 @pytest.mark.parametrize("kind", [kind for kind in LOOP_KINDS if kind in ("asyncio", "uvloop")])
 def test_no_descriptor_for_another_connection(streams, kind):
     """A server that runs out of descriptors says so once a second, is idle meanwhile, and serves
-    who waited when there are some again."""
+    the waiting clients when there are some again."""
     outcome = run_out(kind, streams.name)
     assert outcome.worked < 0.05
     assert outcome.served == CLIENTS

@@ -117,8 +117,8 @@ def test_file_stays_on_request(run, streams, path):
 
 
 def test_file_that_was_replaced_stays(run, streams, path):
-    """A file that somebody has put in the place of ours is not ours to remove; one that is gone is
-    no error."""
+    """A file that another program put in the place of ours is not removed; one that is gone is no
+    error."""
     no_cleanup(streams)
 
     async def main():

@@ -36,7 +36,7 @@ def blocks(language: str) -> list[str]:
 
 
 def until_listening(port: int) -> None:
-    """Wait until somebody listens at *port*."""
+    """Wait until a program listens at *port*."""
     deadline = time.monotonic() + TIMEOUT_S
     while not listens(port):
         assert time.monotonic() < deadline, f"nobody listens at {port}"

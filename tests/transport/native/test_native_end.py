@@ -1,5 +1,5 @@
 """The native way where a connection or a server ends: everything that came before is there, then
-the error; who waits is told at once."""
+the error; waiting tasks get it at once."""
 
 from __future__ import annotations
 
@@ -109,8 +109,7 @@ def test_a_paused_reader_and_a_reset(run, native):
 
 
 def test_a_blocked_drain_and_a_reset(run, native):
-    """Who waits in drain() is told of a reset at once, though reading is paused and nobody
-    reads."""
+    """A waiting drain() raises after a reset at once, though reading is paused and nobody reads."""
 
     async def main():
         async with client(native, limit=1000) as (reader, writer, peer):
@@ -148,8 +147,8 @@ except OSError:
 
 
 def test_a_flood_behind_a_failed_send(run, native):
-    """A peer that takes nothing more and goes on sending cannot keep us receiving: what is read of
-    it ends, soon, and the loop goes on."""
+    """A peer that takes nothing more and goes on sending cannot keep us receiving: reading from it
+    soon ends, and the loop goes on."""
 
     async def main():
         ours, peer = socket.socketpair()

@@ -370,7 +370,7 @@ def test_a_copy_in_a_child(kind):
 @SYSTEM_LOOPS
 def test_no_descriptor_for_another_connection(kind):
     """A server that has no descriptor left says so, once a second, is idle meanwhile, and serves
-    who waited when there are some again."""
+    the waiting clients when there are some again."""
     outcome = run_out(kind, "headrace", {**os.environ, backend.VARIABLE: "native"})
     assert outcome.worked < 0.05
     assert outcome.during == 0
