@@ -1,9 +1,9 @@
 """What every test shares: which streams, on which loop, and the checks that follow each test.
 
-``streams`` is asyncio's own streams first, then headrace's, so that a behaviour test shows that the
+``streams`` is asyncio's own streams first, then headrace's. So a behaviour test shows that the
 behaviour is asyncio's before it shows that it is ours. ``run`` runs a coroutine on every kind of
-loop. A test fails when the loop's exception handler was called without being expected, when a
-descriptor is left open, or on any warning (see pyproject.toml).
+loop. A test fails if the loop's exception handler is called unexpectedly, if a descriptor is left
+open, or on any warning (see pyproject.toml).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from support import (
 )
 from support.certificates import tls  # noqa: F401 (a fixture)
 
-# On purpose, where it is pure Python: neither this process nor the others that tests start are
-# warned.
+# If the build is pure Python, that is on purpose: this process and those that tests start give no
+# warning.
 os.environ.setdefault("HEADRACE_NO_EXTENSIONS", "1")
 
 import headrace
