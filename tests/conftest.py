@@ -77,12 +77,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what noxfile.py does not run everywhere: what is slow and about the system, what runs on
-    asyncio's own streams, and what runs in debug mode. Leave out what others run.
+    """Mark the tests that noxfile.py does not run everywhere: slow ones about the system, and those
+    on asyncio's own streams or in debug mode. Leave out what others run.
 
-    The pure build has the portable way only, and runs it on every kind of loop; the other build
-    does so on the two that are unlike.
-    """
+    The pure build has only the portable way, and runs it on every kind of loop. The other build
+    runs it on the two most different ones."""
     if "native" in WAYS:
         items[:] = [item for item in items if not is_left_to_the_pure_build(item)]
     for item in items:

@@ -35,7 +35,7 @@ def drawn(text: str) -> set[str]:
 
 
 def test_the_tree_is_the_one_that_is_there():
-    """Every module but those of the command is drawn where it is, and nothing that is not there."""
+    """Every module but those of the command is drawn where it is, and nothing else is drawn."""
     sources = {
         path.relative_to(SOURCE).as_posix()
         for path in SOURCE.rglob("*.p*")

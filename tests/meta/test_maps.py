@@ -77,8 +77,8 @@ def test_every_named_test_exists(name):
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_every_entry_is_complete(name):
-    """Each hazard has a number of its own, a severity from A to C and words; each use of released
-    programs says whose it is; each defect has its report, and says where it is fixed."""
+    """Each hazard has a number of its own, a severity from A to C, and words. Each use of released
+    programs says whose it is. Each defect has its report, and where it is fixed."""
     listed = [what for what, _ in entries((TESTS / name).read_text())]
     shaped = {what: SHAPES[name].fullmatch(what) for what in listed}
     assert [what for what, match in shaped.items() if match is None] == []

@@ -1,9 +1,8 @@
 """``many``: thousands of connections to one server of headrace's, from a process of bare sockets,
 all of them echoing at once.
 
-Another tenth may come and go all the time. What a connection costs in memory is measured while all
-are idle; in the end, with all of them closed, the process has to be what it was.
-"""
+Another tenth may come and go all the time. The memory cost of a connection is measured while all
+are idle. In the end, with all of them closed, the process has to be as small as before."""
 
 from __future__ import annotations
 

@@ -483,8 +483,8 @@ def test_a_client_that_says_nothing(run, native, tls):
 
 @pytest.mark.parametrize("what", ["nothing", "half", "http"])
 def test_a_client_that_does_not_speak_tls(run, native, tls, caplog, what):
-    """It is refused, and the others are served; the server counts it, and logs the first, with what
-    was said."""
+    """It is refused, and the others are served; the server counts it, and logs the first, with the
+    peer's bytes."""
 
     async def main():
         async with await native.start_server(echo, LOOPBACK, 0, ssl=tls.server) as server:
