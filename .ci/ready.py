@@ -1,8 +1,8 @@
-"""Whether everything is here that the Makefile needs; if not, one line says what is missing and how
-to get it. Status: 0 or 1.
+"""Checks that everything is here that the Makefile needs; if not, one line says what is missing and
+how to get it. Status: 0 or 1.
 
-`python3 .ci/ready.py`. The Makefile runs it before it makes anything. Older Pythons can run it too,
-to say that they are old.
+`python3 .ci/ready.py`. The Makefile runs it before it makes anything. Older Pythons can run it
+too, and say that they are too old.
 """
 
 import importlib.util
@@ -18,8 +18,8 @@ PROGRAM = '#include <stdio.h>\nint main(void) { return puts("") < 0; }\n'
 
 
 def compiles(compiler):
-    """Return None where *compiler*, a command line, compiles and links a program that uses the C
-    library; or else "absent" or "fails"."""
+    """Return None if *compiler*, a command line, compiles and links a program that uses the C
+    library; otherwise "absent" or "fails"."""
     with tempfile.TemporaryDirectory() as scratch:
         source = os.path.join(scratch, "program.c")
         with open(source, "w") as file:

@@ -51,7 +51,7 @@ def _is_fresh(target: Path, *sources: str) -> bool:
 
 
 def programs() -> Programs:
-    """Build what is missing or stale; without OpenSSL's headers the load has no TLS."""
+    """Build missing or stale programs; without OpenSSL's headers the load has no TLS."""
     BUILD.mkdir(exist_ok=True)
     sources = ("load.c", "wire.h", "latency.h")
     with_tls, without = BUILD / "load", BUILD / "load-plain"

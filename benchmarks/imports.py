@@ -19,8 +19,8 @@ BASE = "import asyncio, ssl"
 
 
 def measure(code: str) -> tuple[float, float]:
-    """Run *code* in an interpreter of its own; return the milliseconds that passed, and those of
-    its CPU time."""
+    """Run *code* in an interpreter of its own; return the milliseconds that passed, and its CPU
+    time in them."""
     began = time.perf_counter()
     with subprocess.Popen([sys.executable, "-c", code]) as process:
         _, status, usage = os.wait4(process.pid, 0)

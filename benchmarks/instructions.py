@@ -10,7 +10,7 @@ examples:
   python -m benchmarks.instructions
       count everything and compare with the kept baseline
   python -m benchmarks.instructions --check
-      the same; exit with 1 if an operation got more than 5 % dearer
+      the same; exit with 1 if an operation costs over 5 % more
   python -m benchmarks.instructions --update
       keep what was counted, for this Python and this build
   python -m benchmarks.instructions --module asyncio
@@ -146,7 +146,7 @@ def load_baseline(path: Path) -> dict[str, Entry]:
     return kept
 
 
-def dearer(now: Mapping[str, int], kept: Mapping[str, int]) -> list[str]:
+def costlier(now: Mapping[str, int], kept: Mapping[str, int]) -> list[str]:
     """Name the operations above what was kept by more than the tolerance."""
     return [
         name for name, value in now.items() if name in kept and value > kept[name] * (1 + TOLERANCE)
@@ -189,7 +189,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--module", default="headrace", help="headrace, or anything with its names")
     add("--only", nargs="+", choices=SUBJECTS, metavar="OP", help=", ".join(SUBJECTS))
-    add("--check", action="store_true", help="fail when something got dearer")
+    add("--check", action="store_true", help="fail if an operation costs more than the baseline")
     add("--update", action="store_true", help="rewrite this entry of the baseline")
     add("--baseline", type=Path, default=BASELINE, metavar="FILE")
     add("--path", action="append", default=[], metavar="DIR", help="import from here")
@@ -225,9 +225,9 @@ def main(arguments: list[str] | None = None) -> int:
         text = json.dumps(baseline, indent=2, sort_keys=True)
         options.baseline.write_text(text + "\n")
         print(f"kept in {options.baseline.name}")
-    worse = dearer(counts, kept)
+    worse = costlier(counts, kept)
     if worse and not options.update:
-        print(f"more than {TOLERANCE:.0%} dearer: {', '.join(worse)}")
+        print(f"over {TOLERANCE:.0%} more than the baseline: {', '.join(worse)}")
     return int(failed or (options.check and bool(worse)))
 
 

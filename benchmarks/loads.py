@@ -1,7 +1,7 @@
 """The loads: what every connection does, and what one unit of the figure is.
 
-One table, read by both sides: the runner turns a row into a command line for the load
-generator, and a server looks up which plain handler the row wants.
+Both sides read one table. The runner turns a row into a command line for the load generator, and a
+server looks up the row's plain handler.
 """
 
 from __future__ import annotations

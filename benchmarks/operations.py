@@ -4,8 +4,8 @@
 turns to warm up, then N turns. Run under callgrind for two values of N, the difference
 is what N turns cost, and everything else (start, imports, warm-up, exit) drops out.
 
-Each builds its reader or writer by hand, as a transport's protocol would, inside a
-running loop of asyncio, and uses only names that asyncio has too.
+Each builds its reader or writer by hand, as a transport's protocol would, inside a running loop of
+asyncio. It uses only names that asyncio has too.
 """
 
 from __future__ import annotations

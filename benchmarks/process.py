@@ -1,8 +1,8 @@
 """Reading a process's cost from /proc, pinning, and never leaving one behind.
 
-schedstat counts nanoseconds on the CPU, user and kernel, per thread; getrusage of a
-child is known only when it is over, and /proc/PID/stat counts in ticks of 10 ms. A
-running thread's count may lag by a tick, so the server is read while it sleeps.
+schedstat counts nanoseconds on the CPU, user and kernel, per thread. getrusage of a child is known
+only when it is over, and /proc/PID/stat counts in ticks of 10 ms. A running thread's count may lag
+by a tick, so the server is read while it sleeps.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ examples:
   python -m benchmarks.redis_client --uses pipelined --loops uvloop --rounds 9
       one use on one loop, longer
   python -m benchmarks.redis_client --parser python
-      without hiredis, which redis-py takes for its parser where it is installed
+      without hiredis, which redis-py uses as its parser if it is installed
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ PIPELINE = 100
 TASKS = 50
 
 
-# The client: the process that is measured. It starts when it is told to go on.
+# The client: the process that is measured. It starts on the word to go on.
 
 
 async def _single(client: Any, until: float) -> int:

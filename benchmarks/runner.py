@@ -1,8 +1,8 @@
 """Measure one peer under one load, and many of them in turn.
 
-The figure is the server's own CPU time (or memory) between two moments at which it was
-idle, divided by the units the load counted between them. Peers take turns inside a
-round, each round starting with another one, so that a slow minute falls on all.
+The figure is the server's own CPU time (or memory) between two idle moments, divided by the units
+that the load counted between them. Peers take turns inside a round, and each round starts with
+another one, so that a slow minute affects all.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _environment(settings: Settings) -> dict[str, str]:
 
 @contextmanager
 def _watchdog(process: Child, seconds: float) -> Iterator[None]:
-    """Kill *process* if the block takes longer: its end unblocks whoever reads it."""
+    """Kill *process* if the block takes longer: its end unblocks its reader."""
     timer = threading.Timer(seconds, process.process.kill)
     timer.daemon = True
     timer.start()

@@ -1,7 +1,7 @@
 """Callback protocols: what the loop itself costs, without any streams on top.
 
-They keep one promise of the streams handlers, that a peer which does not read stops us
-reading: a protocol without it would win the 100 KiB echo by hoarding memory.
+They keep one promise of the streams handlers: a peer that does not read stops us from reading.
+Without it a protocol would win the 100 KiB echo by hoarding memory.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""trio and anyio, each in its own words: ``receive_some``, ``send_all``, ``receive``…
+"""trio and anyio, each with its own names: ``receive_some``, ``send_all``, ``receive``…
 
-Neither has asyncio's names, so each gets the handler its documentation would write.
-trio has no line or exact reads at all, and gets only the loads that need none.
+Neither has asyncio's names, so each gets the handler that its documentation would show. trio has no
+line or exact reads, and gets only the loads that need none.
 """
 
 from __future__ import annotations

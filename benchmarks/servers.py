@@ -1,12 +1,12 @@
 """One Python peer serving one load: ``python -m benchmarks.servers PEER LOAD``.
 
-The first line on stdout is JSON, and the whole contract with the runner:
+The first line on stdout is JSON. It is the whole contract with the runner:
 
     {"port": 40123, "versions": "CPython 3.13.0, uvloop 0.23.0", ...}
     {"missing": "no module named 'headrace'"}      the peer is not installed here
     {"skipped": "trio reads no lines"}             the combination makes no sense
 
-It listens on 127.0.0.1 only, and lives until it is told to stop or its parent dies.
+It listens on 127.0.0.1 only, and lives until a signal stops it or its parent dies.
 """
 
 from __future__ import annotations

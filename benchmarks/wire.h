@@ -145,7 +145,7 @@ static inline void wire_open(struct wire *w, int port, bool is_unix, SSL_CTX *tl
 #else
     (void)tls;
 #endif
-    w->wants_write = true; /* being writable is the first event, also of what is connected at once */
+    w->wants_write = true; /* the first event, also if it connects at once, is being writable */
 }
 
 /* Carry on with connecting; true once bytes may be sent. */

@@ -1,4 +1,4 @@
-"""A program of the system as a filter: what is written to its input comes back, changed, from its
+"""A program of the system as a filter: text goes to its input and comes back, changed, from its
 output.
 
     python examples/filter.py the quick brown fox

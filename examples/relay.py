@@ -1,5 +1,5 @@
-"""A TCP relay: whoever connects here is connected there, byte for byte, both ways, with each end of
-input passed on.
+"""A TCP relay: it passes the bytes of each client on to another server, both ways, with each end of
+input.
 
 python examples/relay.py --port 8893 --to example.org:80
 """

@@ -1,9 +1,9 @@
 """What every test shares: which streams, on which loop, and the checks that follow each test.
 
-``streams`` is asyncio's own streams first, then headrace's, so that a behaviour test shows that the
+``streams`` is asyncio's own streams first, then headrace's. So a behaviour test shows that the
 behaviour is asyncio's before it shows that it is ours. ``run`` runs a coroutine on every kind of
-loop. A test fails when the loop's exception handler was called without being expected, when a
-descriptor is left open, or on any warning (see pyproject.toml).
+loop. A test fails if the loop's exception handler is called unexpectedly, if a descriptor is left
+open, or on any warning (see pyproject.toml).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from support import (
 )
 from support.certificates import tls  # noqa: F401 (a fixture)
 
-# On purpose, where it is pure Python: neither this process nor the others that tests start are
-# warned.
+# If the build is pure Python, that is on purpose: this process and those that tests start give no
+# warning.
 os.environ.setdefault("HEADRACE_NO_EXTENSIONS", "1")
 
 import headrace
@@ -82,12 +82,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what noxfile.py does not run everywhere: what is slow and about the system, what runs on
-    asyncio's own streams, and what runs in debug mode. Leave out what others run.
+    """Mark the tests that noxfile.py does not run everywhere: slow ones about the system, and those
+    on asyncio's own streams or in debug mode. Leave out what others run.
 
-    The pure build has the portable way only, and runs it on every kind of loop; the other build
-    does so on the two that are unlike.
-    """
+    The pure build has only the portable way, and runs it on every kind of loop. The other build
+    runs it on the two most different ones."""
     if "native" in WAYS:
         items[:] = [item for item in items if not is_left_to_the_pure_build(item)]
     for item in items:
@@ -100,8 +99,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Keep what is there before the first test out of every later collection: each test ends with
-    one, and they took half the time."""
+    """Keep the objects from before the first test out of every later collection. Each test ends
+    with one, and they took half the time."""
     gc.collect()
     gc.freeze()
 
@@ -192,7 +191,7 @@ def shows_a_defect(item: pytest.Item) -> pytest.Mark | None:
 
 @contextlib.contextmanager
 def unheard() -> Iterator[None]:
-    """Let nobody hear of what is unclosed, unawaited or unraisable inside the block, or is
+    """Silence warnings of what is unclosed, unawaited or unraisable inside the block, or is
     collected at its end."""
     hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
     try:

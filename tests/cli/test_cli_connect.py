@@ -1,5 +1,5 @@
-"""headrace connect: what goes in is sent, what comes goes out, and what happened is said; each run
-is a process of its own."""
+"""headrace connect sends its input, prints what comes, and says what happened; each run is a
+process of its own."""
 
 from __future__ import annotations
 
@@ -304,8 +304,8 @@ def test_unix_socket(tmp_path: Path) -> None:
 
 
 def test_the_first_address_that_answers() -> None:
-    """Of a name with two addresses, the first of which refuses, both are named, the refusal is
-    told, and the second is used."""
+    """If a name has two addresses and the first refuses, the output names both and the refusal, and
+    the second is used."""
     with streaming(echo) as (_, port):
         out, said = connect("two.test", port, sends=b"hi")
     assert out == b"hi"
@@ -323,7 +323,8 @@ def test_refused(closed_port: int, failing: Callable[..., str]) -> None:
 
 @each_way
 def test_reset() -> None:
-    """A reset by the peer is told of as one, with what came before it, and is status 1."""
+    """A reset by the peer is reported as one, after the bytes that came before it; the status is
+    1."""
 
     def serve(sock: socket.socket) -> None:
         sock.recv(1)
@@ -360,8 +361,8 @@ def test_tls(tls: Any, authority: Path) -> None:
 
 @each_way
 def test_tls_that_is_cut(tls: Any, authority: Path) -> None:
-    """An end without close_notify is told of and status 1 on the native way; the portable way
-    cannot tell it."""
+    """On the native way an end without close_notify is reported, with status 1; the portable way
+    cannot see it."""
 
     def serve(sock: socket.socket) -> None:
         with tls.server.wrap_socket(sock, server_side=True) as secured:
@@ -397,8 +398,8 @@ def test_tls_that_is_cut(tls: Any, authority: Path) -> None:
 def test_tls_refused(
     tls: Any, authority: Path, options: list[str], words: str, failing: Callable[..., str]
 ) -> None:
-    """A certificate that is not trusted, or not for this name, is shown, and status 1; what to do
-    is said, and which names it has."""
+    """For a certificate that is not trusted, or not for this name, it shows the certificate, its
+    names and what to do; the status is 1."""
     with streaming(shout_once, tls.server) as address:
         said = failing(*address, "--tls", *(each.format(authority=authority) for each in options))
     assert "* no TLS: the certificate was refused: " in said and words in said
@@ -426,7 +427,8 @@ def test_insecure(tls: Any) -> None:
 
 @each_way
 def test_client_certificate(tls: Any, authority: Path, tmp_path: Path) -> None:
-    """--cert and --key show a certificate; a server that wants one and gets none is told of."""
+    """--cert and --key present a certificate; if a server wants one and gets none, the output says
+    so."""
     server, _ = tls.contexts()
     server.verify_mode = ssl.CERT_REQUIRED
     tls.authority.configure_trust(server)
@@ -518,8 +520,8 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("sends", [b"hello\n", b"GET / HTTP/1.0\r\n\r\n"])
 def test_plain_text_to_a_port_of_tls(tls: Any, sends: bytes) -> None:
-    """What is sent in plain text to a server of TLS, which answers with an alert or not at all, is
-    status 1, and --tls is proposed."""
+    """Plain text to a TLS server, which answers with an alert or not at all, gives status 1 and the
+    advice --tls."""
 
     def serve(sock: socket.socket) -> None:
         with contextlib.suppress(OSError):  # ssl.SSLError is one
@@ -547,8 +549,8 @@ def test_plain_text_to_a_port_of_tls(tls: Any, sends: bytes) -> None:
     ],
 )
 def test_an_end_without_an_answer(answer: bytes, words: str, status: int) -> None:
-    """An end that follows on what was sent without a byte, or with an alert of TLS alone, is status
-    1; any other answer is none."""
+    """An end that comes after our bytes without an answer, or with a TLS alert alone, gives status
+    1; any other answer does not."""
 
     def serve(sock: socket.socket) -> None:
         sock.recv(5, socket.MSG_WAITALL)
@@ -696,7 +698,7 @@ def test_starttls_that_is_not_offered(failing: Callable[..., str]) -> None:
 
 
 def test_starttls_of_another_protocol(failing: Callable[..., str]) -> None:
-    """A server that ends in the middle of the upgrade is told of, and status 1."""
+    """If a server ends in the middle of the upgrade, the output says so; the status is 1."""
     with serving(lambda sock: sock.sendall(b"SSH-2.0\r\n")) as address:
         said = failing(*address, "--starttls", "imap")
     assert "no answer to b'' in the words of imap: is this its port?" in said
@@ -738,7 +740,7 @@ def test_ctrl_c(loop: str) -> None:
 
 
 def test_output_that_nobody_reads() -> None:
-    """An output that is closed by its reader is told of, and status 1."""
+    """If the reader of the output closes it, a message says so; the status is 1."""
     reading, writing = os.pipe()
     os.close(reading)
     with streaming(echo) as (host, port):
@@ -758,7 +760,7 @@ def test_output_that_nobody_reads() -> None:
 
 
 def test_input_that_cannot_be_read() -> None:
-    """An input that cannot be read (it is open for writing) is told of and ends the sending; the
+    """An input that cannot be read (it is open for writing) is reported and ends the sending; the
     status is 1."""
     unreadable = os.open(os.devnull, os.O_WRONLY)
     with streaming(echo) as (host, port):

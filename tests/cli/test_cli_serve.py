@@ -1,5 +1,4 @@
-"""``headrace serve``: what it does with a connection, on every kind of place, until it is told to
-stop."""
+"""``headrace serve``: what it does with a connection, at every kind of address, until it stops."""
 
 from __future__ import annotations
 
@@ -115,7 +114,7 @@ def test_echo_and_the_end():
 
 
 def test_sink_and_file(tmp_path):
-    """A sink swallows what comes, and a file goes to whoever connects; quiet says nothing."""
+    """A sink swallows what comes, and a file goes to each client; quiet says nothing."""
     path = tmp_path / "file"
     path.write_bytes(os.urandom(300_000))
     with serving("file", path, "127.0.0.1:0") as server, connected(server.port()) as sock:
@@ -271,7 +270,8 @@ def test_a_port_that_is_taken(what):
     ],
 )
 def test_what_cannot_be(arguments, words, status):
-    """Wrong arguments are told with what is wrong, and so is a place that cannot be listened at."""
+    """The messages for wrong arguments say what is wrong, and so does the one for an address that
+    cannot be used."""
     environment = {**os.environ, "PYTHONPATH": SOURCE}
     done = subprocess.run(
         command(*arguments),

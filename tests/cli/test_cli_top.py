@@ -61,9 +61,11 @@ SECOND = dataclasses.replace(
     sent_bytes=9_000_000,
 )
 PLAIN = """\
-server   open  accepts/s  in-B/s  out-B/s    buffered-B  draining  refused        ended              failed     errors
-the_api  8     3.5        1500.0  2000000.0  2048        yes       full=1,rate=2  first_byte=2,idle=4  not_TLS=5  3
-"""  # noqa: E501
+server   open  accepts/s  in-B/s  out-B/s    buffered-B  draining  refused        \
+ended              failed     errors
+the_api  8     3.5        1500.0  2000000.0  2048        yes       full=1,rate=2  \
+first_byte=2,idle=4  not_TLS=5  3
+"""
 TIMEOUT_S = 20
 RUN = """\
 import argparse, signal, sys
@@ -236,7 +238,7 @@ BAD = [
 
 @pytest.mark.parametrize(("response", "why"), BAD)
 def test_answers_without_figures(monkeypatch, response, why):
-    """Whatever else answers there is told in one line, without what a terminal would obey."""
+    """Any other answer is reported in one line, without terminal escapes."""
     monkeypatch.setattr(endpoint, "LARGEST_RESPONSE", 1000)
 
     async def main():

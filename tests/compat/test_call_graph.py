@@ -77,8 +77,8 @@ def test_the_call_graph(run, streams):
 
 @pytest.mark.parametrize("name", READS)
 def test_a_task_of_a_read(run, streams, name):
-    """A task that is nothing but a read shows its name and place in its repr, its stack and its
-    call graph, until it is over."""
+    """A task that is only a read shows its name and place in its repr, stack and call graph, until
+    it is over."""
 
     async def main():
         wire = Wire(streams)
@@ -140,8 +140,8 @@ async def from_outside(command):
 @pytest.mark.parametrize("command", ["ps", "pstree"])
 @pytest.mark.parametrize("served", ["start_server", "serve"])
 def test_a_server_from_outside(run, ours, loop_kind, command, served):
-    """Another process sees the tasks of a running server and who awaits whom, a task that is
-    nothing but a read included."""
+    """Another process sees the tasks of a running server and which awaits which, also a task that
+    is only a read."""
     if loop_kind == "debug":
         pytest.skip("in debug mode nothing is stepped")
 

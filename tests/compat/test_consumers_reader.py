@@ -410,7 +410,7 @@ def test_open_connection_patched_with_autospec(run, streams, monkeypatch):
 
 def test_a_slow_reader_pauses_its_transport(run, streams):
     """While nobody reads, at most a few receives above twice the limit are taken from the peer; the
-    rest stays with him."""
+    rest stays there."""
 
     async def main():
         async with client(streams, limit=65536) as (reader, _, peer):

@@ -38,7 +38,7 @@ def test_a_plain_callback_that_raises(run, streams):
 
 @pytest.mark.defect("a cancelled handler leaves its connection open (3.11, 3.12)")
 def test_a_cancelled_handler_closes_quietly(run, streams):
-    """A handler that is cancelled has its connection closed, and nobody is told."""
+    """The connection of a cancelled handler is closed, and nothing is reported."""
     tasks = []
 
     async def serve(reader, writer):

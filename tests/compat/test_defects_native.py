@@ -1,20 +1,27 @@
-"""What the transports and servers of asyncio's loop and of uvloop get wrong, so that only the
-native way mends it. See `defects.md`."""
+"""Faults in the transports and servers of asyncio's loop and of uvloop, which only the native way
+fixes. See `defects.md`."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import socket
-import subprocess
-import sys
 import time
 import warnings
 
 import pytest
 from conftest import LOOP_KINDS
-from support.connections import LOOPBACK, client, finish, patience, receive, reset, until
+from support.connections import (
+    LOOPBACK,
+    client,
+    finish,
+    patience,
+    read_out,
+    receive,
+    reset,
+    until,
+)
+from support.exhaustion import CLIENTS, run_out
 from support.wires import tcp_pair, turns
 
 from headrace._streams import asyncio_server as headrace_server
@@ -29,19 +36,6 @@ def _the_loops_own(streams):
     """Leave out the portable way, whose transports are those that are at fault."""
     if streams.name == "headrace" and os.environ[backend.VARIABLE] == "portable":
         pytest.skip("the transport is the loop's")
-
-
-async def read_out(reader):
-    """Return everything that can be read, and then what is raised, or None."""
-    data = b""
-    while True:
-        try:
-            piece = await asyncio.wait_for(reader.read(50_000), 5)
-        except OSError as error:
-            return data, error
-        if not piece:
-            return data, None
-        data += piece
 
 
 def time_of(call, count, repeats=1):
@@ -129,65 +123,15 @@ def test_a_factory_that_fails(run, streams, monkeypatch):
     assert [type(each["exception"]) for each in errors] == [MemoryError]
 
 
-EMFILE = """
-import asyncio, json, os, resource, socket, sys, time
-import headrace
-
-async def main(streams):
-    served, heard = [], []
-    loop = asyncio.get_running_loop()
-    loop.set_exception_handler(lambda _, context: heard.append(context["message"]))
-
-    async def serve(reader, writer):
-        served.append(await reader.readline())
-        writer.close()
-        await writer.wait_closed()
-
-    server = await streams.start_server(serve, "127.0.0.1", 0)
-    clients = [socket.socket() for _ in range(3)]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-    taken = []
-    try:
-        while True:
-            taken.append(os.dup(0))
-    except OSError:
-        pass
-    for each in clients:
-        each.connect(server.sockets[0].getsockname())
-        each.sendall(b"line\\n")
-    await asyncio.sleep(0.02)
-    before = time.process_time()
-    await asyncio.sleep(0.5)
-    worked = (time.process_time() - before) / 0.5
-    for each in taken:
-        os.close(each)
-    began = time.monotonic()
-    while len(served) < 3 and time.monotonic() - began < 2:
-        await asyncio.sleep(0.01)
-    print(json.dumps([worked, len(served), len(heard)]), flush=True)
-    os._exit(0)
-
-if sys.argv[1] == "uvloop":
-    import uvloop
-    factory = uvloop.new_event_loop
-else:
-    factory = asyncio.SelectorEventLoop
-with asyncio.Runner(loop_factory=factory) as runner:
-    runner.run(main(asyncio if sys.argv[2] == "stock" else headrace))
-"""
-
-
 @pytest.mark.defect("gh-155934")
 @pytest.mark.parametrize("kind", [kind for kind in LOOP_KINDS if kind in ("asyncio", "uvloop")])
 def test_no_descriptor_for_another_connection(streams, kind):
     """A server that runs out of descriptors says so once a second, is idle meanwhile, and serves
-    who waited when there are some again."""
-    arguments = [sys.executable, "-W", "ignore", "-c", EMFILE, kind, streams.name]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=30, check=True)
-    worked, served, reports = json.loads(done.stdout)
-    assert worked < 0.05
-    assert served == 3
-    assert 1 <= reports <= 3
+    the waiting clients when there are some again."""
+    outcome = run_out(kind, streams.name)
+    assert outcome.worked < 0.05
+    assert outcome.served == CLIENTS
+    assert 1 <= len(outcome.reports) <= 3
 
 
 @pytest.mark.defect("a paused transport does not see the peer's end")

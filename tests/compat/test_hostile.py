@@ -172,7 +172,7 @@ asyncio.run(main("cancel"))
     ],
 )
 def test_program(program):
-    """The program comes to its end with status 0."""
+    """The program ends with status 0."""
     if "nest_asyncio" in program:
         pytest.importorskip("nest_asyncio")
     done = subprocess.run(

@@ -27,13 +27,13 @@ OF_THE_CLASS = {
     "__annotations__",
 }
 
-# Names of asyncio that headrace does without: __del__ silences a future that headrace only makes
-# when somebody asks for it, and silences it then. _replace_writer and _stream_writer are gone from
-# asyncio in Python 3.13; _replace_transport came instead.
+# asyncio's names that headrace does not have. __del__ silences a future that headrace makes only on
+# request, and silences then. _replace_writer and _stream_writer are gone from asyncio in Python
+# 3.13; _replace_transport came instead.
 LEFT_OUT = {("StreamReaderProtocol", "__del__"), ("StreamReaderProtocol", "_replace_writer")}
 
-# Attributes of asyncio's instances that headrace does without: the constant result of asyncio's
-# drain(), and a flag for readers that were dropped before there was a connection.
+# Attributes of asyncio's instances that headrace does not have: the constant result of asyncio's
+# drain(), and a flag for readers dropped before there was a connection.
 LEFT_OUT_OF_INSTANCES = {
     ("StreamWriter", "_complete_fut"),
     ("StreamReaderProtocol", "_reject_connection"),

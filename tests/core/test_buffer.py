@@ -1,4 +1,4 @@
-"""ReadBuffer: bytes go in at one end and out at the other, each is copied and searched once, and a
+"""ReadBuffer: bytes go in at one end and out at the other. Each is copied and searched once. A
 program may hold the buffer itself."""
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ def fresh(size, letter=b"x"):
 
 
 def overwrite(data, at, letter):
-    """Change a bytes object in place, behind everybody's back: who reads that byte again sees
-    it."""
+    """Change a bytes object in place, unseen: a later read of that byte shows it."""
     ctypes.memset(id(data) + bytes.__basicsize__ - 1 + at, letter[0], 1)
 
 
@@ -131,8 +130,8 @@ def test_expecting_much_costs_nothing_yet():
 
 
 def test_a_trickle_takes_bounded_memory_and_time():
-    """Many small pieces cost a copy or two of each byte: memory stays below four times the bytes,
-    and room is made a few times only."""
+    """Many small pieces cost a copy or two of each byte. Memory stays below four times the bytes,
+    and grows a few times only."""
     buffer = ReadBuffer()
     tracemalloc.start()
     try:
@@ -378,8 +377,8 @@ def test_exposed_forgets_the_search():
 
 
 def test_replaced():
-    """replace() makes another bytearray the buffer; whoever holds the old one keeps it, and it is
-    the buffer no more."""
+    """replace() makes another bytearray the buffer; a holder of the old one keeps it, and it is no
+    longer the buffer."""
     buffer = filled(b"old")
     old = buffer.expose()
     new = bytearray(b"new")

@@ -35,7 +35,7 @@ def drawn(text: str) -> set[str]:
 
 
 def test_the_tree_is_the_one_that_is_there():
-    """Every module but those of the command is drawn where it is, and nothing that is not there."""
+    """Every module but those of the command is drawn where it is, and nothing else is drawn."""
     sources = {
         path.relative_to(SOURCE).as_posix()
         for path in SOURCE.rglob("*.p*")
@@ -74,14 +74,3 @@ def test_no_section_is_empty(page):
     text = re.sub(r"```.*?```", "code", (ROOT / page).read_text(), flags=re.DOTALL)
     headings = re.findall(r"^(#+) .*\n+(?=(#+) |\Z)", text, re.MULTILINE)
     assert [one for one, next_ in headings if len(next_) <= len(one)] == []
-
-
-def test_cython_has_at_most_a_hundred_columns():
-    """The linter measures Python only."""
-    long = [
-        f"{path.relative_to(SOURCE)}:{number}"
-        for path in [*SOURCE.rglob("*.pyx"), *SOURCE.rglob("*.pxd")]
-        for number, line in enumerate(path.read_text().splitlines(), 1)
-        if len(line) > 100
-    ]
-    assert long == []

@@ -86,8 +86,8 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.mark.parametrize("workers", [[], ["--workers", 1]], ids=["alone", "worker"])
 def test_service(start: Start, workers: list[object]) -> None:
-    """The service answers a client who is there when it is told to stop, says goodbye, and tells
-    how it went."""
+    """At a stop, the service answers a client that is there, says goodbye, and reports how it
+    went."""
     server, port = start("service", "--port", 0, *workers)
     with connect(port) as client, client.makefile("rwb", buffering=0) as file:
         for said, answer in (

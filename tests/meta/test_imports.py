@@ -97,8 +97,8 @@ def test_the_floors_are_those_that_imports_keep_to():
 
 
 def loaded(path):
-    """Yield the names below headrace that the module at *path* imports when it is loaded: not what
-    only a type checker sees, nor what functions import."""
+    """Yield the names below headrace that the module at *path* imports on loading. Imports for a
+    type checker, or inside functions, do not count."""
     if path.suffix != ".py":
         for base, names in re.findall(
             r"^from headrace\.([\w.]+) c?import (\([^)]*\)|[^#\n]*)", path.read_text(), re.MULTILINE

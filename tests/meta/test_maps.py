@@ -1,38 +1,39 @@
-"""The tables that say which test pins which fact: every test that they name exists, and every row
+"""The lists that say which test pins which fact: each test that they name exists, and each entry
 names one."""
 
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
 TESTS = Path(__file__).parents[1]
-MAPS = [name for name in ("hazards.md", "consumers.md", "defects.md") if (TESTS / name).exists()]
+# How an entry of each list begins.
+SHAPES = {
+    "hazards.md": re.compile(r"\*\*(\d+), [ABC]\*\*: \S.*"),
+    "consumers.md": re.compile(r"\*\*(\S.*)\*\* \([^;]+\)"),
+    "defects.md": re.compile(r"\*\*(\S.*)\*\* \([^;]+; .+\)"),
+}
 
 
-def rows(text: str) -> list[list[str]]:
-    """Return the cells of every row of every table in *text*, which is Markdown; heads and rules
-    are left out."""
-    found: list[list[str]] = []
-    lines = text.splitlines()
-    for line, following in zip(lines, [*lines[1:], ""], strict=True):
-        if (
-            not line.startswith("|")
-            or set(line) <= set("|-: ")
-            or (following.startswith("|") and set(following) <= set("|-: "))
-        ):
-            continue
-        found.append(
-            [cell.strip() for cell in line.strip().strip("|").replace(r"\|", "\0").split("|")]
-        )
+def entries(text: str) -> list[tuple[str, list[str]]]:
+    """Return the entries of *text*, which is Markdown: what each says, and the tests that it names.
+
+    An entry is a list item. The items below it name a file, then its tests:
+    - what the entry says
+      - `test_file.py`: `test_one`, `test_two`
+    """
+    found: list[tuple[str, list[str]]] = []
+    for item in re.findall(r"^- (.*\n(?:  .*\n)*)", text, re.MULTILINE):
+        what, *files = re.split(r"\n +- ", item)
+        tests = []
+        for each in files:
+            file, _, names = each.partition(":")
+            tests += [f"{file.strip('`')}::{name.strip().strip('`')}" for name in names.split(",")]
+        found.append((" ".join(what.split()), tests))
     return found
-
-
-def named_tests(row: list[str]) -> list[str]:
-    """Return the tests that a row names: its last cell, separated by commas."""
-    return [name.strip().strip("`") for name in row[-1].split(",") if name.strip().strip("`")]
 
 
 def existing_tests() -> set[str]:
@@ -59,44 +60,45 @@ def existing_tests() -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("name", MAPS)
+@pytest.mark.parametrize("name", SHAPES)
 def test_every_named_test_exists(name):
-    """Each row names at least one test, or says that it takes a TLS of our own, and each test that
-    is named exists."""
+    """Each entry names at least one test, and each test that is named exists."""
     existing = existing_tests()
-    table = rows((TESTS / name).read_text())
-    assert len(table) > 3
+    listed = entries((TESTS / name).read_text())
+    assert len(listed) > 3
     missing = [
-        (row[0], test)
-        for row in table
-        if not row[-2].startswith("TLS:")
-        for test in named_tests(row) or ["no test"]
+        (what, test)
+        for what, tests in listed
+        for test in tests or ["no test"]
         if test not in existing
     ]
     assert missing == []
 
 
-def test_hazards_say_how_bad_they_are():
-    """Each hazard has a number of its own, words, a severity from A to C and tests."""
-    table = rows((TESTS / "hazards.md").read_text())
-    assert len({row[0] for row in table}) == len(table)
-    for row in table:
-        number, what, severity, _ = row
-        assert number.isdigit()
-        assert what
-        assert severity in ("A", "B", "C")
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_entry_is_complete(name):
+    """Each hazard has a number of its own, a severity from A to C, and words. Each use of released
+    programs says whose it is. Each defect has its report, and where it is fixed."""
+    listed = [what for what, _ in entries((TESTS / name).read_text())]
+    shaped = {what: SHAPES[name].fullmatch(what) for what in listed}
+    assert [what for what, match in shaped.items() if match is None] == []
+    assert len({match[1] for match in shaped.values() if match}) == len(listed)
 
 
 def test_the_checker_sees_what_is_wrong():
-    """The checker reads rows as they are written: heads and rules are none, commas separate, code
-    marks do not count."""
+    """The checker reads entries as they are written: over several lines, files with their tests
+    below, tests of a class; other text is none."""
     text = (
-        "| # | what | tests |\n|---|:--|---|\n"
-        "| 1 | a \\| b | `test_x.py::test_a`, test_y.py::test_b |\n| 2 | c | |\ntext"
+        "# Title\n\ntext\n\n- **1, A**: a\n  b\n"
+        "  - `test_x.py`: `test_a`,\n    `TestB::test_b`\n  - `test_y.py`: `test_c`\n"
+        "- **2, B**: c\n\n## Section\n\n- **3, C**: d\n  - `test_z.py`:\n"
     )
-    table = rows(text)
-    assert [row[0] for row in table] == ["1", "2"]
-    assert named_tests(table[0]) == ["test_x.py::test_a", "test_y.py::test_b"]
-    assert named_tests(table[1]) == []
+    listed = entries(text)
+    assert [what for what, _ in listed] == ["**1, A**: a b", "**2, B**: c", "**3, C**: d"]
+    assert listed[0][1] == ["test_x.py::test_a", "test_x.py::TestB::test_b", "test_y.py::test_c"]
+    assert listed[1][1] == []
+    assert not existing_tests() & set(listed[2][1])
+    assert SHAPES["hazards.md"].fullmatch("**1, D**: a") is None
+    assert SHAPES["defects.md"].fullmatch("**a** (gh-1)") is None
     assert "test_maps.py::test_the_checker_sees_what_is_wrong" in existing_tests()
-    assert "test_maps.py::rows" not in existing_tests()
+    assert "test_maps.py::entries" not in existing_tests()

@@ -178,8 +178,8 @@ def test_without_prometheus_client(monkeypatch):
 
 
 def test_get(run, ours):
-    """GET answers OpenMetrics to who asks for it and Prometheus' text to others; both parse, and
-    say the same."""
+    """GET answers OpenMetrics to clients that ask for it, and Prometheus' text to others; both
+    parse, and say the same."""
 
     async def main():
         async with endpoint() as address:

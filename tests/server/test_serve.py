@@ -1,5 +1,5 @@
-"""serve(): the life of a connection: its handler and how that ends, what is logged and counted,
-whose context variables it sees."""
+"""serve(): the life of a connection: its handler and how it ends, logs and counts, and its context
+variables."""
 
 import asyncio
 import contextlib

@@ -66,8 +66,7 @@ def test_connections_above_the_most_are_refused(run, ours, refusal):
 
 @pytest.mark.parametrize("bound", ["max_connections", "max_connections_per_peer"])
 def test_no_refusal_before_tls(run, ours, tls, bound):
-    """Who is to be talked to in TLS is refused without a word: plain text would be an error to
-    him."""
+    """A TLS client is refused without any text: plain text would be an error to it."""
 
     async def main():
         async with (
@@ -138,8 +137,8 @@ def test_peers_at_a_unix_socket(run, ours, tmp_path):
     ],
 )
 def test_whom_a_peer_counts_for(peername, key):
-    """A peer is its IPv4 address, however written, or the /64 of its IPv6 address; who has no
-    address is nobody."""
+    """A peer is its IPv4 address, however written, or the /64 of its IPv6 address; without an
+    address there is no peer."""
     assert peer_key(peername) == key
 
 

@@ -136,7 +136,7 @@ STRANGERS = {
 
 @pytest.mark.parametrize("stranger", STRANGERS)
 def test_what_speaks_something_else(run, ours, tls, caplog, stranger):
-    """Who does not speak what is due is told apart in the log."""
+    """The log says what a client spoke instead of the expected protocol."""
     caplog.set_level(logging.INFO, "headrace.server")
     data, given, cause, message = STRANGERS[stranger]
     options = {"ssl": tls.server, "proxies": TRUSTED}
@@ -158,8 +158,8 @@ def test_what_speaks_something_else(run, ours, tls, caplog, stranger):
 
 
 def test_guests_are_sent_home(run, ours):
-    """A task that waits for draining says goodbye to a guest who is idle: the shutdown does not
-    wait for the grace."""
+    """A task that waits for draining says goodbye to an idle client: the shutdown does not wait for
+    the grace."""
 
     async def chat(reader, writer):
         server = headrace.current_connection().server

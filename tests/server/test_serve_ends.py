@@ -1,5 +1,5 @@
-"""How connections of serve() end: nothing that was written is lost, who does not go is made to, and
-errors reach whom they concern."""
+"""How connections of serve() end: no written byte is lost, connections that stay are ended, and
+errors reach the side that they concern."""
 
 from __future__ import annotations
 
@@ -191,8 +191,8 @@ def test_who_was_refused_and_does_not_go(run, ours, monkeypatch):
 
 
 def test_a_handler_that_fails_after_it_was_told(run, ours, caplog):
-    """A fault of a handler whose connection the server has ended is logged as one; that it was told
-    so is not."""
+    """A handler's own fault is logged even after the server ended its connection; the error that
+    says so is not."""
 
     async def handler(reader, writer):
         try:
@@ -250,6 +250,6 @@ def test_on_error_knows_the_connection(run, ours, caplog):
     ],
 )
 def test_arguments_that_cannot_be(options, error, words):
-    """What makes no sense is refused at once, with what is wanted."""
+    """Arguments that make no sense are refused at once, with what would be right."""
     with pytest.raises(error, match=words):
         headrace.serve(connected, LOOPBACK, 0, **options)

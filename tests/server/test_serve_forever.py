@@ -91,8 +91,8 @@ def test_signals_are_for_every_server(run, ours):
 
 
 def test_shutdown_ends_serve_forever(run, ours):
-    """serve_forever() returns the report of a shutdown() that somebody else asked for, also of one
-    that is over."""
+    """serve_forever() returns the report of a shutdown() that started elsewhere, also of one that
+    is over."""
 
     async def main():
         async with started(Greeter()) as server:
@@ -189,8 +189,8 @@ def test_three_signals_at_once(run, ours, monkeypatch):
 
 @pytest.mark.parametrize("way", ["signal", "shutdown", "cancel"])
 def test_service_manager_is_told(run, ours, monkeypatch, tmp_path, way):
-    """A service manager hears that the server is ready, is pinged by it, and hears that it stops,
-    whoever stops it."""
+    """The server tells a service manager that it is ready, pings it, and tells it that it stops,
+    whatever stops it."""
 
     async def main():
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:

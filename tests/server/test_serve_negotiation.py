@@ -104,8 +104,8 @@ async def failed(server):
 
 @pytest.mark.parametrize("header", HEADERS)
 def test_header(run, ours, header):
-    """The header says who the client is, in every place that tells; what is right behind it is the
-    handler's, and alone is counted."""
+    """The header says who the client is, in every place that shows it; only the bytes behind it
+    reach the handler and are counted."""
     data, client, server_name = HEADERS[header]
 
     async def main():
@@ -262,8 +262,7 @@ def test_no_header(run, ours, data):
 )
 @pytest.mark.parametrize("cause", ["timeout", "closed"])
 def test_half_a_header(run, ours, data, cause):
-    """A header that does not come to its end is waited for as long as the handshake, or until the
-    proxy leaves."""
+    """An incomplete header is waited for as long as a handshake, or until the proxy leaves."""
 
     async def main():
         async with (
@@ -552,7 +551,7 @@ def test_header_and_handshake_share_their_time(run, ours, tls):
 
 @pytest.mark.parametrize("proxied", [False, True])
 def test_negotiation_at_shutdown(run, ours, tls, proxied):
-    """A shutdown gives up who is still in the handshake when its grace is over; no handler starts,
+    """A shutdown gives up clients still in the handshake when its grace is over; no handler starts,
     and it is no failure."""
 
     async def main():

@@ -66,8 +66,8 @@ class Own(socket.socket):
 
 @pytest.mark.parametrize("kinds", [(socket.socket, Own), (Own, socket.socket)])
 def test_sockets_that_go_different_ways(run, ours, kinds):
-    """Each of several sockets is served as it is alone, whichever comes last: the loop has those of
-    a class that it may not be without."""
+    """Each of several sockets is served as if it were alone, whichever comes last: the loop keeps
+    those of a class that must stay there."""
 
     async def served(kinds):
         """Return which transport and which form of the protocol connections get at a socket of each
@@ -317,8 +317,8 @@ def test_one_of_several_hosts_has_no_address(run, ours, monkeypatch):
 
 @pytest.mark.parametrize("workers", [None, 1])
 def test_names_of_servers(run_on, workers, tmp_path):
-    """A server is called what it was told, or where it listens: of port 0 that is what was bound,
-    so that two have names that differ."""
+    """A server has the given name, or the place where it listens. For port 0 that is the bound
+    port, so two servers have different names."""
 
     async def main():
         async with (

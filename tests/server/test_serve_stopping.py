@@ -1,5 +1,5 @@
-"""serve(): its end: shutdown() in all its stages, who waits then and what he still gets, and that
-nothing is left."""
+"""The end of serve(): all stages of shutdown(), what waiting clients still get, and that nothing is
+left."""
 
 import asyncio
 import contextlib
@@ -71,8 +71,8 @@ def test_connections_are_cancelled_after_the_grace(run, ours):
 
 
 def test_connections_are_cut_off_in_the_end(run, ours, brief):
-    """A handler that goes on when cancelled is told that the server ended its connection; so is a
-    peer who does not take what is his."""
+    """If a handler goes on when cancelled, it learns that the server ended its connection; so does
+    a peer that does not take its bytes."""
 
     async def handler(reader, writer):
         writer.write(b"hi")

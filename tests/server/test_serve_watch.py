@@ -112,8 +112,7 @@ def test_idle(run, ours):
 
 
 def test_slow_download_is_not_idle(run, ours):
-    """A peer that takes its time with what was sent to it is not idle, whether or not the handler
-    has come to its end."""
+    """A peer that is slow to take its bytes is not idle, whether or not the handler has ended."""
 
     async def main():
         async with (

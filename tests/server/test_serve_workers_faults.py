@@ -30,8 +30,8 @@ async def say(where, text):
 
 
 def test_a_worker_that_dies_and_leaves_a_process(run_on):
-    """The death of a worker is seen although a process that it has forked has its pipes, and a
-    shutdown does not wait for that one."""
+    """The death of a worker is noticed although a child that it forked has its pipes; a shutdown
+    does not wait for that child."""
 
     async def main():
         async with headrace.serve(forks, LOOPBACK, 0, workers=1) as server:
@@ -133,8 +133,8 @@ def test_figures_never_go_back(run_on):
 
 
 def test_a_shutdown_in_a_renewal(run_on, monkeypatch):
-    """A worker that is about to start when the server shuts down serves who has reached it, and
-    then ends: before shutdown() does."""
+    """If a worker is about to start when the server shuts down, it serves its clients, and ends
+    before shutdown() does."""
 
     async def main():
         server = headrace.serve(who, LOOPBACK, 0, workers=1, grace=5)
@@ -298,7 +298,7 @@ def test_a_first_death_is_followed_by_a_start_at_once(run_on, monkeypatch, caplo
 
 
 def test_a_worker_that_is_told_to_stop(run_on):
-    """A worker that somebody else sends SIGTERM has a successor at once, not when its last
+    """A worker that gets SIGTERM from elsewhere has a successor at once, not when its last
     connection is over."""
 
     async def main():

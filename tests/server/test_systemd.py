@@ -357,8 +357,8 @@ def test_other_addresses(
 def test_failing_socket(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path, name: str
 ) -> None:
-    """A socket that is gone, or whose path is none, does not raise: the message is lost, and logged
-    for who looks."""
+    """A socket that is gone, or whose path is none, does not raise: the message is lost, and that
+    is logged."""
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / name))
     with caplog.at_level(logging.DEBUG, "headrace.server"):
         assert systemd.notify("READY=1") is False

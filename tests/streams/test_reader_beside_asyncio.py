@@ -27,8 +27,8 @@ common_reads = reads if sys.version_info >= (3, 13) else single_reads
 
 @st.composite
 def scripts(draw):
-    """A limit, and what is done with a reader that has it: bytes come, often about as many as the
-    limit, and reads, and seldom an end."""
+    """A limit, and the actions on a reader that has it: bytes come, often about as many as the
+    limit, then reads, and rarely an end."""
     limit = draw(st.integers(1, 30))
     about = st.integers(-1, 1).map(lambda more: b"a" * (limit + more))
     feeds = st.tuples(

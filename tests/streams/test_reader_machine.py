@@ -1,9 +1,8 @@
 """StreamReader beside a model of plain bytes: any chunking, any cancellation, any limit, any end;
 no byte is lost, invented or moved.
 
-The machine lets tasks await reads on a real loop, feeds them in every way there is, and after every
-step compares results, errors and what is left with what the model says.
-"""
+The machine lets tasks await reads on a real loop, and feeds them in every way. After every step it
+compares results, errors and the rest with the model."""
 
 from __future__ import annotations
 

@@ -171,8 +171,8 @@ def test_cancelled_with_an_idle_client(run, streams, loop_kind, how):
 
 
 def test_wait_closed_waits_for_both(run, streams, loop_kind):
-    """wait_closed() returns when the server is closed and the last connection is gone, whoever asks
-    and when."""
+    """wait_closed() returns when the server is closed and the last connection is gone, for every
+    caller at any time."""
     modern(streams, loop_kind)
 
     async def main():
@@ -317,8 +317,7 @@ def test_abort_clients(run, streams, loop_kind):
 
 
 def test_clients_in_their_handshake_are_given_up(run, ours, tls):
-    """close_clients() does not wait for a TLS handshake that has not come to its end; its handler
-    never starts."""
+    """close_clients() does not wait for an unfinished TLS handshake; its handler never starts."""
     # In debug mode the loop tells of a connection that ended before it began.
     run.expect_errors()
     called = []

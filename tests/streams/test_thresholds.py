@@ -1,5 +1,5 @@
-"""When a waiting read is worth waking: not a chunk at a time, and not one byte too late; and data
-comes before the end or the error."""
+"""When a waiting read is woken: not for every chunk, and not one byte too late. Data comes before
+the end or the error."""
 
 from __future__ import annotations
 

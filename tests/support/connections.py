@@ -83,6 +83,19 @@ async def receive(sock: socket.socket, size: int | None = None, exact: bool = Fa
     return b"".join(parts)
 
 
+async def read_out(reader: Any) -> tuple[bytes, OSError | None]:
+    """Return everything that can be read, and then what is raised, or None."""
+    data = b""
+    while True:
+        try:
+            piece = await asyncio.wait_for(reader.read(50_000), 5)
+        except OSError as error:
+            return data, error
+        if not piece:
+            return data, None
+        data += piece
+
+
 async def finish(*writers: Any) -> None:
     """Abort and wait until it is done, however the connection ended."""
     for writer in writers:

@@ -10,8 +10,8 @@ import sys
 from conftest import open_descriptors
 from support.wires import turns
 
-# One object or block more for each repetition is a leak; what a cache, or a list that grows,
-# happens to hold more is far less.
+# One more object or block for each repetition is a leak; a cache, or a list that grows, adds far
+# less.
 REPEATS = 2000
 # Caches, free lists and lists of the loop are as large as they get after this many.
 WARM_UP = 200

@@ -17,8 +17,8 @@ from headrace._transport.stepper import stepper_of
 
 Feed = Callable[[bytes], None]
 
-# How bytes reach a reader: by the public method, which only ever schedules; or as a loop's
-# transport delivers them, which may step the waiting task there and then.
+# How bytes reach a reader. The public method only ever schedules; a loop's transport may step the
+# waiting task at once.
 FEEDS = ["feed_data", "data_received"]
 
 # Every kind of read, and what it returns of b"abcde\n" and the end of input.

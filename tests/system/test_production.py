@@ -38,10 +38,8 @@ def test_rolling_restart(loop: str) -> None:
 
 
 def test_a_worker_is_killed() -> None:
-    """A worker that is killed takes only its own connections with it, and another takes its place.
-
-    (That no other waits for more than 0.3 s is for a machine that has nothing else to do.)
-    """
+    """A killed worker takes only its own connections with it, and another takes its place. (On an
+    idle machine no other connection waits for more than 0.3 s; that is not checked here.)"""
     play("kill", "--seconds", 4, "--longest", 3)
 
 

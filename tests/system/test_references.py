@@ -1,5 +1,5 @@
-"""What is used again when nobody else holds it: never while somebody does, cold or warm, in
-whatever way the interpreter holds it.
+"""Objects are reused only when nothing else holds them, cold or warm, in whatever way the
+interpreter holds them.
 
 From Python 3.14 on the interpreter borrows references that it used to count, so that a count may be
 lower than it was.

@@ -53,7 +53,7 @@ def test_many(loop: str) -> None:
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_mangled(loop: str) -> None:
-    """TLS records that are damaged on their way: what was said before the damage arrives, then an
+    """TLS records that are damaged on their way: bytes from before the damage arrive, then an
     error, and nothing hangs."""
     soak("mangled", "--seconds", 5, "--loop", loop, "--seed", 1)
 

@@ -1,5 +1,5 @@
-"""Exceptions that a handler raises while it is stepped: the program exits where it should, and what
-was written before has left."""
+"""Exceptions that a handler raises while it is stepped: the program exits where it should, and
+earlier writes have left."""
 
 from __future__ import annotations
 

@@ -337,8 +337,8 @@ def test_a_busy_loop(name):
 
 
 def test_who_is_cancelled():
-    """Whoever waits for a trial can be cancelled; the others hear of it. Where all are, it ends,
-    and the next one tries again."""
+    """A task that waits for a trial can be cancelled; the others still get its result. Where all
+    are, it ends, and the next one tries again."""
 
     async def main():
         loop = asyncio.get_running_loop()

@@ -1,5 +1,5 @@
-"""A read or a drain is used once, by one awaiter or by hand; however it ends, it has taken nothing
-that it did not return."""
+"""A read or a drain is used once, by one awaiter or by hand. However it ends, it takes only what it
+returns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Waiting tasks are resumed in the loop's next turn, in order, by one handle for all; a wake is
+"""Waiting tasks are resumed in the loop's next turn, in order, by one handle for all. A wake is
 never lost, nor in the wrong place."""
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""What a stepped task sees around it is what it sees in asyncio: its context, its name in logs; and
-event loops that are not asyncio's."""
+"""A stepped task sees the same around it as in asyncio: its context, and its name in logs. Other
+event loops work too."""
 
 from __future__ import annotations
 

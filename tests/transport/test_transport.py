@@ -286,8 +286,8 @@ def test_limits(run, streams):
 
 
 def test_no_limit(run, streams):
-    """A limit that no queue ever reaches may be any number, as large as whoever wants no
-    back-pressure makes it."""
+    """A limit that no queue ever reaches may be any number: a program without back-pressure makes
+    it that large."""
 
     async def main():
         async with taken(streams) as (transport, protocol, peer):

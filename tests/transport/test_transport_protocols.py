@@ -1,5 +1,5 @@
-"""The transport behind ``writer.transport`` and the protocol that it is given: what is called when,
-and what nobody is called for.
+"""The transport behind ``writer.transport`` and its protocol: which calls come when, and which
+never come.
 
 Each test runs on the transports of asyncio's loop and of uvloop, and on ours.
 """

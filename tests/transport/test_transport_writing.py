@@ -140,7 +140,7 @@ def test_writelines_takes_any_iterable(run, streams, make, count):
 
 @pytest.mark.defect("gh-155888")
 def test_empty_chunks_behind_a_full_queue(run, streams):
-    """Empty chunks that are queued are nothing: the queue empties, and close() comes to its end."""
+    """Empty chunks that are queued count for nothing: the queue empties, and close() ends."""
 
     async def main():
         async with taken(streams) as (transport, protocol, peer):

@@ -1,5 +1,5 @@
-"""What was written, and surely what was drained, is the system's: whatever the process does next,
-and whoever else writes there."""
+"""Written bytes, and surely drained ones, belong to the system: whatever the process does next, and
+whatever else writes there."""
 
 from __future__ import annotations
 

@@ -2,10 +2,9 @@
 ...]``.
 
 Each suite runs in a process of its own with asyncio's stream names swapped for headrace's. A test
-that fails there is run again on asyncio's own streams: what fails there too is the machine's or the
-suite's fault and is only reported. Exit status 1 where headrace alone fails, or where a suite ran
-fewer tests than it has.
-"""
+that fails there runs again on asyncio's own streams. If it fails there too, the machine or the
+suite is at fault, and it is only reported. Exit status 1 where headrace alone fails, or where a
+suite ran fewer tests than it has."""
 
 from __future__ import annotations
 

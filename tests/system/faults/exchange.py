@@ -1,13 +1,12 @@
 """Pump known bytes both ways over several connections at once, and check each of them: `exchange.py
 LOOP FAMILY [PROCESSES [SEND_BUFFER]]`.
 
-LOOP is asyncio or uvloop; FAMILY inet, unix, or tls for inet with start_tls(); PROCESSES 1, or 2 to
-have the clients in a process of their own. SEND_BUFFER is what the system keeps of what was
-written, in bytes (SO_SNDBUF); a small one makes every send a short one. Each connection first
-answers lines, one at a time, then both ends write pieces of many sizes, drain now and then, and
-close their halves at different times, while they read in every way that a reader has. Whatever the
-system does, every byte has to arrive, once, and then the end.
-"""
+LOOP is asyncio or uvloop; FAMILY inet, unix, or tls for inet with start_tls(); PROCESSES 1, or 2
+for clients in a process of their own. SEND_BUFFER is what the system keeps of what was written, in
+bytes (SO_SNDBUF); a small one makes every send a short one. Each connection first answers lines,
+one at a time. Then both ends write pieces of many sizes, drain now and then, and close their halves
+at different times. Meanwhile they read in every way that a reader has. Whatever the system does,
+every byte has to arrive, once, and then the end."""
 
 from __future__ import annotations
 
@@ -196,7 +195,7 @@ async def server(sock: socket.socket, send_buffer: int, tls: Tls | None, then: A
 
 
 def main(kind: str, family: str, processes: str = "1", send_buffer: str = "0") -> None:
-    """See the module's documentation."""
+    """Pump the bytes, with the command line's arguments, and print the facts at the end."""
     how = (int(send_buffer), Tls() if family == "tls" else None)
     with tempfile.TemporaryDirectory() as directory:
         sock = socket.socket(socket.AF_UNIX if family == "unix" else socket.AF_INET)

@@ -1,5 +1,5 @@
 """What the scenes share: connections to plain sockets, whose calls the shim leaves alone, and the
-words to say what has to come of a fault.
+words for the expected effect of a fault.
 
 A scene is a coroutine function of one of the programs scenes_*.py, which play one each:
 `scenes_servers.py LOOP NAME [ARGUMENT...]`.

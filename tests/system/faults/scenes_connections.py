@@ -117,8 +117,8 @@ async def sending_is_interrupted(name: str, then: str) -> None:
 
 
 async def aborted_while_short_of_memory(wait: str) -> None:
-    """A connection that is aborted while it waits for memory is gone at once; what was to try again
-    does no harm, if it still comes."""
+    """A connection that is aborted while it waits for memory is gone at once; a later retry does no
+    harm."""
     async with client() as (reader, writer, peer):
         child.plan("send=ENOBUFS@1,sendmsg=ENOBUFS@1,recv=ENOMEM@1")
         writer.write(b"lost")
@@ -131,8 +131,8 @@ async def aborted_while_short_of_memory(wait: str) -> None:
 
 
 async def short_of_memory(function: str, name: str) -> None:
-    """As long as the system has no memory it is asked now and then, and no more often when more was
-    to do meanwhile; then all goes on."""
+    """While the system has no memory, headrace tries again now and then, and no more often with
+    more to do. Then all goes on."""
     async with client() as (reader, writer, peer):
         child.plan(f"send={name}@1,sendmsg={name}@1" if function == "send" else f"recv={name}@1")
         writer.write(b"question")

@@ -45,8 +45,8 @@ def openings(directory: str, tcp: Any, unix: Any) -> dict[str, Callable[[], Awai
 
 
 async def opening_fails(opening: str, plan: str) -> None:
-    """There is no descriptor or memory for the set, for what is to be in it, or for it in the loop:
-    that is raised, nothing is left, and it can be tried again."""
+    """Without a descriptor or memory for the set, its content, or its place in the loop, an error
+    is raised. Nothing is left, and the program can try again."""
     function, _, name = plan.partition("=")
     with (
         tempfile.TemporaryDirectory() as directory,
@@ -89,8 +89,8 @@ async def opening_fails(opening: str, plan: str) -> None:
 
 
 async def a_socket_that_was_not_adopted() -> None:
-    """Who closes the socket that he gave in vain does no harm, and what has its number next is not
-    closed in its place."""
+    """A program may close the socket that it passed in vain: the next owner of its number is not
+    closed instead."""
     with socket.create_server((LOOPBACK, 0)) as listening:
         sock = socket.create_connection(listening.getsockname())
         number = sock.fileno()

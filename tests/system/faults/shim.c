@@ -1,18 +1,21 @@
-/* Makes system calls of headrace's own extension modules fail, by a plan; those of Python and of the loop are left alone.
+/* Makes system calls of headrace's own extension modules fail, by a plan. It leaves those of Python
+   and of the loop alone.
 
-   Preloaded (LD_PRELOAD) into a Python process. A call is touched only where its return address lies in an extension module of
-   headrace/_transport, and, for calls on sockets, where the socket is a stream socket of the family that the rule is for. The plan is a
-   list of rules, in HEADRACE_FAULTS or by fault_plan():
+   It is preloaded (LD_PRELOAD) into a Python process. It touches a call only if its return address
+   lies in an extension module of headrace/_transport. For calls on sockets, the socket must also be
+   a stream socket of the rule's family. The plan is a list of rules, in HEADRACE_FAULTS or by
+   fault_plan():
 
        recv=EINTR@3                 every third call fails with EINTR
        recv=ENOMEM@3+10             the same from the tenth call on
        accept4=EMFILE@1x2           every call, twice at most
-       recv/unix=SHORT:5@2          every second one on a Unix socket is asked for 5 bytes at most; /inet, both versions, is the default
+       recv/unix=SHORT:5@2          every second one on a Unix socket asks for 5 bytes at most;
+                                    the default is /inet, both versions
        epoll_ctl_add=ENOSPC@2x1     one operation of epoll_ctl() only
 
-   Two rules for one function are asked one after the other, and the first that applies is obeyed. A rule that lies about what the
-   system does, such as SHORT for recv on TCP, or EAGAIN for a socket that has something, proves nothing: an edge-triggered set does not
-   report a second time. */
+   If there are two rules for one function, the first that applies counts. Some rules claim what the
+   system never does, such as SHORT for recv on TCP, or EAGAIN for a socket that has something. They
+   prove nothing: an edge-triggered set does not report a second time. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -29,16 +32,22 @@
 #define MOST_RULES 16
 #define MOST_VECTORS 64
 
-enum function { RECV, SEND, SENDMSG, ACCEPT4, EPOLL_WAIT, EPOLL_CREATE1, CTL_ADD, CTL_MOD, FUNCTIONS };
+enum function {
+    RECV, SEND, SENDMSG, ACCEPT4, EPOLL_WAIT, EPOLL_CREATE1, CTL_ADD, CTL_MOD, FUNCTIONS
+};
 static const char *const names[FUNCTIONS] = {
-    "recv", "send", "sendmsg", "accept4", "epoll_wait", "epoll_create1", "epoll_ctl_add", "epoll_ctl_mod",
+    "recv", "send", "sendmsg", "accept4",
+    "epoll_wait", "epoll_create1", "epoll_ctl_add", "epoll_ctl_mod",
 };
 
 static const struct { const char *name; int number; } errors[] = {
-    {"EAGAIN", EAGAIN}, {"ECONNABORTED", ECONNABORTED}, {"ECONNRESET", ECONNRESET}, {"EINTR", EINTR}, {"EMFILE", EMFILE},
-    {"ENFILE", ENFILE}, {"ENOBUFS", ENOBUFS}, {"ENOMEM", ENOMEM}, {"ENOSPC", ENOSPC}, {"EPERM", EPERM}, {"EPIPE", EPIPE},
+    {"EAGAIN", EAGAIN}, {"ECONNABORTED", ECONNABORTED}, {"ECONNRESET", ECONNRESET},
+    {"EINTR", EINTR}, {"EMFILE", EMFILE}, {"ENFILE", ENFILE}, {"ENOBUFS", ENOBUFS},
+    {"ENOMEM", ENOMEM}, {"ENOSPC", ENOSPC}, {"EPERM", EPERM}, {"EPIPE", EPIPE},
     {"EPROTO", EPROTO}, {"ETIMEDOUT", ETIMEDOUT},
 };
+
+#define ERRORS (sizeof(errors) / sizeof(*errors))
 
 struct rule {
     enum function function;
@@ -52,7 +61,7 @@ struct rule {
 static struct rule rules[MOST_RULES];
 static int rule_count;
 static long calls[FUNCTIONS];    /* that headrace made */
-static long faults[FUNCTIONS];   /* of those: that were made to fail, or shortened */
+static long faults[FUNCTIONS];   /* of those, failed or shortened */
 
 static void wrong(const char *rule) {
     fprintf(stderr, "shim.c: wrong rule: %s\n", rule);
@@ -69,7 +78,8 @@ static void parse(const char *text) {
         if (sscanf(text + at, "/%7[a-z]%n", family, &more) != 1) wrong(text);
         at += more;
     }
-    if (sscanf(text + at, "=%31[A-Z0-9:]@%ld%n", action, &rule.every, &more) != 2 || rule.every < 1) wrong(text);
+    if (sscanf(text + at, "=%31[A-Z0-9:]@%ld%n", action, &rule.every, &more) != 2) wrong(text);
+    if (rule.every < 1) wrong(text);
     at += more;
     if (text[at] == '+' && sscanf(text + at, "+%ld%n", &rule.from, &more) == 1) at += more;
     if (text[at] == 'x' && sscanf(text + at, "x%ld%n", &rule.left, &more) == 1) at += more;
@@ -80,15 +90,15 @@ static void parse(const char *text) {
     rule.unix_only = strcmp(family, "unix") == 0;
     if (!rule.unix_only && strcmp(family, "inet") != 0) wrong(text);
     if (sscanf(action, "SHORT:%zu", &rule.most) != 1) {
-        for (i = 0; i < sizeof(errors) / sizeof(*errors) && strcmp(action, errors[i].name) != 0; i++);
-        if (i == sizeof(errors) / sizeof(*errors)) wrong(text);
+        for (i = 0; i < ERRORS && strcmp(action, errors[i].name) != 0; i++);
+        if (i == ERRORS) wrong(text);
         rule.error = errors[i].number;
     }
     if (rule_count == MOST_RULES) wrong(text);
     rules[rule_count++] = rule;
 }
 
-/* Forget the plan that there is, and what was counted, and follow this one. */
+/* Forget the plan and the counts, and follow this plan. */
 void fault_plan(const char *plan) {
     char copy[512], *place = NULL, *rule;
     if (strlen(plan) >= sizeof(copy)) wrong(plan);
@@ -96,7 +106,8 @@ void fault_plan(const char *plan) {
     rule_count = 0;
     memset(calls, 0, sizeof(calls));
     memset(faults, 0, sizeof(faults));
-    for (rule = strtok_r(copy, ",", &place); rule != NULL; rule = strtok_r(NULL, ",", &place)) parse(rule);
+    rule = strtok_r(copy, ",", &place);
+    for (; rule != NULL; rule = strtok_r(NULL, ",", &place)) parse(rule);
 }
 
 static long counted(const long *counts, const char *function) {
@@ -115,18 +126,25 @@ __attribute__((constructor)) static void begin(void) {
 
 static int is_ours(const void *caller) {
     Dl_info info;
-    return dladdr(caller, &info) != 0 && info.dli_fname != NULL && strstr(info.dli_fname, OURS) != NULL;
+    if (dladdr(caller, &info) == 0 || info.dli_fname == NULL) return 0;
+    return strstr(info.dli_fname, OURS) != NULL;
 }
 
 static int family_of(int descriptor) {
     int value = -1;
     socklen_t size = sizeof(value);
-    if (getsockopt(descriptor, SOL_SOCKET, SO_TYPE, &value, &size) < 0 || value != SOCK_STREAM) return -1;
+    if (getsockopt(descriptor, SOL_SOCKET, SO_TYPE, &value, &size) < 0) return -1;
+    if (value != SOCK_STREAM) return -1;
     size = sizeof(value);
     return getsockopt(descriptor, SOL_SOCKET, SO_DOMAIN, &value, &size) < 0 ? -1 : value;
 }
 
-/* Return the rule that this call has to obey, or NULL; *socket* is -1 where the call is not on a socket. */
+static int applies(const struct rule *rule, int family) {
+    if (rule->unix_only) return family == AF_UNIX;
+    return family == AF_INET || family == AF_INET6;
+}
+
+/* Return the rule that this call has to obey, or NULL. *socket* is -1 if the call is not on one. */
 static const struct rule *rule_for(enum function function, const void *caller, int socket) {
     int saved = errno, family, i;
     const struct rule *found = NULL;
@@ -136,7 +154,7 @@ static const struct rule *rule_for(enum function function, const void *caller, i
     for (i = 0; i < rule_count && found == NULL; i++) {
         struct rule *rule = &rules[i];
         if (rule->function != function || rule->left == 0) continue;
-        if (socket >= 0 && (rule->unix_only ? family != AF_UNIX : family != AF_INET && family != AF_INET6)) continue;
+        if (socket >= 0 && !applies(rule, family)) continue;
         rule->calls++;
         if (rule->calls < rule->from || rule->calls % rule->every != 0) continue;
         if (rule->left > 0) rule->left--;
@@ -150,7 +168,7 @@ static const struct rule *rule_for(enum function function, const void *caller, i
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 #define CALLER __builtin_return_address(0)
 
-/* Tell whether *rule* has the call fail, and set errno then. */
+/* Return whether *rule* makes the call fail, and set errno then. */
 static int fails(const struct rule *rule) {
     if (rule == NULL || rule->error == 0) return 0;
     errno = rule->error;

@@ -65,6 +65,6 @@ def test_a_peer_that_has_gone(scene, name, limit):
 @pytest.mark.parametrize("error", PASSING)
 @pytest.mark.parametrize("kind", ["plain", "buffered"])
 def test_another_protocol(scene, kind, error):
-    """A protocol that is not ours, set on the transport, loses nothing either, and is told once of
-    what broke the connection."""
+    """A protocol that is not ours, set on the transport, loses nothing either, and learns once what
+    broke the connection."""
     scene("another_protocol", kind, error)

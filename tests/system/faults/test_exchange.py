@@ -66,7 +66,8 @@ def test_a_bad_while(program, loop_kind, processes):
         ("send/unix=SHORT:1@1,sendmsg/unix=SHORT:1000@1", 0),
         ("recv/unix=SHORT:37@3,send/unix=SHORT:1@2,sendmsg/unix=SHORT:9@2", 4096),
         (
-            "recv/unix=SHORT:100@2,recv/unix=ENOBUFS@3,sendmsg/unix=SHORT:5000@2,sendmsg/unix=EINTR@5",
+            "recv/unix=SHORT:100@2,recv/unix=ENOBUFS@3,"
+            "sendmsg/unix=SHORT:5000@2,sendmsg/unix=EINTR@5",
             0,
         ),
     ],

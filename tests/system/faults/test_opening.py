@@ -26,8 +26,8 @@ def test_opening_fails(scene, opening, plan):
 
 
 def test_a_socket_that_was_not_adopted(scene):
-    """Closing a socket that was given in vain does no harm, and nobody closes what has its number
-    next."""
+    """Closing a socket that was passed in vain does no harm: the next owner of its number stays
+    open."""
     scene("a_socket_that_was_not_adopted")
 
 

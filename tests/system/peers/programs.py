@@ -147,7 +147,7 @@ async def listening(
     ssl: Any = None,
 ) -> AsyncIterator[int | None]:
     """Serve on *path*, or on loopback at the port that it yields. After the block every handle()
-    has come to its end, or fails the test."""
+    has ended, or fails the test."""
     handling: list[Any] = []
 
     async def connected(reader: Any, writer: Any) -> None:

@@ -1,5 +1,5 @@
-"""A program of redis-py's asyncio client as people write them, which knows nothing of headrace: it
-prints what redis answers.
+"""A typical program with redis-py's asyncio client, which knows nothing of headrace. It prints
+redis' answers.
 
     python redis_program.py asyncio hiredis PORT TLS_PORT SOCKET AUTHORITY
     headrace run redis_program.py headrace hiredis PORT TLS_PORT SOCKET AUTHORITY

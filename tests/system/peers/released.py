@@ -1,10 +1,9 @@
 """The test suites of released packages, on asyncio's streams and under ``headrace run``, compared
 test by test.
 
-``python -m tests.system.peers.released aioftp`` gets the package's source from PyPI with what its
-tests want, into a directory of its own, runs the suite once on each, and says which tests ended
-otherwise. Status 1 where one that passed on asyncio's does not on ours.
-"""
+``python -m tests.system.peers.released aioftp`` gets the package's source from PyPI, with what its
+tests need, into a directory of its own. It runs the suite once on each, and says which tests ended
+differently. Status 1 where one that passed on asyncio's does not on ours."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def blocks(language: str) -> list[str]:
 
 
 def until_listening(port: int) -> None:
-    """Wait until somebody listens at *port*."""
+    """Wait until a program listens at *port*."""
     deadline = time.monotonic() + TIMEOUT_S
     while not listens(port):
         assert time.monotonic() < deadline, f"nobody listens at {port}"
@@ -80,7 +80,7 @@ def ask(port: int) -> bytes:
 
 
 def test_haproxy(tmp_path):
-    """The program answers behind HAProxy with the guide's configuration, and comes to its end at
+    """The program answers behind HAProxy with the guide's configuration, and ends at
     SIGTERM."""
     configuration = blocks("haproxy")[0]
     front = free_port()
@@ -96,10 +96,9 @@ def test_haproxy(tmp_path):
 
 
 def lines_of_servers() -> dict[str, str]:
-    """Return the guide's lines for a server behind HAProxy, by where TLS is."""
-    lines = [
-        line for line in blocks("haproxy")[1].splitlines() if line.strip().startswith("server ")
-    ]
+    """Return the guide's lines for a server behind HAProxy, by where TLS is. A comment is above
+    each."""
+    lines = re.split(r"^ *#.*\n", blocks("haproxy")[1], flags=re.MULTILINE)[1:]
     return dict(zip(("server", "both", "haproxy"), lines, strict=True))
 
 

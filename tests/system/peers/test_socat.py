@@ -83,8 +83,8 @@ def test_socat_has_its_bytes_back(run, streams, files, tmp_path: Path, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_socat_listens(run, streams, files, tmp_path: Path, kind):
-    """10 MB to socat, then write_eof() where there is no TLS; it answers with the hash of what it
-    got and 10 MB of its own."""
+    """10 MB go to socat, then write_eof() if there is no TLS. It answers with their hash and 10 MB
+    of its own."""
     (tmp_path / "down").write_bytes(DOWN)
     path = str(tmp_path / "socket")
     listen = {

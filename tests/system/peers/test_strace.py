@@ -1,5 +1,5 @@
-"""strace in place of a peer: it makes every Nth system call of a whole process fail, ours and the
-loop's, while random bytes are exchanged.
+"""strace in place of a peer. It makes every Nth system call of a whole process fail, ours and the
+loop's, during an exchange of random bytes.
 
 tests/system/faults does the same at headrace's own calls only, with more kinds of faults; this
 needs no C compiler, and does not rely on how the calls are bound.

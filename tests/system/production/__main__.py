@@ -1,5 +1,5 @@
-"""What a server of headrace.serve() stands in production: real processes, real signals, and figures
-at the end.
+"""How a server of headrace.serve() does in production: real processes, real signals, and figures at
+the end.
 
 rolling  two workers are replaced under steady load, over and over: no request fails
 kill     a worker is killed under load: its connections break, no other waits for long, and another

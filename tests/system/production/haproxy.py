@@ -1,4 +1,5 @@
-"""A real HAProxy in front of the service, which is told who the client is by the PROXY protocol."""
+"""A real HAProxy in front of the service. The PROXY protocol tells the service who the client
+is."""
 
 from __future__ import annotations
 
@@ -64,7 +65,7 @@ async def running(configuration: str, front: int) -> AsyncIterator[None]:
 
 
 def listens(port: int) -> bool:
-    """Tell whether somebody listens at *port*, without connecting: the service would see that
+    """Return whether a program listens at *port*, without connecting: the service would see that
     (proc_net(5): state 0A is LISTEN)."""
     lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
     return any(

@@ -37,7 +37,7 @@ class Content:
         return min(_rings.find(each, start) + len(each) for each in separators) - start
 
     def complaint(self, offset: int, data: bytes) -> str:
-        """Return "" where *data* is what belongs at *offset*, else what is wrong, in words."""
+        """Return "" if *data* belongs at *offset*, else what is wrong, in words."""
         for begin in range(0, len(data), MOST_BYTES):
             part = data[begin : begin + MOST_BYTES]
             wanted = self.piece(offset + begin, len(part))

@@ -20,8 +20,8 @@ from tests.system.soak.plan import Plan, other
 
 LINGER_NONE = struct.pack("ii", 1, 0)
 SMALL_BYTES = 4096
-# A write of at least as much is sent at once, a smaller one may be gathered; the last is more than
-# asyncio's high-water mark takes.
+# A write of this size or more is sent at once; a smaller one may be gathered. The last is more than
+# asyncio's high-water mark.
 WRITES = (1, 10, 100, 1000, 10_000, 70_000, 300_000)
 READS = (1, 7, 100, 4096, 65536, 1 << 20)
 SEPARATORS = ((b"\n",), (b"e",), (b"ab", b"\r\n", b"\n"))
@@ -37,7 +37,8 @@ class Deliberate(Exception):
 
 
 class End:
-    """See the module's documentation. Only it refers to the reader and the writer."""
+    """One end of a connection: plays its role and checks every byte. Only it refers to the reader
+    and the writer."""
 
     def __init__(
         self, plan: Plan, side: str, reader: Any, writer: Any, operations: Counter[str]

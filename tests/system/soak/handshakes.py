@@ -2,9 +2,8 @@
 process, which must not grow.
 
 They differ: both versions, sessions that are resumed or not, TLS from the start or by start_tls(),
-certificates of the client's; and one in ten fails, is given up, or is cut off, in its handshake or
-right behind it.
-"""
+certificates of the client's. One in ten fails, is given up, or is cut off, in its handshake or
+right behind it."""
 
 from __future__ import annotations
 

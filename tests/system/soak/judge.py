@@ -7,8 +7,8 @@ from typing import Any
 
 from tests.system.soak.plan import SIDES, Plan, other
 
-# How a connection may break for whoever did not break it. ENOTCONN is what shutdown() says after a
-# reset.
+# How a connection may break for the end that did not break it. ENOTCONN is what shutdown() says
+# after a reset.
 BREAKS = ("ECONNRESET", "EPIPE", "ECONNABORTED", "ENOTCONN", "ConnectionResetError")
 
 

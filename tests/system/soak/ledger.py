@@ -25,7 +25,7 @@ ONE_IN = 20  # … or this many connections for one
 
 
 class Failures:
-    """Collects what fails, from whoever notices it: the test itself, the loop, the interpreter."""
+    """Collects failures from all that notice them: the test itself, the loop, the interpreter."""
 
     def __init__(self) -> None:
         self.failures: list[str] = []

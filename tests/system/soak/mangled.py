@@ -1,9 +1,8 @@
 """mangled: TLS from peers whose records are damaged on their way: what was said before the damage
 arrives, and then there is an error.
 
-The peer is Python's ssl module over memory; its records are flipped, dropped, doubled, swapped, cut
-or have bytes put among them, in the handshake or behind it, and are sent in pieces of any size.
-"""
+The peer is Python's ssl module over memory. Its records are flipped, dropped, doubled, swapped,
+cut, or get extra bytes, in the handshake or behind it. They are sent in pieces of any size."""
 
 from __future__ import annotations
 

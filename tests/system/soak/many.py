@@ -1,9 +1,8 @@
 """``many``: thousands of connections to one server of headrace's, from a process of bare sockets,
 all of them echoing at once.
 
-Another tenth may come and go all the time. What a connection costs in memory is measured while all
-are idle; in the end, with all of them closed, the process has to be what it was.
-"""
+Another tenth may come and go all the time. The memory cost of a connection is measured while all
+are idle. In the end, with all of them closed, the process has to be as small as before."""
 
 from __future__ import annotations
 
@@ -31,9 +30,9 @@ MORE_OBJECTS = 500
 # Memory blocks of Python that may be left: a few, and far fewer than one for each connection.
 MORE_BLOCKS = 1000
 ONE_IN = 20
-# Python's allocator gives an arena back when nothing at all is left in it, and some survivors
-# always are: of what a process has grown by, this share may stay, and so much more. It is used
-# again: the same once more must make it grow by no more than the latter.
+# Python's allocator gives an arena back only when it is empty, and some objects always survive. Of
+# the growth of a process, this share may stay, and so much more. It is used again: the same once
+# more must make it grow by no more than the latter.
 KEPT_SHARE = 0.5
 MORE_RESIDENT = 8 * 2**20
 
@@ -83,7 +82,7 @@ class Many:
     # ---- the client
 
     def listen(self, channel: Channel) -> None:
-        """Take what the client tells: how far it is, or that it has done what it was told."""
+        """Take the client's report: its progress, or that it is done."""
         try:
             received = channel.receive(wait=False)
         except BlockingIOError:

@@ -1,9 +1,7 @@
-"""The client of ``many``: bare sockets and one epoll set, so that a million echoes are a matter of
-a minute.
+"""The client of ``many``: bare sockets and one epoll set, so that a million echoes take a minute.
 
 Started by channel.child() with a descriptor; takes the orders "open", "echo" and "close", one after
-the other, and tells how far it is.
-"""
+the other, and reports its progress."""
 
 from __future__ import annotations
 
@@ -23,8 +21,7 @@ from tests.system.soak.content import Content
 from tests.system.soak.figures import raise_descriptor_limit
 
 MESSAGE_BYTES = 64
-# As many addresses as there are, the ports of each suffice for all connections and those that
-# linger.
+# So many addresses that their ports suffice for all connections and those that linger.
 ADDRESSES = [f"127.0.0.{number}" for number in range(1, 17)]
 # How many connections are being made at once: far fewer than the server's backlog.
 WINDOW = 200
@@ -50,7 +47,7 @@ class Connection:
 
 
 class Client:
-    """See the module's documentation."""
+    """The client: opens connections, echoes over them and closes them, as the channel orders."""
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel

@@ -62,7 +62,7 @@ class Peer:
         self.urgent_at = self.rng.randint(0, self.role.total) if self.role.urgent == "once" else -1
 
     def run(self) -> dict[str, Any]:
-        """Play the role to its end; return what there is to tell of it."""
+        """Play the role to its end; return its story."""
         try:
             self.sock.setblocking(False)
             self._play()

@@ -161,7 +161,7 @@ class Plan:
             and client.ending in SOFT_ENDINGS
             and server.ending in SOFT_ENDINGS
         ):
-            # Who has closed does not read, and waits until all that he has written is read.
+            # An end that has closed does not read, and waits until the other has read all.
             self.roles["c"] = Role(**{**vars(client), "ending": "eof", "trigger": "all"})
         for side in SIDES:
             mine, theirs = self.roles[side], self.roles[other(side)]

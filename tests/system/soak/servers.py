@@ -70,7 +70,7 @@ class Listening:
             )
             return
         # A port that is nobody's while this server is away: below those that the system gives to
-        # whoever connects.
+        # clients.
         for port in [self.port] if self.port else random.sample(range(20000, 30000), 50):
             try:
                 self.server = await headrace.start_server(

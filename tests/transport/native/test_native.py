@@ -127,7 +127,7 @@ def test_obstacles(chosen, monkeypatch, kind):
 
 @pytest.mark.parametrize("kind", OBSTACLES)
 def test_obstacles_when_it_is_asked_for(chosen, monkeypatch, kind):
-    """way="native" raises what stands in its way, except an unknown loop: whoever asks knows his
+    """way="native" raises what stands in its way, except an unknown loop: the program knows its
     loop. The variable only prefers."""
     loop, given, word = obstacles(monkeypatch, kind)
     if kind == "loop":

@@ -1,5 +1,5 @@
 """The native way where a connection or a server ends: everything that came before is there, then
-the error; who waits is told at once."""
+the error; waiting tasks get it at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sys
 import time
 
 import pytest
-from support.connections import client, finish, reset, until
+from support.connections import client, finish, read_out, reset, until
 from support.transports import ended
 from support.wires import tcp_pair
 
@@ -28,19 +28,6 @@ def both_ends(family):
     ours, peer = socket.socketpair()
     peer.settimeout(5)
     return ours, peer
-
-
-async def read_out(reader):
-    """Return everything that can be read, and then what is raised, or None."""
-    data = b""
-    while True:
-        try:
-            piece = await asyncio.wait_for(reader.read(50_000), 5)
-        except OSError as error:
-            return data, error
-        if not piece:
-            return data, None
-        data += piece
 
 
 @contextlib.asynccontextmanager
@@ -122,8 +109,7 @@ def test_a_paused_reader_and_a_reset(run, native):
 
 
 def test_a_blocked_drain_and_a_reset(run, native):
-    """Who waits in drain() is told of a reset at once, though reading is paused and nobody
-    reads."""
+    """A waiting drain() raises after a reset at once, though reading is paused and nobody reads."""
 
     async def main():
         async with client(native, limit=1000) as (reader, writer, peer):
@@ -161,8 +147,8 @@ except OSError:
 
 
 def test_a_flood_behind_a_failed_send(run, native):
-    """A peer that takes nothing more and goes on sending cannot keep us receiving: what is read of
-    it ends, soon, and the loop goes on."""
+    """A peer that takes nothing more and goes on sending cannot keep us receiving: reading from it
+    soon ends, and the loop goes on."""
 
     async def main():
         ours, peer = socket.socketpair()

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import socket
 import subprocess
@@ -15,6 +14,7 @@ import time
 import pytest
 from conftest import LOOP_KINDS, open_descriptors
 from support.connections import LOOPBACK, client, finish, receive, reset, until
+from support.exhaustion import CLIENTS, run_out
 from support.transports import Buffered, Recorder, taken
 from support.wires import tcp_pair, turns
 
@@ -366,70 +366,18 @@ def test_a_copy_in_a_child(kind):
 
 # ---- descriptors run out
 
-EMFILE = """
-import asyncio, json, os, resource, socket, sys, time
-import headrace
-
-async def main():
-    served, heard = [], []
-    def tell(_, context):
-        heard.append(type(context["exception"]).__name__ + " " + context["message"])
-
-    asyncio.get_running_loop().set_exception_handler(tell)
-
-    async def serve(reader, writer):
-        served.append(await reader.readline())
-        writer.close()
-        await writer.wait_closed()
-
-    async with await headrace.start_server(serve, "127.0.0.1", 0) as server:
-        clients = [socket.socket() for _ in range(5)]
-        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
-        taken = []
-        try:
-            while True:
-                taken.append(os.dup(0))
-        except OSError:
-            pass
-        for each in clients:
-            each.connect(server.sockets[0].getsockname())
-            each.sendall(b"line\\n")
-        await asyncio.sleep(0.05)
-        before = time.process_time()
-        await asyncio.sleep(0.5)
-        worked = (time.process_time() - before) / 0.5
-        during = len(served)
-        for each in taken:
-            os.close(each)
-        began = time.monotonic()
-        while len(served) < 5 and time.monotonic() - began < 5:
-            await asyncio.sleep(0.01)
-        print(json.dumps([worked, during, len(served), time.monotonic() - began, heard]))
-        for each in clients:
-            each.close()
-
-if sys.argv[1] == "uvloop":
-    import uvloop
-    factory = uvloop.new_event_loop
-else:
-    factory = asyncio.SelectorEventLoop
-with asyncio.Runner(loop_factory=factory) as runner:
-    runner.run(main())
-"""
-
 
 @SYSTEM_LOOPS
 def test_no_descriptor_for_another_connection(kind):
     """A server that has no descriptor left says so, once a second, is idle meanwhile, and serves
-    who waited when there are some again."""
-    worked, during, served, after, heard = json.loads(program(EMFILE, kind))
-    assert worked < 0.05
-    assert during == 0
-    assert served == 5
-    assert after < 2
-    assert 1 <= len(heard) <= 3
-    assert set(heard) == {"OSError socket.accept() out of system resource"}
+    the waiting clients when there are some again."""
+    outcome = run_out(kind, "headrace", {**os.environ, backend.VARIABLE: "native"})
+    assert outcome.worked < 0.05
+    assert outcome.during == 0
+    assert outcome.served == CLIENTS
+    assert outcome.after < 2
+    assert 1 <= len(outcome.reports) <= 3
+    assert set(outcome.reports) == {"OSError socket.accept() out of system resource"}
 
 
 @pytest.mark.parametrize("name", ["add_reader", "add_writer", "remove_reader", "remove_writer"])

@@ -348,8 +348,8 @@ def test_a_loop_that_makes_its_own_tasks(native):
 
 @pytest.mark.parametrize("exception", [SystemExit, KeyboardInterrupt])
 def test_a_first_step_that_exits(loop_kind, native, exception):
-    """A handler that exits in its first step ends the run, behind what it wrote; those who
-    connected with it are served in the next run."""
+    """A handler that exits in its first step ends the run, after its bytes are sent; the other
+    clients are served in the next run."""
     loop = new_loop(loop_kind)
     count = []
 

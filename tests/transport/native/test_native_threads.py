@@ -120,8 +120,8 @@ def test_call_soon_threadsafe(run, native):
 @pytest.mark.parametrize("cycle", [False, True])
 @pytest.mark.parametrize("unsent", [False, True])
 def test_dropped_in_another_thread(run, native, unsent, cycle):
-    """A writer that is dropped in another thread, or collected there, warns and closes: what was
-    written arrives, then the end."""
+    """A writer that is dropped or collected in another thread warns and closes: its bytes arrive,
+    then the end."""
     size = 6 << 20 if unsent else 5
 
     async def main():

@@ -465,7 +465,7 @@ def test_nobody_answers(run, native, tls):
 
 
 def test_a_client_that_says_nothing(run, native, tls):
-    """A server gives it up after ssl_handshake_timeout, and its callback never hears of it."""
+    """A server gives it up after ssl_handshake_timeout, and never calls its callback."""
     called = []
 
     async def main():
@@ -483,8 +483,8 @@ def test_a_client_that_says_nothing(run, native, tls):
 
 @pytest.mark.parametrize("what", ["nothing", "half", "http"])
 def test_a_client_that_does_not_speak_tls(run, native, tls, caplog, what):
-    """It is refused, and the others are served; the server counts it, and logs the first, with what
-    was said."""
+    """It is refused, and the others are served; the server counts it, and logs the first, with the
+    peer's bytes."""
 
     async def main():
         async with await native.start_server(echo, LOOPBACK, 0, ssl=tls.server) as server:
@@ -902,7 +902,7 @@ def test_a_mangled_record(run, native, tls):
 
 @pytest.mark.parametrize("how", ["pause_reading", "abort", "close"])
 def test_a_protocol_that_has_enough(run, native, tls, how):
-    """A protocol is told nothing more once it has paused, aborted or closed, though its buffer is
+    """A protocol gets no more calls once it has paused, aborted or closed, though its buffer is
     small and more was decrypted."""
 
     class Enough(Buffered):
@@ -936,8 +936,8 @@ def test_a_protocol_that_has_enough(run, native, tls, how):
 
 
 def test_a_close_in_connection_made(run, native, tls, monkeypatch):
-    """A callback that closes at once hears of nothing that came with the end of the handshake, and
-    what it wrote is sent."""
+    """A callback that closes at once gets nothing that came with the end of the handshake, and its
+    own bytes are sent."""
     heard = []
 
     def callback(reader, writer):
