@@ -39,6 +39,7 @@ COMPILED = (
     "headrace/_transport/stream_protocol.py",
     *(NATIVE if sys.platform == "linux" else ()),
     "headrace/_streams/read_half.py",
+    "headrace/_streams/reads.py",
     "headrace/_streams/reader.py",
     "headrace/_streams/writer.py",
     "headrace/_streams/reader_protocol.py",

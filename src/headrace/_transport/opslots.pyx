@@ -15,7 +15,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
 
 from headrace._transport.operation cimport (
-    NEW, OUTSIDE, PENDING, TURN, Operation, name_of, warn_never_awaited
+    NEW, OUTSIDE, PENDING, TURN, Kind, Operation, name_of, warn_never_awaited
 )
 
 from headrace._transport.frames import nothing
@@ -227,7 +227,7 @@ cdef void deallocate(PyObject *self) noexcept:
     deallocate_as_before(self)
 
 
-cdef void warn(int kind) noexcept:
+cdef void warn(Kind kind) noexcept:
     # Where warnings are errors, this one is reported as ignored, like every error in a
     # deallocation.
     try:
