@@ -29,10 +29,7 @@ cdef class Source:
     cdef object _h_wait(self, Operation operation)
     cdef object _h_detach(self, Operation operation)
 
-# Not cleared by the collector of cycles, as Python's coroutines are not: an operation that is freed
-# without having been awaited still has its kind, to warn by its name.
 @cython.final
-@cython.no_gc_clear
 cdef class Operation:
     cdef Source source
     cdef Kind kind
