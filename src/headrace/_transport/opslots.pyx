@@ -253,7 +253,7 @@ def install() -> None:
     (<Type *>Operation).tp_alloc = headrace_allocate
     (<Type *>Operation).tp_free = headrace_release
     # The collector of cycles does not clear it, as it does not clear a coroutine; what it is in a
-    # cycle with is cleared. One that was never awaited still has its kind then, to warn by its name.
+    # cycle with is cleared. One that was never awaited still has its kind then, to warn by name.
     (<Type *>Operation).tp_clear = NULL
     gc.callbacks.append(release_free)
     if sys.version_info >= (3, 14):
