@@ -5,13 +5,21 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import re
 import warnings
+from pathlib import Path
 
 import pytest
 from conftest import new_loop
 from support.wires import FEEDS, READS, Wire, from_callback, turns
 
-from headrace._transport.operation import warn_never_awaited
+from headrace._transport.operation import (
+    STATES,
+    TRANSITIONS,
+    Kind,
+    Operation,
+    warn_never_awaited,
+)
 
 
 async def _directly(awaitable):
@@ -385,5 +393,93 @@ def test_gone_on_with(run, streams):
 def test_a_kind_that_is_none(kind):
     """What has no name is an error where names are looked up, not memory behind the end of a
     table."""
-    with pytest.raises(KeyError):
+    with pytest.raises((TypeError, AttributeError)):
         warn_never_awaited(kind)
+    with pytest.raises(TypeError):
+        Kind()
+
+
+def test_never_awaited_in_a_cycle(run, ours):
+    """An operation that the collector of cycles frees still knows its name."""
+
+    async def main():
+        wire = Wire(ours)
+        cycle = [wire.reader.readline()]
+        cycle.append(cycle)
+        del cycle
+        with pytest.warns(RuntimeWarning, match="'StreamReader.readline' was never awaited"):
+            gc.collect()
+        wire.shut()
+
+    run(main)
+
+
+# ---- the states
+
+
+def test_the_states_are_those_of_the_drawing():
+    """The table of what may follow what is the one that docs/internals/operation.md shows."""
+    text = (Path(__file__).parents[2] / "docs" / "internals" / "operation.md").read_text()
+    drawn = re.findall(r"^ ([A-Z]+) +-> +((?:[A-Z]+(?:, )?)+)", text, re.MULTILINE)
+    assert {before.lower(): tuple(after.lower().split(", ")) for before, after in drawn} == {
+        before: after for before, after in TRANSITIONS.items() if after
+    }
+
+
+@pytest.mark.skipif(not hasattr(Operation, "_advance"), reason="compiled: nothing can be put there")
+def test_the_states_follow_one_another(run, ours, monkeypatch):
+    """Each step, wake and end takes an operation to a state that may follow, or leaves it; and the
+    table has nothing that does not happen."""
+    seen = set()
+
+    def watched(method):
+        def call(operation, *arguments):
+            before = operation.state
+            try:
+                return method(operation, *arguments)
+            finally:
+                if operation.state != before:
+                    seen.add((STATES[before], STATES[operation.state]))
+
+        return call
+
+    for name in ("_advance", "end", "woken"):
+        monkeypatch.setattr(Operation, name, watched(getattr(Operation, name)))
+
+    async def main():
+        wire = Wire(ours)
+        reader = wire.reader
+
+        def begun(read, paused=False):
+            reader._h_stepper.left = 0 if paused else 9
+            yielded = read.send(None)
+            assert (yielded is None) == paused
+            return read
+
+        async def ended(read):
+            with pytest.raises(StopIteration):
+                read.send(None)
+
+        begun(reader.read(1)).close()
+        begun(reader.read(1), paused=True).close()
+        reader.read(1).close()
+        # Paused, then waiting; woken for bytes that somebody else takes, then waiting again.
+        slow = begun(reader.read(1), paused=True)
+        slow.send(None)
+        reader.feed_data(b"a")
+        assert await reader.read(1) == b"a"
+        slow.send(None)
+        reader.feed_data(b"b")
+        await ended(slow)
+        # Woken, then thrown away; its bytes are there for the next.
+        woken = begun(reader.read(1))
+        reader.feed_data(b"c")
+        woken.close()
+        assert await reader.read(1) == b"c"
+        reader.feed_data(b"de")
+        await ended(begun(reader.read(1), paused=True))
+        assert await reader.read(1) == b"e"
+        wire.shut()
+
+    run(main)
+    assert seen == {(before, after) for before in TRANSITIONS for after in TRANSITIONS[before]}

@@ -1,11 +1,17 @@
 cimport cython
 
 from headrace._core.buffer cimport ReadBuffer
-from headrace._transport.operation cimport Operation
+from headrace._transport cimport operation as operations, stepper as steppers
+from headrace._transport.operation cimport Kind, Operation
 from headrace._transport.stream_protocol cimport Receiver
 from headrace._transport.sender cimport Sender
 
-cdef bytes NEWLINE
+cdef class Read(Kind):
+    cdef object attempt(self, ReadHalf reader, Operation operation)
+    cdef bint is_ready(self, ReadHalf reader, Operation operation) except -1
+    cdef bint is_large(self, Operation operation) except -1
+    cdef bint is_greedy(self, ReadHalf reader, Operation operation) except -1
+    cdef object waits_in(self, Operation operation)
 
 cdef class ReadHalf(Receiver):
     cdef public Py_ssize_t _limit
@@ -35,14 +41,15 @@ cdef class ReadHalf(Receiver):
     cdef object _h_resume(self)
     cdef object _h_lose(self, object error)
     cdef object _h_wake(self)
+    cdef object _h_check(self)
     cdef bytes _h_take(self, Py_ssize_t size)
     cdef object _h_pending(self)
+    cdef object _h_start(self, Read kind, Py_ssize_t amount, object argument)
+    cdef object _h_attempt(self, Operation operation)
+    @cython.locals(kind=Read)
     cdef object _h_wait(self, Operation operation)
-    cdef bint _h_occupied(self) except -1
     cdef object _h_detach(self, Operation operation)
+    cdef bint _h_occupied(self) except -1
 
 cdef bint is_waiting(Operation operation) except -1
-cdef bint is_large(Operation operation) except -1
-@cython.locals(kind=int, size=Py_ssize_t, found=bint)
-cdef bint is_ready(ReadHalf reader, Operation operation) except -1
-cdef bint is_greedy(ReadHalf reader, Operation operation) except -1
+cdef Read kind_of(Operation operation)

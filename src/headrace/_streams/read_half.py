@@ -3,7 +3,7 @@ waits.
 
 ``ReadHalf`` is what a protocol delivers to. It is compiled, and the base of the reader
 (``reader.py``), which takes the bytes out again. Nothing here decides what a read returns;
-is_ready() only says whether waking it is worth while.
+Read.is_ready() only says whether waking it is worth while.
 """
 
 from __future__ import annotations
@@ -19,60 +19,44 @@ try:
 except ModuleNotFoundError:
     from headrace._core import _uncompiled as cython
 
-if cython.compiled:
-    from cython.cimports.headrace._core.buffer import ReadBuffer
-    from cython.cimports.headrace._transport.operation import (
-        NEXT_LINE,
-        PENDING,
-        READ,
-        READ_ALL,
-        READEXACTLY,
-        READLINE,
-        READUNTIL,
-        WAIT_FOR_DATA,
-        Operation,
-        woken,
-    )
-    from cython.cimports.headrace._transport.receive import RESERVE_BYTES
-    from cython.cimports.headrace._transport.sender import Sender
-    from cython.cimports.headrace._transport.stepper import stepper_of
-    from cython.cimports.headrace._transport.stream_protocol import Receiver
-else:
-    from headrace._core.buffer import ReadBuffer
-    from headrace._transport.operation import (
-        NEXT_LINE,
-        PENDING,
-        READ,
-        READ_ALL,
-        READEXACTLY,
-        READLINE,
-        READUNTIL,
-        WAIT_FOR_DATA,
-        Operation,
-        woken,
-    )
-    from headrace._transport.receive import RESERVE_BYTES
-    from headrace._transport.sender import Sender
-    from headrace._transport.stepper import stepper_of
-    from headrace._transport.stream_protocol import Receiver
-
+from headrace._core.buffer import ReadBuffer
 from headrace._streams.arguments import DEFAULT_LIMIT, checked_limit
+from headrace._transport import operation as operations
+from headrace._transport import stepper as steppers
+from headrace._transport.operation import Kind, Operation
+from headrace._transport.stream_protocol import Receiver
 
-NEWLINE = b"\n"
 
-# Who is named when two coroutines wait at once: asyncio's readline() waits in readuntil().
-WAIT_NAMES = {
-    READ: "read",
-    READ_ALL: "read",
-    READEXACTLY: "readexactly",
-    READUNTIL: "readuntil",
-    READLINE: "readuntil",
-    NEXT_LINE: "readuntil",
-}
+class Read(Kind):
+    """What a read does. ``reads.py`` has a subclass, and one object of it, for each."""
+
+    def attempt(self, reader: ReadHalf, operation: Operation) -> object:
+        """Return the result, taken out of the buffer, or reader._h_pending() for more bytes."""
+        raise NotImplementedError
+
+    def is_ready(self, reader: ReadHalf, operation: Operation) -> bool:
+        """Tell whether *operation* can be satisfied now, or can only fail; it is not woken
+        before."""
+        return True
+
+    def is_large(self, operation: Operation) -> bool:
+        """Tell whether *operation* collects its bytes in the object that it returns, which has
+        *amount* bytes."""
+        return False
+
+    def is_greedy(self, reader: ReadHalf, operation: Operation) -> bool:
+        """Tell whether *operation* has more than twice the limit already, wants still more, and was
+        never paused for it."""
+        return False
+
+    def waits_in(self, operation: Operation) -> str:
+        """Return the method that is named when another coroutine waits already."""
+        return self.name.rpartition(".")[2]
 
 
 class ReadHalf(Receiver):
-    """See the module's documentation."""
+    """The bytes that have come and were not read, the transport that they come from, and the one
+    read that waits for more."""
 
     def __init__(self, limit: int | None = None, loop: Any = None) -> None:
         limit = checked_limit(limit)
@@ -80,7 +64,7 @@ class ReadHalf(Receiver):
             loop = asyncio.get_event_loop()
         self._limit = limit
         self._loop = loop
-        self._h_stepper = stepper_of(loop)
+        self._h_stepper = steppers.stepper_of(loop)
         self._h_bytes = ReadBuffer()
         self._eof = False
         self._exception = None
@@ -205,7 +189,7 @@ class ReadHalf(Receiver):
         if (
             waiter is None
             or type(waiter) is not Operation
-            or not is_large(waiter)
+            or not kind_of(waiter).is_large(waiter)
             or self._h_bytes.room() == 0
         ):
             return None
@@ -218,12 +202,12 @@ class ReadHalf(Receiver):
         """Wake the read that the new bytes satisfy, and pause the transport if that is due."""
         waiter = self._h_waiter
         if waiter is not None:
-            if type(waiter) is not Operation or is_ready(self, waiter):
+            if type(waiter) is not Operation or kind_of(waiter).is_ready(self, waiter):
                 self._h_wake()
             else:
                 # It wants more than the limit, which is its right: no pause, or it would wait for
                 # ever.
-                if is_greedy(self, waiter):
+                if kind_of(waiter).is_greedy(self, waiter):
                     self._h_pause_once(waiter)
                 return
         self._h_maybe_pause()
@@ -279,7 +263,7 @@ class ReadHalf(Receiver):
             return
         self._h_waiter = None
         if type(waiter) is Operation:
-            self._h_stepper.wake(woken(waiter))
+            self._h_stepper.wake(operations.woken(waiter))
         elif not waiter.cancelled():
             if self._exception is not None:
                 waiter.set_exception(self._exception)
@@ -287,6 +271,14 @@ class ReadHalf(Receiver):
                 waiter.set_result(None)
 
     # ---- for the reads
+
+    def _h_check(self) -> None:
+        """Raise the reader's exception, which is not None, where set_exception() set it.
+
+        The loss of the connection counts only where the buffer does not do: see _h_pending().
+        """
+        if self._h_lost is None:
+            raise self._exception.with_traceback(None)
 
     def _h_take(self, size: int) -> bytes:
         data = self._h_bytes.take(size)
@@ -298,21 +290,28 @@ class ReadHalf(Receiver):
         read, and no more comes."""
         if self._h_lost is not None:
             raise self._h_lost.with_traceback(None)
-        return PENDING
+        return operations.PENDING
+
+    def _h_start(self, kind: Read, amount: int, argument: object) -> Any:
+        """Return the operation of a read. Every read is started here, so that its kind is one."""
+        return operations.start(self, kind, amount, argument)
+
+    def _h_attempt(self, operation: Operation) -> object:
+        if cython.compiled:
+            # Unchecked, for speed: see _h_start().
+            return cython.cast(Read, operation.kind).attempt(self, operation)
+        return operation.kind.attempt(self, operation)
 
     def _h_wait(self, operation: Operation) -> None:
+        kind = kind_of(operation)
         if self._h_occupied():
             operation.end()
-            name = (
-                operation.argument
-                if operation.kind == WAIT_FOR_DATA
-                else WAIT_NAMES[operation.kind]
-            )
             raise RuntimeError(
-                f"{name}() called while another coroutine is already waiting for incoming data"
+                f"{kind.waits_in(operation)}() called while another coroutine is already waiting "
+                "for incoming data"
             )
         self._h_bytes.spare()
-        if is_large(operation):
+        if kind.is_large(operation):
             self._h_bytes.reserve(operation.amount)
         self._h_waiter = operation
         if self._paused:
@@ -320,7 +319,7 @@ class ReadHalf(Receiver):
             self._h_resume()
 
     def _h_occupied(self) -> bool:
-        """Return whether somebody waits; one whose task was cancelled does not, though he has not
+        """Return whether somebody waits; one whose task was cancelled does not, though it has not
         run since."""
         waiter = self._h_waiter
         return waiter is not None and (type(waiter) is not Operation or is_waiting(waiter))
@@ -339,37 +338,10 @@ def as_fed(data: Any) -> bytes:
 
 
 def is_waiting(operation: Operation) -> bool:
-    """See Operation.is_waiting(): for one that comes out of something untyped."""
+    """Call is_waiting() of an *operation* that comes out of something untyped."""
     return operation.is_waiting()
 
 
-def is_large(operation: Operation) -> bool:
-    """Tell whether *operation* collects its bytes in what it will return."""
-    return operation.kind == READEXACTLY and operation.amount >= RESERVE_BYTES
-
-
-def is_ready(reader: ReadHalf, operation: Operation) -> bool:
-    """Tell whether *operation* can be satisfied now, or can only fail; it is not woken before."""
-    kind = operation.kind
-    size = reader._h_bytes.length()
-    if kind == READEXACTLY:
-        return size >= operation.amount
-    if kind == READLINE or kind == NEXT_LINE:
-        return reader._h_bytes.find_one(NEWLINE) >= 0 or size > reader._limit
-    if kind == READUNTIL:
-        if type(operation.argument) is bytes:
-            found = reader._h_bytes.find_one(operation.argument) >= 0
-        else:
-            found = reader._h_bytes.find_first(operation.argument)[0] >= 0
-        return found or size + 1 - operation.amount > reader._limit
-    return kind != READ_ALL
-
-
-def is_greedy(reader: ReadHalf, operation: Operation) -> bool:
-    """Tell whether *operation* reads to EOF, has more than twice the limit already, and was never
-    paused for it."""
-    return (
-        operation.kind == READ_ALL
-        and operation.amount != 0
-        and reader._h_bytes.length() - reader._limit > reader._limit
-    )
+def kind_of(operation: Operation) -> Read:
+    """Return what *operation*, one that comes out of something untyped, does."""
+    return operation.kind

@@ -11,22 +11,11 @@ from __future__ import annotations
 
 import asyncio
 
-try:
-    import cython
-except ModuleNotFoundError:
-    from headrace._core import _uncompiled as cython
-
-if cython.compiled:
-    from cython.cimports.headrace._streams.reader import Reader
-    from cython.cimports.headrace._transport.sender import Sender
-    from cython.cimports.headrace._transport.stream_protocol import FlowControl, StreamProtocol
-else:
-    from headrace._streams.reader import Reader
-    from headrace._transport.sender import Sender
-    from headrace._transport.stream_protocol import FlowControl, StreamProtocol
-
 from headrace._core.coroutines import SignatureOf
+from headrace._streams.reader import Reader
 from headrace._streams.writer import StreamWriter
+from headrace._transport.sender import Sender
+from headrace._transport.stream_protocol import FlowControl, StreamProtocol
 
 
 class ConnectingProtocol(StreamProtocol):
@@ -85,7 +74,7 @@ class HandlerDone:
         self.transport = transport
 
     def __call__(self, task: asyncio.Task[object]) -> None:
-        """See add_done_callback()."""
+        """Close the connection where *task*, the handler, failed or was cancelled."""
         if task.cancelled():
             self.transport.close()
             return

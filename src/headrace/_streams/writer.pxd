@@ -1,7 +1,11 @@
-from headrace._transport.operation cimport Operation, Source
-from headrace._transport.stream_protocol cimport FlowControl
+from headrace._transport cimport operation as operations, sender as senders, stepper as steppers
+from headrace._transport cimport stream_protocol as protocols
+from headrace._transport.operation cimport Kind, Operation, Source
+from headrace._transport.stream_protocol cimport FlowControl, StreamProtocol
 from headrace._transport.sender cimport Sender
 from headrace._streams.reader cimport Reader
+
+cdef Kind DRAIN
 
 cdef class Writer(Source):
     cdef Sender _h_sender

@@ -12,52 +12,25 @@ import warnings
 from collections.abc import Coroutine, Iterable
 from typing import Any
 
-try:
-    import cython
-except ModuleNotFoundError:
-    from headrace._core import _uncompiled as cython
-
-if cython.compiled:
-    from cython.cimports.headrace._streams.reader import Reader
-    from cython.cimports.headrace._transport.operation import (
-        DRAIN,
-        PENDING,
-        TURN,
-        Operation,
-        Source,
-        start,
-    )
-    from cython.cimports.headrace._transport.sender import Sender, as_bytes, is_secure
-    from cython.cimports.headrace._transport.stepper import stepper_of
-    from cython.cimports.headrace._transport.stream_protocol import (
-        FRESH,
-        TURNED,
-        WAITED,
-        FlowControl,
-        StreamProtocol,
-    )
-else:
-    from headrace._streams.reader import Reader
-    from headrace._transport.operation import DRAIN, PENDING, TURN, Operation, Source, start
-    from headrace._transport.sender import Sender, as_bytes, is_secure
-    from headrace._transport.stepper import stepper_of
-    from headrace._transport.stream_protocol import (
-        FRESH,
-        TURNED,
-        WAITED,
-        FlowControl,
-        StreamProtocol,
-    )
-
 from headrace._core.coroutines import SignatureOf, mark_coroutine_functions
 from headrace._core.stock import StockStreamReader, StockStreamWriter
+from headrace._streams.reader import Reader
+from headrace._transport import operation as operations
+from headrace._transport import sender as senders
+from headrace._transport import stepper as steppers
+from headrace._transport import stream_protocol as protocols
 from headrace._transport.backend import of_transport
+from headrace._transport.operation import Kind, Operation, Source
+from headrace._transport.sender import Sender
+from headrace._transport.stream_protocol import FlowControl, StreamProtocol
 from headrace._transport.tls_options import TLSOptions
 from headrace.errors import UpgradeError
 
+DRAIN = Kind("StreamWriter.drain")
+
 
 class Writer(Source):
-    """The writer without asyncio's class behind it. See StreamWriter for the rest."""
+    """The writer's methods, without asyncio's class behind them: that makes it a StreamWriter."""
 
     def __init__(self, transport: Any, protocol: Any, reader: Any, loop: Any) -> None:
         if reader is not None and not isinstance(reader, StockStreamReader):
@@ -71,14 +44,14 @@ class Writer(Source):
         if self._h_flow is not None and self._h_flow._loop is loop:
             self._h_stepper = self._h_flow._h_stepper
         else:
-            self._h_stepper = stepper_of(loop)
+            self._h_stepper = steppers.stepper_of(loop)
         sender = None if self._h_flow is None else self._h_flow._h_sender
         if sender is None or sender.transport is not transport:
             # Whoever makes a writer has the transport already.
             sender = Sender(transport, self._h_stepper, True)
             if self._h_flow is not None and self._h_flow._h_sender is None:
                 self._h_flow._h_sender = sender
-            elif isinstance(protocol, StreamProtocol) and is_secure(transport):
+            elif isinstance(protocol, StreamProtocol) and senders.is_secure(transport):
                 protocol._over_ssl = (
                     True  # after loop.start_tls(), over the protocol that there was
                 )
@@ -156,8 +129,12 @@ class Writer(Source):
 
     def writelines(self, data: Iterable[bytes | bytearray | memoryview]) -> None:
         """Send all of *data*, an iterable of bytes-like objects, as one write(); empty ones are
-        allowed."""
-        self._h_sender.write(b"".join([as_bytes(each) for each in data]))
+        allowed.
+
+        Raises: TypeError where one of them is not bytes-like: nothing is sent; RuntimeError after
+        write_eof().
+        """
+        self._h_sender.write(b"".join([senders.as_bytes(each) for each in data]))
 
     def write_eof(self) -> None:
         """Close the writing half after what was written; reading goes on.
@@ -188,15 +165,16 @@ class Writer(Source):
         return self._h_sender.transport.get_extra_info(name, default)
 
     def drain(self) -> Coroutine[Any, Any, None]:
-        """Wait until the peer has taken enough for more to be written; do not wait while little is
-        kept.
+        """Wait until the transport keeps little enough for more to be written: its high-water mark
+        begins the wait, its low-water mark ends it. Below that it returns at once.
 
-        Raises: what broke the connection, as the reader has it, or ConnectionResetError.
-        Cancellation: safe; nothing is unsent by it.
+        Raises: what broke the connection, as the reader has it, or ConnectionResetError where it is
+        gone without an error.
+        Cancellation: safe: what was written is sent nevertheless.
         """
         if self._h_flow is None:
             return self._h_drain_foreign()
-        return start(self, DRAIN, 0, None)
+        return operations.start(self, DRAIN, 0, None)
 
     async def _h_drain_foreign(self) -> None:
         """drain() over a protocol whose flow control is not ours (asyncio's subprocess pipes, a
@@ -210,15 +188,15 @@ class Writer(Source):
     # ---- the work of a drain
 
     def _h_attempt(self, operation: Operation) -> object:
-        if operation.amount == FRESH:
+        if operation.amount == protocols.FRESH:
             sender = self._h_sender
             sender.settle()
             self._h_check_reader()
             if sender.has_ended():
                 # One turn, in which connection_lost() comes.
-                operation.amount = TURNED
-                return TURN
-        elif operation.amount == WAITED:
+                operation.amount = protocols.TURNED
+                return operations.TURN
+        elif operation.amount == protocols.WAITED:
             # The loss of the connection, or why a server has ended it.
             self._h_check_reader()
         return self._h_flow._h_check_drain(operation)

@@ -1,5 +1,6 @@
 cimport cython
 
+from headrace._core cimport cprims
 from headrace._transport.stepper cimport Stepper
 
 cdef enum:
@@ -11,22 +12,14 @@ cdef int WAITING
 cdef int WOKEN
 cdef int DONE
 
-cdef int READ
-cdef int READ_ALL
-cdef int READEXACTLY
-cdef int READUNTIL
-cdef int READLINE
-cdef int NEXT_LINE
-cdef int WAIT_FOR_DATA
-cdef int DRAIN
-cdef int DRAIN_HELPER
-cdef int WAIT_CLOSED
-
 cdef object PENDING
 cdef object TURN
 
 cdef object _spare
 cdef Py_ssize_t _ALONE
+
+cdef class Kind:
+    cdef readonly str name
 
 cdef class Source:
     cdef public object _loop
@@ -39,7 +32,7 @@ cdef class Source:
 @cython.final
 cdef class Operation:
     cdef Source source
-    cdef int kind
+    cdef Kind kind
     cdef int state
     # How many bytes. For a search: the length of the longest separator. For what has no number: 1
     # once it has had its one turn.
@@ -59,7 +52,7 @@ cdef class Operation:
     cdef object woken(self)
 
 @cython.locals(operation=Operation)
-cdef Operation start(Source source, int kind, Py_ssize_t amount, object argument)
+cdef Operation start(Source source, Kind kind, Py_ssize_t amount, object argument)
 cdef object woken(Operation operation)
 cdef str name_of(Operation operation, str name)
-cpdef object warn_never_awaited(int kind)
+cpdef object warn_never_awaited(Kind kind)

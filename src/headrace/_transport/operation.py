@@ -1,8 +1,8 @@
 """Operation: one wait, as an awaitable that costs one call.
 
-What ``reader.read()``, ``writer.drain()`` and their like return. It is lazy: it touches nothing
-until it is awaited. On its first step it asks its Source to do the work at once; only where that is
-not possible does it become a waiter. To the world it is a coroutine (``asyncio.iscoroutine``), so
+What ``reader.read()``, ``writer.drain()`` and the like return. It is lazy: it touches nothing until
+it is awaited. On its first step it asks its Source to do the work at once; only where that is not
+possible does it become a waiter. To the world it is a coroutine (``asyncio.iscoroutine``), so
 create_task, wait_for, gather and shield take it; nothing about it is a future, or gather would wait
 for something that nobody ever starts. The task that awaits it gets a future of the loop's own kind
 to wait for, which costs a C task less than any object of ours could.
@@ -11,10 +11,13 @@ Nothing is ever delivered *through* an operation, nor through its future. A wake
 and the work is done in the step of the task that awaits, so a cancelled or timed-out wait has taken
 nothing. How the future ends is the Stepper's matter.
 
-    NEW -> (attempt) -> DONE                     done at once
-    NEW -> PAUSED -> (attempt)                   the turn of others first: see Stepper.left
-    NEW -> WAITING -> WOKEN -> (attempt) -> DONE or WAITING again
-           WAITING -> DONE                       thrown into: the task was cancelled
+    NEW      ->  PAUSED   the turn of others first: see Stepper.left
+                 WAITING  the attempt does not fit
+                 DONE     the attempt fits, fails, or is not wanted any more: close(), throw()
+    PAUSED   ->  WAITING, DONE    the same, after a turn
+    WAITING  ->  WOKEN    try again
+                 DONE     thrown into: the task was cancelled
+    WOKEN    ->  WAITING, DONE    the same, after a wake
 """
 
 from __future__ import annotations
@@ -27,10 +30,8 @@ try:
 except ModuleNotFoundError:
     from headrace._core import _uncompiled as cython
 
-if cython.compiled:
-    from cython.cimports.headrace._core.cprims import references
-else:
-    from headrace._core.cprims_py import references
+if not cython.compiled:
+    from headrace._core import cprims_py as cprims
 
 from headrace._transport.frames import Frame, code_of
 
@@ -39,37 +40,28 @@ PAUSED = 1
 WAITING = 2
 WOKEN = 3
 DONE = 4
+STATES = ("new", "paused", "waiting", "woken", "done")
+# What may follow what. Tests compare it with the drawing in docs/internals/operation.md, and watch
+# that nothing else happens: a check here would cost every read.
+TRANSITIONS = {
+    "new": ("paused", "waiting", "done"),
+    "paused": ("waiting", "done"),
+    "waiting": ("woken", "done"),
+    "woken": ("waiting", "done"),
+    "done": (),
+}
 
 # What Source._h_attempt() returns where it cannot do the work yet, and where others shall have
 # their turn first.
 PENDING = object()
 TURN = object()
 
-# What an operation does, and the name that it shows.
-READ = 0
-READ_ALL = 1
-READEXACTLY = 2
-READUNTIL = 3
-READLINE = 4
-NEXT_LINE = 5
-WAIT_FOR_DATA = 6
-DRAIN = 7
-DRAIN_HELPER = 8
-WAIT_CLOSED = 9
 
-# By kind, so that one without a name is a KeyError, and not what lies behind the end of a tuple.
-NAMES = {
-    READ: "StreamReader.read",
-    READ_ALL: "StreamReader.read",
-    READEXACTLY: "StreamReader.readexactly",
-    READUNTIL: "StreamReader.readuntil",
-    READLINE: "StreamReader.readline",
-    NEXT_LINE: "StreamReader.__anext__",
-    WAIT_FOR_DATA: "StreamReader._wait_for_data",
-    DRAIN: "StreamWriter.drain",
-    DRAIN_HELPER: "FlowControlMixin._drain_helper",
-    WAIT_CLOSED: "StreamWriter.wait_closed",
-}
+class Kind:
+    """What an operation does, and the name that it shows: one object for each kind."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
 
 
 class Source:
@@ -91,7 +83,8 @@ class Source:
 
 
 class Operation:
-    """See the module's documentation. Made by start(); belongs to the thread of its loop."""
+    """One wait of a Source: lazy, awaited once, and a coroutine to the world. start() makes it; it
+    belongs to the thread of its loop."""
 
     def __init__(self, *_: object) -> None:
         self.state = DONE  # nobody has to await what was never made
@@ -112,7 +105,7 @@ class Operation:
             source._h_stepper.renew()
         elif state == WAITING:
             if self.is_waiting():
-                raise RuntimeError(f"{NAMES[self.kind]} is being awaited already")
+                raise RuntimeError(f"{self.kind.name} is being awaited already")
             # Somebody else ended the wait: try, as after a wake.
             source._h_detach(self)
         else:
@@ -142,7 +135,7 @@ class Operation:
             return self
         if self.state == DONE:
             raise RuntimeError("cannot reuse already awaited operation")
-        raise RuntimeError(f"{NAMES[self.kind]} is being awaited already")
+        raise RuntimeError(f"{self.kind.name} is being awaited already")
 
     def __iter__(self) -> Operation:
         # Also of one that somebody has started by hand, for ``yield from`` to go on with.
@@ -179,11 +172,8 @@ class Operation:
 
     def end(self) -> None:
         """Be over, and no waiter any more."""
-        source = self.source
-        if (
-            self.state == WAITING and source is not None
-        ):  # None where the collector of cycles came first
-            source._h_detach(self)
+        if self.state == WAITING:
+            self.source._h_detach(self)
         self.future = None
         self.source = None
         self.state = DONE
@@ -213,15 +203,15 @@ class Operation:
 
     @property
     def cr_frame(self) -> object:
-        return None if self.state == DONE else Frame(self, code_of(NAMES[self.kind]))
+        return None if self.state == DONE else Frame(self, code_of(self.kind.name))
 
     @property
     def cr_code(self) -> object:
-        return code_of(NAMES[self.kind])
+        return code_of(self.kind.name)
 
     def __repr__(self) -> str:
         # Never the source: a reader's repr shows its waiter, which is an operation.
-        return f"<{NAMES[self.kind]}() {STATES[self.state]}>"
+        return f"<{self.kind.name}() {STATES[self.state]}>"
 
     # ---- waking, by the source
 
@@ -239,15 +229,12 @@ class Operation:
         return future
 
 
-STATES = ("new", "paused", "waiting", "woken", "done")
-
-
-def start(source: Source, kind: int, amount: int, argument: object) -> Any:
+def start(source: Source, kind: Kind, amount: int, argument: object) -> Any:
     """Return a new Operation of *source*; nothing happens until it is awaited. (Any: each caller
     knows what it will return.)"""
     global _spare
     operation = _spare
-    if operation is not None and references(operation) <= _ALONE:
+    if operation is not None and cprims.references(operation) <= _ALONE:
         # Kept, it would not be freed when it is dropped, and nobody would hear that it was never
         # awaited.
         _spare = None
@@ -270,21 +257,21 @@ _ALONE = 2
 
 
 def woken(operation: Operation) -> object:
-    """See Operation.woken(): for one that comes out of something untyped."""
+    """Call Operation.woken() of an *operation* that comes out of something untyped."""
     return operation.woken()
 
 
 def name_of(operation: Operation, name: str) -> str:
     """Return the ``__name__`` or ``__qualname__`` that a coroutine would have. (In the class they
     would be the class's own.)"""
-    qualified = NAMES[operation.kind]
+    qualified = operation.kind.name
     return qualified if name == "__qualname__" else qualified.rpartition(".")[2]
 
 
-def warn_never_awaited(kind: int) -> None:
+def warn_never_awaited(kind: Kind) -> None:
     """Warn of an operation that is freed without having been started, as Python does of a
     coroutine."""
-    warnings.warn(f"operation {NAMES[kind]!r} was never awaited", RuntimeWarning, stacklevel=2)
+    warnings.warn(f"operation {kind.name!r} was never awaited", RuntimeWarning, stacklevel=2)
 
 
 if not cython.compiled:

@@ -15,7 +15,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
 
 from headrace._transport.operation cimport (
-    NEW, OUTSIDE, PENDING, TURN, Operation, name_of, warn_never_awaited
+    NEW, OUTSIDE, PENDING, TURN, Kind, Operation, name_of, warn_never_awaited
 )
 
 from headrace._transport.frames import nothing
@@ -170,6 +170,7 @@ cdef extern from *:
         destructor tp_dealloc
         PyObject *(*tp_alloc)(Type *, Py_ssize_t)
         void (*tp_free)(void *)
+        int (*tp_clear)(PyObject *)
         iternextfunc tp_iternext
         PyAsyncMethods *tp_as_async
 
@@ -227,7 +228,7 @@ cdef void deallocate(PyObject *self) noexcept:
     deallocate_as_before(self)
 
 
-cdef void warn(int kind) noexcept:
+cdef void warn(Kind kind) noexcept:
     # Where warnings are errors, this one is reported as ignored, like every error in a
     # deallocation.
     try:
@@ -251,6 +252,9 @@ def install() -> None:
     (<Type *>Operation).tp_dealloc = <destructor>deallocate
     (<Type *>Operation).tp_alloc = headrace_allocate
     (<Type *>Operation).tp_free = headrace_release
+    # The collector of cycles does not clear it, as it does not clear a coroutine; what it is in a
+    # cycle with is cleared. One that was never awaited still has its kind then, to warn by name.
+    (<Type *>Operation).tp_clear = NULL
     gc.callbacks.append(release_free)
     if sys.version_info >= (3, 14):
         watch_close(

@@ -16,15 +16,7 @@ A Sender refers to the transport and never to the writer, so that a dropped writ
 
 from __future__ import annotations
 
-try:
-    import cython
-except ModuleNotFoundError:
-    from headrace._core import _uncompiled as cython
-
-if cython.compiled:
-    from cython.cimports.headrace._transport.stepper import Gathering
-else:
-    from headrace._transport.stepper import Gathering
+from headrace._transport.stepper import Gathering
 
 # Four of TLS's largest records, and no more than the 64 KiB high-water mark of a transport. Not
 # measured.

@@ -1,5 +1,8 @@
 cimport cython
 
+from headrace._core cimport cprims
+from headrace._transport cimport future as futures, receive
+
 cdef int BUDGET
 cdef object _CTask
 cdef bint EAGER

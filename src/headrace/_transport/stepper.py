@@ -22,19 +22,11 @@ try:
 except ModuleNotFoundError:
     from headrace._core import _uncompiled as cython
 
-if cython.compiled:
-    from cython.cimports.headrace._core.cprims import bound_to, enter, references
-    from cython.cimports.headrace._transport.future import (
-        begin_wait,
-        forget_task,
-        task_callback,
-        task_context,
-    )
-    from cython.cimports.headrace._transport.receive import MAX_RECEIVE_BYTES
-else:
-    from headrace._core.cprims_py import bound_to, enter, references
-    from headrace._transport.future_py import begin_wait, forget_task, task_callback, task_context
-    from headrace._transport.receive import MAX_RECEIVE_BYTES
+if not cython.compiled:
+    from headrace._core import cprims_py as cprims
+    from headrace._transport import future_py as futures
+
+from headrace._transport import receive
 
 try:
     from _asyncio import Task as _CTask  # not asyncio.Task, which others replace (nest_asyncio)
@@ -101,7 +93,7 @@ class Stepper:
             future = self.loop.create_future()
         else:
             self.spare = None
-        begin_wait(future)
+        futures.begin_wait(future)
         return future
 
     def wake(self, future: object) -> None:
@@ -153,9 +145,11 @@ class Stepper:
                 # Nobody but a task may have the future: others would see it pending in the step.
                 # There is no callback where somebody drives the operation by hand, where others
                 # watch the future, or where the task was cancelled.
-                callback = task_callback(future) if alone and references(future) <= _HELD else None
+                callback = None
+                if alone and cprims.references(future) <= _HELD:
+                    callback = futures.task_callback(future)
                 if callback is not None and is_wake_up(callback):
-                    self.step(future, callback, task_context(future))
+                    self.step(future, callback, futures.task_context(future))
                 else:
                     complete(future)
         finally:
@@ -177,13 +171,13 @@ class Stepper:
         self.stepping = True
         self.left = BUDGET
         try:
-            if not enter(context, callback, self.woken):
+            if not cprims.enter(context, callback, self.woken):
                 complete(future)
-            elif forget_task(future):
+            elif futures.forget_task(future):
                 # It was never completed. If it is nobody else's it can be waited for again; who
                 # holds it shall not see it pending. (Uncompiled, counting references would cost
                 # more than it saves.)
-                if cython.compiled and self.spare is None and references(future) <= _ALONE:
+                if cython.compiled and self.spare is None and cprims.references(future) <= _ALONE:
                     self.spare = future
                 else:
                     future.set_result(None)
@@ -262,7 +256,7 @@ class Stepper:
         """Return the buffer that the loop's connections receive into, one at a time: its bytes are
         owned before user code runs."""
         if self.scratch is None:
-            self.scratch = bytearray(MAX_RECEIVE_BYTES)
+            self.scratch = bytearray(receive.MAX_RECEIVE_BYTES)
         return self.scratch
 
 
@@ -271,7 +265,7 @@ def count_held() -> int:
     the task has which waits for it."""
     waking = [object()]
     for future in waking:
-        count = references(future)
+        count = cprims.references(future)
     return count + 1
 
 
@@ -281,7 +275,7 @@ _HELD = count_held()
 def is_wake_up(callback: object) -> bool:
     """Tell whether *callback* enters a task at once and does nothing else: the wake-ups of C tasks
     do."""
-    task = bound_to(callback)
+    task = cprims.bound_to(callback)
     return type(task) is _CTask or isinstance(task, _CTask)
 
 

@@ -1,10 +1,15 @@
+from headrace._core cimport cprims
 from headrace._core.buffer cimport ReadBuffer
-from headrace._transport.operation cimport Operation, Source
+from headrace._transport cimport operation as operations, stepper as steppers
+from headrace._transport.operation cimport Kind, Operation, Source
 from headrace._transport.sender cimport Sender
 
 cdef int FRESH
 cdef int TURNED
 cdef int WAITED
+
+cdef Kind DRAIN_HELPER
+cdef Kind WAIT_CLOSED
 
 cdef class Receiver(Source):
     # Nobody has overridden feed_data, feed_eof or set_exception, by a subclass or on the instance.

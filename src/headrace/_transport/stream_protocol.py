@@ -10,6 +10,7 @@ every other name (aiosmtpd has its ``_reader``, ``transport``, ``loop``); the re
 from __future__ import annotations
 
 import asyncio
+from asyncio.log import logger
 from collections import deque
 from weakref import ref
 
@@ -18,34 +19,12 @@ try:
 except ModuleNotFoundError:
     from headrace._core import _uncompiled as cython
 
-if cython.compiled:
-    from cython.cimports.headrace._core.cprims import referent
-    from cython.cimports.headrace._transport.operation import (
-        DRAIN_HELPER,
-        PENDING,
-        WAIT_CLOSED,
-        Operation,
-        Source,
-        start,
-        woken,
-    )
-    from cython.cimports.headrace._transport.sender import Sender
-    from cython.cimports.headrace._transport.stepper import stepper_of
-else:
-    from headrace._core.cprims_py import referent
-    from headrace._transport.operation import (
-        DRAIN_HELPER,
-        PENDING,
-        WAIT_CLOSED,
-        Operation,
-        Source,
-        start,
-        woken,
-    )
-    from headrace._transport.sender import Sender
-    from headrace._transport.stepper import stepper_of
+if not cython.compiled:
+    from headrace._core import cprims_py as cprims
 
-from asyncio.log import logger
+from headrace._transport import operation as operations
+from headrace._transport import stepper as steppers
+from headrace._transport.operation import Kind, Operation, Source
 
 if cython.compiled:
     from headrace._transport import opslots
@@ -58,6 +37,9 @@ if cython.compiled:
 FRESH = 0
 TURNED = 1
 WAITED = 2
+
+DRAIN_HELPER = Kind("FlowControlMixin._drain_helper")
+WAIT_CLOSED = Kind("StreamWriter.wait_closed")
 
 
 class Receiver(Source):
@@ -97,7 +79,7 @@ class FlowControl(Source):
         if loop is None:
             loop = asyncio.get_event_loop()
         self._loop = loop
-        self._h_stepper = stepper_of(loop)
+        self._h_stepper = steppers.stepper_of(loop)
         self._paused = False
         self._connection_lost = False
         self._drain_waiters = None
@@ -129,7 +111,7 @@ class FlowControl(Source):
         if waiters:
             self._drain_waiters = None
             for operation in waiters:
-                self._h_stepper.wake(woken(operation))
+                self._h_stepper.wake(operations.woken(operation))
 
     def _h_add_drain(self, operation: Operation) -> None:
         if self._drain_waiters is None:
@@ -150,10 +132,10 @@ class FlowControl(Source):
         if not self._paused:
             return None
         operation.amount = WAITED
-        return PENDING
+        return operations.PENDING
 
     def _drain_helper(self) -> Operation:
-        return start(self, DRAIN_HELPER, 0, None)
+        return operations.start(self, DRAIN_HELPER, 0, None)
 
     def _h_attempt(self, operation: Operation) -> object:
         return self._h_check_drain(operation)
@@ -169,8 +151,11 @@ class FlowControl(Source):
 
 
 class StreamProtocol(FlowControl):
-    """See the module's documentation. The reader is held weakly, as in asyncio: a writer keeps its
-    reader, nobody else does."""
+    """What a loop's transport talks to: it hands the bytes to the reader, and answers drain() and
+    wait_closed().
+
+    The reader is held weakly, as in asyncio: a writer keeps its reader, nobody else does.
+    """
 
     def __init__(
         self, stream_reader: object, client_connected_cb: object = None, loop: object = None
@@ -199,7 +184,7 @@ class StreamProtocol(FlowControl):
 
     @property
     def _stream_reader(self) -> object:
-        return None if self._stream_reader_wr is None else referent(self._stream_reader_wr)
+        return None if self._stream_reader_wr is None else cprims.referent(self._stream_reader_wr)
 
     @property
     def _transport(self) -> object:
@@ -235,7 +220,7 @@ class StreamProtocol(FlowControl):
         """Return the reader where bytes can be given to it directly, else None."""
         if self._stream_reader_wr is None:
             return None
-        reader = referent(self._stream_reader_wr)
+        reader = cprims.referent(self._stream_reader_wr)
         return reader if isinstance(reader, Receiver) and takes_fast(reader) else None
 
     def get_buffer(self, sizehint: int) -> object:
@@ -300,7 +285,7 @@ class StreamProtocol(FlowControl):
             waiters = self._h_close_waiters
             self._h_close_waiters = None
             for operation in waiters:
-                self._h_stepper.wake(woken(operation))
+                self._h_stepper.wake(operations.woken(operation))
         FlowControl.connection_lost(self, exc)
         if self._h_sender is not None:
             self._h_sender.lost()
@@ -315,7 +300,7 @@ class StreamProtocol(FlowControl):
 
     @property
     def _closed(self) -> object:
-        """The future of asyncio's protocol, made when somebody asks for it."""
+        """The future of asyncio's protocol, made when it is first wanted."""
         if self._h_close_waiter is None:
             self._h_close_waiter = self._loop.create_future()
             if self._h_lost:
@@ -337,19 +322,19 @@ class StreamProtocol(FlowControl):
 
     def _h_wait_closed(self) -> Operation:
         """Return what waits for the end, as the future of _closed does, but is its caller's own."""
-        return start(self, WAIT_CLOSED, 0, None)
+        return operations.start(self, WAIT_CLOSED, 0, None)
 
     def _h_attempt(self, operation: Operation) -> object:
-        if operation.kind != WAIT_CLOSED:
+        if operation.kind is not WAIT_CLOSED:
             return self._h_check_drain(operation)
         if not self._h_lost:
-            return PENDING
+            return operations.PENDING
         if self._h_error is not None:
             raise self._h_error.with_traceback(None)
         return None
 
     def _h_wait(self, operation: Operation) -> None:
-        if operation.kind != WAIT_CLOSED:
+        if operation.kind is not WAIT_CLOSED:
             self._h_add_drain(operation)
         elif self._h_close_waiters is None:
             self._h_close_waiters = [operation]
@@ -357,7 +342,7 @@ class StreamProtocol(FlowControl):
             self._h_close_waiters.append(operation)
 
     def _h_detach(self, operation: Operation) -> None:
-        if operation.kind != WAIT_CLOSED:
+        if operation.kind is not WAIT_CLOSED:
             self._h_remove_drain(operation)
         elif self._h_close_waiters is not None and operation in self._h_close_waiters:
             self._h_close_waiters.remove(operation)
@@ -372,15 +357,15 @@ def takes_fast(reader: Receiver) -> bool:
 
 
 def feed(reader: Receiver, data: bytes) -> None:
-    """See Receiver._h_feed()."""
+    """Deliver *data* to *reader*."""
     reader._h_feed(data)
 
 
 def feed_front(reader: Receiver, scratch: bytearray, size: int) -> None:
-    """See Receiver._h_feed_front()."""
+    """Deliver the first *size* bytes of *scratch* to *reader*."""
     reader._h_feed_front(scratch, size)
 
 
 def lose(reader: Receiver, error: BaseException) -> None:
-    """See Receiver._h_lose()."""
+    """Tell *reader* that its connection broke, by *error*."""
     reader._h_lose(error)
