@@ -39,7 +39,9 @@ ASYNCIO = {
     "_eof": "as _buffer",
     "_exception": "a writer tells what broke the reader's connection",
     "_get_close_waiter": "wait_closed() asks the protocol, which a program may have written",
+    "_limit": "a read compares what is there with its reader's limit",
     "_loop": "a transport that is not ours has no other way to say its loop",
+    "_maybe_resume_transport": "a read that drops bytes makes room, as any other does",
     "_over_ssl": "start_tls() sets it, as asyncio's does: half-close depends on it",
     "_paused": "a reader that was paused before start_tls() has to be so after it",
     "_protocol": "the protocol that a writer was made with",
@@ -199,8 +201,6 @@ SUBCLASSED = ("StreamReader", "StreamWriter", "StreamReaderProtocol", "FlowContr
 # Other classes with such names, and why.
 ALSO = {
     "Server": "its base is asyncio's Server, whose private names these must not meet",
-    "Client": "left from when it was a part of Server",
-    "Session": "left: it is a Client",
 }
 
 

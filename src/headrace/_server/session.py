@@ -159,10 +159,10 @@ class Session(Connection):
 
     # ---- what its protocol and its handler's task call
 
-    def _h_attach(self, transport: asyncio.Transport) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:
         """The connection is made."""
 
-    def _h_detach(self, transport: asyncio.Transport) -> None:
+    def connection_lost(self, transport: asyncio.Transport) -> None:
         """The connection is lost."""
         self._on_lost(self)
 

@@ -1,7 +1,5 @@
 """Statistics: what a server has done so far, as an immutable snapshot."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

@@ -36,25 +36,25 @@ class Client(weakref.ref):  # type: ignore[type-arg]
     # The transport while a TLS handshake goes on, where it is ours; a loop keeps its own to itself.
     shaking: asyncio.Transport | None
 
-    def _h_shake(self, transport: asyncio.Transport) -> None:
+    def handshake_began(self, transport: asyncio.Transport) -> None:
         """The TLS handshake begins."""
         self.shaking = transport
 
-    def _h_attach(self, transport: asyncio.Transport) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:
         """The connection is made, TLS included."""
         self.connected = True
         self.shaking = None
         protocol = self()
         if self.refused and protocol is not None:
-            # Nobody waits for this connection any more: its handler shall not start.
+            # The server does not wait for this connection any more: its handler shall not start.
             protocol._client_connected_cb = None
             transport.abort()
 
-    def _h_detach(self, transport: asyncio.Transport) -> None:
+    def connection_lost(self, transport: asyncio.Transport) -> None:
         """The connection is lost."""
         self.server._h_leave(self)
 
-    def _h_fail(self, transport: asyncio.Transport, error: BaseException | None) -> None:
+    def handshake_failed(self, transport: asyncio.Transport, error: BaseException | None) -> None:
         """The TLS handshake has failed, or was given up."""
         self.shaking = None
         if error is not None:

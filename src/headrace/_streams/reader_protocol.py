@@ -42,7 +42,7 @@ class ConnectingProtocol(StreamProtocol):
                 share_sender(reader, self._h_sender)
         self._over_ssl = transport.get_extra_info("sslcontext") is not None
         if self._h_server is not None:
-            self._h_server._h_attach(transport)
+            self._h_server.connection_made(transport)
         if self._client_connected_cb is not None:
             self._h_call_back(reader, transport)
         self._strong_reader = None

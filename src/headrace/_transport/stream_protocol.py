@@ -291,7 +291,7 @@ class StreamProtocol(FlowControl):
             self._h_sender.lost()
             self._h_sender = None
         if self._h_server is not None:
-            self._h_server._h_detach(self._h_transport)
+            self._h_server.connection_lost(self._h_transport)
             self._h_server = None
         self._stream_reader_wr = None
         self._task = None

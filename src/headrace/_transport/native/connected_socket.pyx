@@ -197,7 +197,7 @@ cdef class ConnectedSocket(Descriptor):
             self.tell_lost()
             if self.first is not None and self.first._h_server is not None:
                 # It was not told itself: there is another protocol now.
-                self.first._h_server._h_detach(self)
+                self.first._h_server.connection_lost(self)
         finally:
             self.keep_names()
             self.reactor.unwatch(self, self.sock is None)

@@ -183,7 +183,7 @@ cdef class UpgradableConnection(Connection):
             if self.introduced:
                 Connection.tell_lost(self)
             elif self.stream is not None and self.stream._h_server is not None:
-                self.stream._h_server._h_fail(self, self.error)
+                self.stream._h_server.handshake_failed(self, self.error)
         finally:
             if shaken is not None and not shaken.done():
                 shaken.set_exception(

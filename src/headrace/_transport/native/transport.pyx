@@ -357,7 +357,7 @@ cdef SocketTransport accepted(
         return transport
     sslcontext, handshake_timeout, shutdown_timeout = secure
     if transport.stream is not None and transport.stream._h_server is not None:
-        transport.stream._h_server._h_shake(transport)
+        transport.stream._h_server.handshake_began(transport)
     try:
         transport.begin()
         transport.secure(
