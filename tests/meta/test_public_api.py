@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import sys
 import tomllib
+import typing
 from pathlib import Path
 
 import pytest
@@ -253,3 +254,19 @@ def test_errors_survive_pickling():
     assert str(again) == str(error)
     assert "3 bytes arrived in plain text" in str(error)
     assert isinstance(error, ssl.SSLError)
+
+
+# Their annotations name classes that are not public.
+UNRESOLVED = {"ProxyHeader"}
+
+
+@pytest.mark.parametrize("name", sorted(set(headrace.__all__) - UNRESOLVED))
+def test_annotations_can_be_looked_up(name):
+    """typing.get_type_hints() finds what each public name's annotations name, and so do the tools
+    that build on it."""
+    value = getattr(headrace, name)
+    typing.get_type_hints(value)
+    if inspect.isclass(value):
+        for each, method in inspect.getmembers(value, inspect.isfunction):
+            if method.__module__.startswith("headrace") and not each.startswith("_"):
+                typing.get_type_hints(method)

@@ -29,7 +29,7 @@ from headrace._streams.reader_protocol import BufferedStreamProtocol, StreamRead
 
 pytestmark = pytest.mark.timeout(SHRINKING_S)
 
-# How many operations are done at once before others get a turn: BUDGET in stepper.py.
+# How many operations are done at once before others get a turn: BUDGET in scheduler.py.
 BUDGET = 128
 # Enough for a wake, a turn for the others, and the end of a scope.
 SETTLE_TURNS = 8

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from headrace._transport import backend
-from headrace._transport.stepper import stepper_of
+from headrace._transport.scheduler import scheduler_of
 
 Feed = Callable[[bytes], None]
 
@@ -109,7 +109,7 @@ class Wire:
 
 def stepping() -> bool:
     """Return whether headrace steps a task of the running loop right now."""
-    return stepper_of(asyncio.get_running_loop()).stepping
+    return scheduler_of(asyncio.get_running_loop()).stepping
 
 
 def sends_at_once(kind: str) -> bool:

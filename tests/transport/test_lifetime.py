@@ -26,7 +26,7 @@ from support.wires import (
 )
 
 from headrace._streams.reader_protocol import BufferedStreamProtocol
-from headrace._transport.stepper import stepper_of
+from headrace._transport.scheduler import scheduler_of
 
 
 @pytest.mark.parametrize("end", ["close", "abort"])
@@ -256,7 +256,7 @@ def test_a_waiting_reader_does_not_keep_the_connection(run, streams):
 )
 def test_a_closed_loop_keeps_nothing(loop_kind, streams, caplog):
     """A loop that is closed, and dropped, with a live connection and a waiting handler leaves no
-    frame, no stepper and no loop."""
+    frame, no scheduler and no loop."""
     if loop_kind == "uvloop":
         pytest.skip("closing a uvloop with a live transport waits for it")
     end, peer = tcp_pair()
@@ -272,7 +272,7 @@ def test_a_closed_loop_keeps_nothing(loop_kind, streams, caplog):
             reader, writer = await streams.open_connection(sock=end)
             local = Local()
             seen.extend(
-                weakref.ref(each) for each in (local, reader, writer, stepper_of(loop), loop)
+                weakref.ref(each) for each in (local, reader, writer, scheduler_of(loop), loop)
             )
             while True:
                 writer.write(await reader.readline())
@@ -294,16 +294,16 @@ def test_a_closed_loop_keeps_nothing(loop_kind, streams, caplog):
 
 
 def test_loops_one_after_another(loop_kind, ours):
-    """Each loop has a stepper of its own, which goes with it."""
-    steppers = []
+    """Each loop has a scheduler of its own, which goes with it."""
+    schedulers = []
     for _ in range(3):
         loop = new_loop(loop_kind)
-        assert stepper_of(loop) is stepper_of(loop)
-        steppers.append(weakref.ref(stepper_of(loop)))
+        assert scheduler_of(loop) is scheduler_of(loop)
+        schedulers.append(weakref.ref(scheduler_of(loop)))
         loop.close()
         del loop
         gc.collect()
-    assert [each() for each in steppers] == [None] * 3
+    assert [each() for each in schedulers] == [None] * 3
 
 
 def test_loops_in_two_threads(loop_kind, streams):

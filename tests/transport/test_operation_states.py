@@ -451,7 +451,7 @@ def test_the_states_follow_one_another(run, ours, monkeypatch):
         reader = wire.reader
 
         def begun(read, paused=False):
-            reader._h_stepper.left = 0 if paused else 9
+            reader._h_scheduler.left = 0 if paused else 9
             yielded = read.send(None)
             assert (yielded is None) == paused
             return read

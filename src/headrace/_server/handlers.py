@@ -12,7 +12,7 @@ from headrace._server.log import Log
 from headrace._server.options import Handler, OnError
 from headrace._server.registry import Registry
 from headrace._server.session import Phase, Session
-from headrace._transport.stepper import stepper_of
+from headrace._transport.scheduler import scheduler_of
 
 
 class Handlers:
@@ -42,7 +42,7 @@ class Handlers:
             # they are there
             result: Any = self._handler(session.reader, session.writer)  # type: ignore[arg-type]
             task: Any = (
-                stepper_of(self._loop).start(result)
+                scheduler_of(self._loop).start(result)
                 if asyncio.iscoroutine(result)
                 else asyncio.ensure_future(result, loop=self._loop)
             )

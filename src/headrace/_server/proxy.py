@@ -5,6 +5,8 @@ Source: proxy-protocol.txt of HAProxy, "The PROXY protocol, versions 1 & 2"; the
 below are its own.
 """
 
+from __future__ import annotations
+
 import os
 import re
 import socket

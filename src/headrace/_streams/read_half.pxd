@@ -1,7 +1,7 @@
 cimport cython
 
 from headrace._core.buffer cimport ReadBuffer
-from headrace._transport cimport operation as operations, stepper as steppers
+from headrace._transport cimport operation as operations, scheduler as schedulers
 from headrace._transport.operation cimport Kind, Operation
 from headrace._transport.stream_protocol cimport Receiver
 from headrace._transport.sender cimport Sender

@@ -22,7 +22,7 @@ except ModuleNotFoundError:
 from headrace._core.buffer import ReadBuffer
 from headrace._streams.arguments import DEFAULT_LIMIT, checked_limit
 from headrace._transport import operation as operations
-from headrace._transport import stepper as steppers
+from headrace._transport import scheduler as schedulers
 from headrace._transport.operation import Kind, Operation
 from headrace._transport.stream_protocol import Receiver
 
@@ -64,7 +64,7 @@ class ReadHalf(Receiver):
             loop = asyncio.get_event_loop()
         self._limit = limit
         self._loop = loop
-        self._h_stepper = steppers.stepper_of(loop)
+        self._h_scheduler = schedulers.scheduler_of(loop)
         self._h_bytes = ReadBuffer()
         self._eof = False
         self._exception = None
@@ -76,7 +76,7 @@ class ReadHalf(Receiver):
         self._paused = False
         self._source_traceback = None
         self._h_plain = True
-        if self._h_stepper.debug:
+        if self._h_scheduler.debug:
             self._source_traceback = extract_stack(sys._getframe(0 if cython.compiled else 2))
 
     # ---- asyncio's private names
@@ -263,7 +263,7 @@ class ReadHalf(Receiver):
             return
         self._h_waiter = None
         if type(waiter) is Operation:
-            self._h_stepper.wake(operations.woken(waiter))
+            self._h_scheduler.wake(operations.woken(waiter))
         elif not waiter.cancelled():
             if self._exception is not None:
                 waiter.set_exception(self._exception)

@@ -35,7 +35,7 @@ class ConnectingProtocol(StreamProtocol):
         if (
             self._h_sender is None or self._h_sender.transport is not transport
         ):  # a transport of ours brings its own
-            self._h_sender = Sender(transport, self._h_stepper, not self._h_private)
+            self._h_sender = Sender(transport, self._h_scheduler, not self._h_private)
         if reader is not None:
             reader.set_transport(transport)
             if isinstance(reader, Reader):
@@ -56,7 +56,7 @@ class ConnectingProtocol(StreamProtocol):
             _report(self._loop, transport, error)
             return
         if asyncio.iscoroutine(result):
-            self._task = self._h_stepper.start(result)
+            self._task = self._h_scheduler.start(result)
             self._task.add_done_callback(HandlerDone(self._loop, transport))
 
 

@@ -1,13 +1,13 @@
-from headrace._transport cimport operation as operations, sender as senders, stepper as steppers
+from headrace._transport cimport operation as operations, sender as senders, scheduler as schedulers
 from headrace._transport cimport stream_protocol as protocols
-from headrace._transport.operation cimport Kind, Operation, Source
+from headrace._transport.operation cimport Kind, Operation, Waitable
 from headrace._transport.stream_protocol cimport FlowControl, StreamProtocol
 from headrace._transport.sender cimport Sender
 from headrace._streams.reader cimport Reader
 
 cdef Kind DRAIN
 
-cdef class Writer(Source):
+cdef class Writer(Waitable):
     cdef Sender _h_sender
     cdef object _h_protocol
     # The protocol, where its flow control is ours, else None.

@@ -16,11 +16,11 @@ from headrace._core.coroutines import SignatureOf, mark_coroutine_functions
 from headrace._core.stock import StockStreamReader, StockStreamWriter
 from headrace._streams.reader import Reader
 from headrace._transport import operation as operations
+from headrace._transport import scheduler as schedulers
 from headrace._transport import sender as senders
-from headrace._transport import stepper as steppers
 from headrace._transport import stream_protocol as protocols
 from headrace._transport.backend import of_transport
-from headrace._transport.operation import Kind, Operation, Source
+from headrace._transport.operation import Kind, Operation, Waitable
 from headrace._transport.sender import Sender
 from headrace._transport.stream_protocol import FlowControl, StreamProtocol
 from headrace._transport.tls_options import TLSOptions
@@ -29,7 +29,7 @@ from headrace.errors import UpgradeError
 DRAIN = Kind("StreamWriter.drain")
 
 
-class Writer(Source):
+class Writer(Waitable):
     """The writer's methods, without asyncio's class behind them: that makes it a StreamWriter."""
 
     def __init__(self, transport: Any, protocol: Any, reader: Any, loop: Any) -> None:
@@ -42,13 +42,13 @@ class Writer(Source):
         self._h_sender = None
         self._h_link(protocol, reader)
         if self._h_flow is not None and self._h_flow._loop is loop:
-            self._h_stepper = self._h_flow._h_stepper
+            self._h_scheduler = self._h_flow._h_scheduler
         else:
-            self._h_stepper = steppers.stepper_of(loop)
+            self._h_scheduler = schedulers.scheduler_of(loop)
         sender = None if self._h_flow is None else self._h_flow._h_sender
         if sender is None or sender.transport is not transport:
             # Whoever makes a writer has the transport already.
-            sender = Sender(transport, self._h_stepper, True)
+            sender = Sender(transport, self._h_scheduler, True)
             if self._h_flow is not None and self._h_flow._h_sender is None:
                 self._h_flow._h_sender = sender
             elif isinstance(protocol, StreamProtocol) and senders.is_secure(transport):

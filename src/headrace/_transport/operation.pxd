@@ -1,7 +1,7 @@
 cimport cython
 
 from headrace._core cimport cprims
-from headrace._transport.stepper cimport Stepper
+from headrace._transport.scheduler cimport Scheduler
 
 cdef enum:
     OUTSIDE = 8
@@ -21,9 +21,9 @@ cdef Py_ssize_t _ALONE
 cdef class Kind:
     cdef readonly str name
 
-cdef class Source:
+cdef class Waitable:
     cdef public object _loop
-    cdef Stepper _h_stepper
+    cdef Scheduler _h_scheduler
 
     cdef object _h_attempt(self, Operation operation)
     cdef object _h_wait(self, Operation operation)
@@ -31,7 +31,7 @@ cdef class Source:
 
 @cython.final
 cdef class Operation:
-    cdef Source source
+    cdef Waitable waitable
     cdef Kind kind
     cdef int state
     # How many bytes. For a search: the length of the longest separator. For what has no number: 1
@@ -45,14 +45,14 @@ cdef class Operation:
     # field.
     cdef char[OUTSIDE] outside
 
-    @cython.locals(state=int, source=Source)
+    @cython.locals(state=int, waitable=Waitable)
     cdef object _advance(self)
     cdef object end(self)
     cdef bint is_waiting(self) except -1
     cdef object woken(self)
 
 @cython.locals(operation=Operation)
-cdef Operation start(Source source, Kind kind, Py_ssize_t amount, object argument)
+cdef Operation start(Waitable waitable, Kind kind, Py_ssize_t amount, object argument)
 cdef object woken(Operation operation)
 cdef str name_of(Operation operation, str name)
 cpdef object warn_never_awaited(Kind kind)

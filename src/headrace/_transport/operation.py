@@ -1,7 +1,7 @@
 """Operation: one wait, as an awaitable that costs one call.
 
 What ``reader.read()``, ``writer.drain()`` and the like return. It is lazy: it touches nothing until
-it is awaited. On its first step it asks its Source to do the work at once; only where that is not
+it is awaited. On its first step it asks its Waitable to do the work at once; only where that is not
 possible does it become a waiter. To the world it is a coroutine (``asyncio.iscoroutine``), so
 create_task, wait_for, gather and shield take it; nothing about it is a future, or gather would wait
 for something that nobody ever starts. The task that awaits it gets a future of the loop's own kind
@@ -9,9 +9,9 @@ to wait for, which costs a C task less than any object of ours could.
 
 Nothing is ever delivered *through* an operation, nor through its future. A wake says "try again",
 and the work is done in the step of the task that awaits, so a cancelled or timed-out wait has taken
-nothing. How the future ends is the Stepper's matter.
+nothing. How the future ends is the Scheduler's matter.
 
-    NEW      ->  PAUSED   the turn of others first: see Stepper.left
+    NEW      ->  PAUSED   the turn of others first: see Scheduler.left
                  WAITING  the attempt does not fit
                  DONE     the attempt fits, fails, or is not wanted any more: close(), throw()
     PAUSED   ->  WAITING, DONE    the same, after a turn
@@ -51,7 +51,7 @@ TRANSITIONS = {
     "done": (),
 }
 
-# What Source._h_attempt() returns where it cannot do the work yet, and where others shall have
+# What Waitable._h_attempt() returns where it cannot do the work yet, and where others shall have
 # their turn first.
 PENDING = object()
 TURN = object()
@@ -64,8 +64,8 @@ class Kind:
         self.name = name
 
 
-class Source:
-    """What operations work on: a reader, a writer, a protocol. The loop's Stepper comes with it."""
+class Waitable:
+    """What operations work on: a reader, a writer, a protocol. It has the loop's Scheduler."""
 
     def _h_attempt(self, operation: Operation) -> object:
         """Do the work and return its result, or return PENDING or TURN; an exception is the
@@ -83,8 +83,8 @@ class Source:
 
 
 class Operation:
-    """One wait of a Source: lazy, awaited once, and a coroutine to the world. start() makes it; it
-    belongs to the thread of its loop."""
+    """One wait of a Waitable: lazy, awaited once, and a coroutine to the world. start() makes it;
+    it belongs to the thread of its loop."""
 
     def __init__(self, *_: object) -> None:
         self.state = DONE  # nobody has to await what was never made
@@ -94,35 +94,35 @@ class Operation:
         """Go one step: return the result, or PENDING (yield the future) or TURN (yield None)."""
         global _spare
         state = self.state
-        source = self.source
+        waitable = self.waitable
         if state == NEW:
-            if source._h_stepper.left <= 0:
-                source._h_stepper.renew()
+            if waitable._h_scheduler.left <= 0:
+                waitable._h_scheduler.renew()
                 self.state = PAUSED
                 return TURN
-            source._h_stepper.left -= 1
+            waitable._h_scheduler.left -= 1
         elif state == WOKEN or state == PAUSED:
-            source._h_stepper.renew()
+            waitable._h_scheduler.renew()
         elif state == WAITING:
             if self.is_waiting():
                 raise RuntimeError(f"{self.kind.name} is being awaited already")
             # Somebody else ended the wait: try, as after a wake.
-            source._h_detach(self)
+            waitable._h_detach(self)
         else:
             raise RuntimeError("cannot reuse already awaited operation")
         # Over, and free of what it refers to, unless the attempt says otherwise: whatever it raises
         # ends the operation.
-        self.source = None
+        self.waitable = None
         self.future = None
         self.state = DONE
-        result = source._h_attempt(self)
+        result = waitable._h_attempt(self)
         if result is PENDING:
-            self.future = source._h_stepper.future_to_wait_for()
-            self.source = source
+            self.future = waitable._h_scheduler.future_to_wait_for()
+            self.waitable = waitable
             self.state = WAITING
-            source._h_wait(self)
+            waitable._h_wait(self)
         elif result is TURN:
-            self.source = source
+            self.waitable = waitable
             self.state = PAUSED
         elif cython.compiled:
             _spare = self
@@ -173,9 +173,9 @@ class Operation:
     def end(self) -> None:
         """Be over, and no waiter any more."""
         if self.state == WAITING:
-            self.source._h_detach(self)
+            self.waitable._h_detach(self)
         self.future = None
-        self.source = None
+        self.waitable = None
         self.state = DONE
 
     @property
@@ -210,10 +210,10 @@ class Operation:
         return code_of(self.kind.name)
 
     def __repr__(self) -> str:
-        # Never the source: a reader's repr shows its waiter, which is an operation.
+        # Never the waitable: a reader's repr shows its waiter, which is an operation.
         return f"<{self.kind.name}() {STATES[self.state]}>"
 
-    # ---- waking, by the source
+    # ---- waking, by the waitable
 
     def is_waiting(self) -> bool:
         """Return whether somebody waits still; not once the task was cancelled, though its step
@@ -229,8 +229,8 @@ class Operation:
         return future
 
 
-def start(source: Source, kind: Kind, amount: int, argument: object) -> Any:
-    """Return a new Operation of *source*; nothing happens until it is awaited. (Any: each caller
+def start(waitable: Waitable, kind: Kind, amount: int, argument: object) -> Any:
+    """Return a new Operation of *waitable*; nothing happens until it is awaited. (Any: each caller
     knows what it will return.)"""
     global _spare
     operation = _spare
@@ -241,7 +241,7 @@ def start(source: Source, kind: Kind, amount: int, argument: object) -> Any:
     else:
         operation = Operation.__new__(Operation)
         operation.future = None
-    operation.source = source
+    operation.waitable = waitable
     operation.kind = kind
     operation.amount = amount
     operation.argument = argument

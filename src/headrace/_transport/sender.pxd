@@ -1,14 +1,14 @@
 cimport cython
 
 from headrace._core.buffer cimport ReadBuffer
-from headrace._transport.stepper cimport Gathering, Stepper
+from headrace._transport.scheduler cimport Flushable, Scheduler
 
 cdef Py_ssize_t GATHER_BYTES
 cdef int COST_SHIFT
 
-cdef class Sender(Gathering):
+cdef class Sender(Flushable):
     cdef readonly object transport
-    cdef Stepper stepper
+    cdef Scheduler scheduler
     # Somebody else has the transport, so nothing is gathered any more.
     cdef bint exposed
     # What is written in a step is kept for a while: TLS.

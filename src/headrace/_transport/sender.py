@@ -5,7 +5,7 @@ survives a loop that blocks and a process that exits, and keeps its place before
 written to the descriptor.
 
 Over TLS a write is a record, and a record costs more than the bytes in it. So there, inside a step
-(see Stepper), plain text gathers and is encrypted in one piece: at drain(), at 64 KiB, at the
+(see Scheduler), plain text gathers and is encrypted in one piece: at drain(), at 64 KiB, at the
 step's end, and before anything that would show the difference (close, write_eof, start_tls, any use
 of the transport). Nothing else that is written to the descriptor of a TLS connection could keep its
 place, so nobody can tell. Once somebody has the transport nothing gathers any more, since headrace
@@ -16,7 +16,7 @@ A Sender refers to the transport and never to the writer, so that a dropped writ
 
 from __future__ import annotations
 
-from headrace._transport.stepper import Gathering
+from headrace._transport.scheduler import Flushable
 
 # Four of TLS's largest records, and no more than the 64 KiB high-water mark of a transport. Not
 # measured.
@@ -26,12 +26,12 @@ GATHER_BYTES = 65536
 COST_SHIFT = 12
 
 
-class Sender(Gathering):
+class Sender(Flushable):
     """The outgoing half of one connection over a transport of the loop."""
 
-    def __init__(self, transport: object, stepper: object, exposed: bool) -> None:
+    def __init__(self, transport: object, scheduler: object, exposed: bool) -> None:
         self.transport = transport
-        self.stepper = stepper
+        self.scheduler = scheduler
         self.exposed = exposed
         self.gathers = not exposed and is_secure(transport)
         self.input = None
@@ -53,16 +53,16 @@ class Sender(Gathering):
         if size == 0 or self.closing:
             return
         self.written += size
-        self.stepper.left -= size >> COST_SHIFT
+        self.scheduler.left -= size >> COST_SHIFT
         if self.held:
             self._keep(chunk, size)
-        elif self.gathers and self.stepper.stepping:
+        elif self.gathers and self.scheduler.stepping:
             if size >= GATHER_BYTES:
                 self.flush()
                 self._send(chunk, False)
                 return
             if self.size == 0:
-                self.stepper.gather(self)
+                self.scheduler.gather(self)
             self._keep(chunk, size)
             if self.size >= GATHER_BYTES:
                 self.flush()

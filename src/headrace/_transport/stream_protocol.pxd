@@ -1,7 +1,7 @@
 from headrace._core cimport cprims
 from headrace._core.buffer cimport ReadBuffer
-from headrace._transport cimport operation as operations, stepper as steppers
-from headrace._transport.operation cimport Kind, Operation, Source
+from headrace._transport cimport operation as operations, scheduler as schedulers
+from headrace._transport.operation cimport Kind, Operation, Waitable
 from headrace._transport.sender cimport Sender
 
 cdef int FRESH
@@ -11,7 +11,7 @@ cdef int WAITED
 cdef Kind DRAIN_HELPER
 cdef Kind WAIT_CLOSED
 
-cdef class Receiver(Source):
+cdef class Receiver(Waitable):
     # Nobody has overridden feed_data, feed_eof or set_exception, by a subclass or on the instance.
     cdef bint _h_plain
 
@@ -22,7 +22,7 @@ cdef class Receiver(Source):
     cdef object _h_after_feed(self)
     cdef object _h_lose(self, object error)
 
-cdef class FlowControl(Source):
+cdef class FlowControl(Waitable):
     cdef public bint _paused
     cdef public bint _connection_lost
     # Operations that wait for resume_writing(), or None.

@@ -23,8 +23,8 @@ if not cython.compiled:
     from headrace._core import cprims_py as cprims
 
 from headrace._transport import operation as operations
-from headrace._transport import stepper as steppers
-from headrace._transport.operation import Kind, Operation, Source
+from headrace._transport import scheduler as schedulers
+from headrace._transport.operation import Kind, Operation, Waitable
 
 if cython.compiled:
     from headrace._transport import opslots
@@ -42,7 +42,7 @@ DRAIN_HELPER = Kind("FlowControlMixin._drain_helper")
 WAIT_CLOSED = Kind("StreamWriter.wait_closed")
 
 
-class Receiver(Source):
+class Receiver(Waitable):
     """What a protocol delivers to."""
 
     def _h_feed(self, data: bytes) -> None:
@@ -71,7 +71,7 @@ class Receiver(Source):
         raise NotImplementedError
 
 
-class FlowControl(Source):
+class FlowControl(Waitable):
     """Whether writing is paused, and who waits for it; one operation a waiter, so any number may
     wait at once."""
 
@@ -79,7 +79,7 @@ class FlowControl(Source):
         if loop is None:
             loop = asyncio.get_event_loop()
         self._loop = loop
-        self._h_stepper = steppers.stepper_of(loop)
+        self._h_scheduler = schedulers.scheduler_of(loop)
         self._paused = False
         self._connection_lost = False
         self._drain_waiters = None
@@ -111,7 +111,7 @@ class FlowControl(Source):
         if waiters:
             self._drain_waiters = None
             for operation in waiters:
-                self._h_stepper.wake(operations.woken(operation))
+                self._h_scheduler.wake(operations.woken(operation))
 
     def _h_add_drain(self, operation: Operation) -> None:
         if self._drain_waiters is None:
@@ -227,7 +227,7 @@ class StreamProtocol(FlowControl):
         """Return the loop's shared receive buffer, as much of it as the reader's limit allows at a
         time."""
         if self._h_view is None:
-            self._h_view = memoryview(self._h_stepper.receive_buffer())[: self._h_receive_bytes]
+            self._h_view = memoryview(self._h_scheduler.receive_buffer())[: self._h_receive_bytes]
         return self._h_view
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -236,7 +236,7 @@ class StreamProtocol(FlowControl):
         if reader is None:
             return
         if isinstance(reader, Receiver) and takes_fast(reader):
-            feed_front(reader, self._h_stepper.receive_buffer(), nbytes)
+            feed_front(reader, self._h_scheduler.receive_buffer(), nbytes)
         else:
             reader.feed_data(bytes(self._h_view[:nbytes]))
 
@@ -285,7 +285,7 @@ class StreamProtocol(FlowControl):
             waiters = self._h_close_waiters
             self._h_close_waiters = None
             for operation in waiters:
-                self._h_stepper.wake(operations.woken(operation))
+                self._h_scheduler.wake(operations.woken(operation))
         FlowControl.connection_lost(self, exc)
         if self._h_sender is not None:
             self._h_sender.lost()

@@ -34,7 +34,7 @@ from headrace._transport.native.linux cimport (
 )
 from headrace._transport.native.reactor cimport Descriptor, reactor_of
 from headrace._transport.native.transport cimport accepted
-from headrace._transport.stepper cimport raise_later
+from headrace._transport.scheduler cimport raise_later
 from headrace._transport.native.transport import adopt
 
 cdef enum:
@@ -200,4 +200,4 @@ cdef class Listener(Descriptor):
                 }
             )
         else:
-            raise_later(self.reactor.stepper, error)
+            raise_later(self.reactor.scheduler, error)

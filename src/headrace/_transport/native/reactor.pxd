@@ -1,7 +1,7 @@
 from libc.stdint cimport uint32_t
 
 from headrace._transport.native.pool cimport Pool
-from headrace._transport.stepper cimport Stepper
+from headrace._transport.scheduler cimport Scheduler
 
 cdef class Descriptor:
     # The descriptor, or -1 where it is closed.
@@ -24,7 +24,7 @@ cdef class Descriptor:
 
 cdef class Reactor:
     cdef readonly object loop
-    cdef Stepper stepper
+    cdef Scheduler scheduler
     cdef int epoll
     # What headrace_forks said when the set was made.
     cdef int forks

@@ -2,7 +2,7 @@
 """The native way: one epoll set for each event loop, hung on the loop as one descriptor.
 
 The loop watches the set by ``add_reader()``, and one call of run() serves what is ready in it:
-every ready connection receives, then the tasks that wait for what came are resumed (see Stepper),
+every ready connection receives, then the tasks that wait for what came are resumed (see Scheduler),
 then connections that have ended are taken leave of. What the set watches is edge-triggered and
 registered once, for everything. An event is a hint that stays in the Descriptor until the system
 has said that there is no more. So pausing, resuming and waiting for room to write cost no system
@@ -38,9 +38,9 @@ from headrace._transport.native.linux cimport (
 )
 from headrace._transport.native.pool cimport Pool
 from headrace._transport.receive cimport TURN_BYTES
-from headrace._transport.stepper cimport Stepper, raise_later, stepper_of
+from headrace._transport.scheduler cimport Scheduler, raise_later, scheduler_of
 
-from headrace._transport.stepper import ready_handles
+from headrace._transport.scheduler import ready_handles
 
 cdef extern from *:
     """
@@ -102,8 +102,8 @@ cdef class Reactor:
 
     def __init__(self, loop):
         self.loop = loop
-        self.stepper = stepper_of(loop)
-        self.stepper.ready = ready_handles(loop)
+        self.scheduler = scheduler_of(loop)
+        self.scheduler.ready = ready_handles(loop)
         self.pool = Pool()
         self.table = []
         self.owners = {}
@@ -269,15 +269,15 @@ cdef class Reactor:
         self.received = 0
         try:
             while True:
-                self.stepper.collecting = True
+                self.scheduler.collecting = True
                 try:
                     served = self._serve(left)
                 finally:
-                    self.stepper.end_batch()
+                    self.scheduler.end_batch()
                     if self.ended:
-                        self.stepper.collecting = True
+                        self.scheduler.collecting = True
                         self.end_all()
-                        self.stepper.end_batch()
+                        self.scheduler.end_batch()
                 if self.interrupted:
                     break
                 if served == 0:
@@ -290,7 +290,7 @@ cdef class Reactor:
                     left <= 0
                     or self.received >= TURN_BYTES
                     or self.epoll < 0
-                    or not self.stepper.is_quiet()
+                    or not self.scheduler.is_quiet()
                 ):
                     break
                 # Looking again spares a turn of the loop if it finds something, and is in vain
@@ -364,7 +364,7 @@ cdef class Reactor:
     cdef object interrupt(self, object error):
         """Have the loop raise *error* when this batch is served."""
         self.interrupted = True
-        raise_later(self.stepper, error)
+        raise_later(self.scheduler, error)
 
     cdef object continue_later(self, Descriptor descriptor):
         """Call on_turn() of *descriptor* when others have had their turn."""
@@ -393,18 +393,18 @@ cdef class Reactor:
                 try:
                     (<Descriptor>descriptor).on_end()
                 except BaseException as error:
-                    raise_later(self.stepper, error)
+                    raise_later(self.scheduler, error)
 
 
 cdef Reactor reactor_of(object loop):
-    """Return the one Reactor of *loop*, kept by the loop's Stepper."""
-    cdef Stepper stepper = stepper_of(loop)
-    if stepper.reactor is None:
-        stepper.reactor = Reactor(loop)
-        take_watching(loop, stepper.reactor)
+    """Return the one Reactor of *loop*, kept by the loop's Scheduler."""
+    cdef Scheduler scheduler = scheduler_of(loop)
+    if scheduler.reactor is None:
+        scheduler.reactor = Reactor(loop)
+        take_watching(loop, scheduler.reactor)
         if not isinstance(loop, asyncio.BaseEventLoop):
             take_start_tls(loop)
-    return <Reactor>stepper.reactor
+    return <Reactor>scheduler.reactor
 
 
 def take_watching(loop, reactor):

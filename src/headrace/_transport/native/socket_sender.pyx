@@ -23,14 +23,14 @@ cdef class SocketSender(Sender):
     system sends it after max(200 ms, RTO).
     """
 
-    def __init__(self, transport, stepper, exposed):
-        Sender.__init__(self, transport, stepper, exposed)
+    def __init__(self, transport, scheduler, exposed):
+        Sender.__init__(self, transport, scheduler, exposed)
         self.direct = <Connection>transport
 
     cdef bint is_followed(self) except -1:
         cdef double now
         cdef bint quick
-        if not self.stepper.stepping or self.input is None:
+        if not self.scheduler.stepping or self.input is None:
             return False
         cdef bint unread = self.input.length() > 0
         if (
@@ -42,7 +42,7 @@ cdef class SocketSender(Sender):
             return False
         now = seconds()
         if self.last == 0.0:
-            self.stepper.gather(self)  # flush() at the end of the step
+            self.scheduler.gather(self)  # flush() at the end of the step
         else:
             self.quick = now - self.last < QUICK_SECONDS
         self.last = now

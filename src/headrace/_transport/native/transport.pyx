@@ -267,7 +267,7 @@ cdef class SocketTransport(SecureConnection):
         stream = self.first = self.stream
         self.introduced = True
         if stream is not None:
-            stream._h_sender = SocketSender(self, self.reactor.stepper, not stream._h_private)
+            stream._h_sender = SocketSender(self, self.reactor.scheduler, not stream._h_private)
         self.call(self.protocol.connection_made, (self,))
 
     async def start_tls(self, tls, early, handshake_timeout, shutdown_timeout):

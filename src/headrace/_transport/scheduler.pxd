@@ -10,11 +10,11 @@ cdef dict _current_tasks
 cdef Py_ssize_t _ALONE
 cdef Py_ssize_t _HELD
 
-cdef class Gathering:
+cdef class Flushable:
     cdef object flush(self)
 
 @cython.final
-cdef class Stepper:
+cdef class Scheduler:
     cdef object __weakref__
     cdef readonly object loop
     # A task is being stepped: its writes end with the step.
@@ -26,7 +26,7 @@ cdef class Stepper:
     # How many more operations may complete at once before the loop gets a turn.
     cdef readonly int left
     # The senders that hold something written in this step.
-    cdef Gathering dirty
+    cdef Flushable dirty
     cdef list more_dirty
     cdef bytearray scratch
     # The loop is in debug mode.
@@ -57,16 +57,16 @@ cdef class Stepper:
     cdef object step(self, object future, object callback, object context)
     cpdef object start(self, object coroutine)
     cdef object _end_step(self)
-    cdef object gather(self, Gathering sender)
-    @cython.locals(first=Gathering, more=list, sender=Gathering)
+    cdef object gather(self, Flushable sender)
+    @cython.locals(first=Flushable, more=list, sender=Flushable)
     cdef object _flush(self)
-    cdef object _flush_one(self, Gathering sender)
+    cdef object _flush_one(self, Flushable sender)
     cdef bytearray receive_buffer(self)
 
 @cython.locals(waking=list, count=Py_ssize_t)
 cdef Py_ssize_t count_held() except -1
 cdef bint is_wake_up(object callback) except -1
 cdef object complete(object future)
-cdef object raise_later(Stepper stepper, object error)
-@cython.locals(stepper=Stepper)
-cpdef Stepper stepper_of(object loop)
+cdef object raise_later(Scheduler scheduler, object error)
+@cython.locals(scheduler=Scheduler)
+cpdef Scheduler scheduler_of(object loop)

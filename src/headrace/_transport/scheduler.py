@@ -1,4 +1,4 @@
-"""Stepper: one event loop's share of what makes a wait cheap.
+"""Scheduler: one event loop's share of what makes a wait cheap.
 
 In asyncio every task that waits is resumed by a Handle and a Future of its own. Here all tasks
 whose bytes came in one turn of the loop are resumed by one handle in the next turn, as early as
@@ -49,7 +49,7 @@ EAGER = sys.version_info >= (3, 12)
 _ALONE = 2
 
 
-class Gathering:
+class Flushable:
     """Something that has to be flushed at the end of a step in which it was written to: a
     Sender."""
 
@@ -58,7 +58,7 @@ class Gathering:
         raise NotImplementedError
 
 
-class Stepper:
+class Scheduler:
     """Steps tasks of one loop, ends their writing, and keeps the count that makes the impatient
     wait their turn."""
 
@@ -215,7 +215,7 @@ class Stepper:
             self._flush()
         self.stepping = False
 
-    def gather(self, sender: Gathering) -> None:
+    def gather(self, sender: Flushable) -> None:
         """Flush *sender* at the end of the step that goes on."""
         # Nearly every step writes to one connection: no list for that.
         if self.dirty is None or self.dirty is sender:
@@ -235,7 +235,7 @@ class Stepper:
             for sender in more:
                 self._flush_one(sender)
 
-    def _flush_one(self, sender: Gathering) -> None:
+    def _flush_one(self, sender: Flushable) -> None:
         try:
             try:
                 sender.flush()
@@ -285,7 +285,7 @@ def complete(future: object) -> None:
         future.set_result(None)
 
 
-def raise_later(stepper: Stepper, error: BaseException) -> None:
+def raise_later(scheduler: Scheduler, error: BaseException) -> None:
     """Have the loop raise *error* from a handle of its own: what goes on now has to come to its
     end."""
     # In a child that a task has forked, the tasks of Python 3.14 complain at the end of each step
@@ -294,7 +294,7 @@ def raise_later(stepper: Stepper, error: BaseException) -> None:
         error.__context__, (SystemExit, KeyboardInterrupt)
     ):
         error = error.__context__
-    stepper.loop.call_soon(_raise, error)
+    scheduler.loop.call_soon(_raise, error)
 
 
 def _raise(error: BaseException) -> None:
@@ -334,20 +334,20 @@ def makes_its_own_tasks(loop: object) -> bool:
     return loop.get_task_factory() is not None or "create_task" in loop.__dict__
 
 
-_KEY = "_headrace_stepper"
+_KEY = "_headrace_scheduler"
 
 
-def stepper_of(loop: object) -> Stepper:
-    """Return the one Stepper of *loop*: an attribute of the loop, so that it lives and dies with
+def scheduler_of(loop: object) -> Scheduler:
+    """Return the one Scheduler of *loop*: an attribute of the loop, so that it lives and dies with
     it.
 
     Every stream asks for it when it is made, and so that is when a change of the loop's debug mode
     is noticed.
     """
     attributes = loop.__dict__
-    stepper = attributes.get(_KEY)
-    if stepper is None:
-        stepper = attributes[_KEY] = Stepper(loop)
+    scheduler = attributes.get(_KEY)
+    if scheduler is None:
+        scheduler = attributes[_KEY] = Scheduler(loop)
     else:
-        stepper.debug = loop.get_debug()
-    return stepper
+        scheduler.debug = loop.get_debug()
+    return scheduler
