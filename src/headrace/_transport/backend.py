@@ -131,8 +131,9 @@ def _obstacle(tls: object, sock: socket.socket | None) -> str | None:
 def of_transport(transport: asyncio.BaseTransport, tls: TLSOptions | None = None) -> type[Backend]:
     """Return what goes on with *transport*, in TLS where there is *tls*: Native where it is one of
     ours, in plain text."""
-    ours = native is not None and native.is_ours(transport)
-    if not ours or (tls is not None and not is_standard(tls.context)):
+    if native is None or not native.is_ours(transport):
+        return Portable
+    if tls is not None and not is_standard(tls.context):
         return Portable
     kind: type[Backend] = native.Native
     return kind
