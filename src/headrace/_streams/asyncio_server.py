@@ -46,7 +46,7 @@ class Client(weakref.ref):  # type: ignore[type-arg]
         self.shaking = None
         protocol = self()
         if self.refused and protocol is not None:
-            # The server does not wait for this connection any more: its handler shall not start.
+            # The server does not wait for this connection any more: its handler must not start.
             protocol._client_connected_cb = None
             transport.abort()
 

@@ -106,7 +106,7 @@ class WorkerHandle:
         # To be waited for: that it is ready, or cannot be any more; and that it is gone.
         self.ready = loop.create_future()
         self.gone = loop.create_future()
-        # Not a fork: the program may have threads, and a new worker shall read it anew.
+        # Not a fork: the program may have threads, and a new worker has to read it anew.
         self._child = multiprocessing.get_context("spawn").Process(
             target=main, args=(setup,), name=f"{setup.options.name} {place}"
         )

@@ -67,7 +67,7 @@ def main(setup: Setup) -> None:
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-    # multiprocessing has made them inheritable; a program that a handler starts shall not keep the
+    # multiprocessing has made them inheritable; a program that a handler starts must not keep the
     # port.
     for sock in (*setup.shared, *itertools.chain(*setup.own), setup.control):
         sock.set_inheritable(False)

@@ -4,7 +4,7 @@ answered.
 CPU time is what is measured, since it moves least on a machine that does other things too. The runs
 of all servers are interleaved: what disturbs the machine for a while disturbs all of them alike.
 Every run has a server process of its own, since a cost may depend on what the process did before:
-asyncio's receive of 256 KiB is much dearer until the C library has learnt to keep that memory.
+asyncio's receive of 256 KiB costs much more until the C library has learnt to keep that memory.
 
 The project's benchmarks measure far more, with loads in C. They need a compiler and the source
 tree; this needs nothing but the installed package, and says enough for a first look.
