@@ -1,6 +1,7 @@
 """Public names as users know them: help(), tracebacks and pickle say where a name is found, not
 where its code is."""
 
+import sys
 from types import FunctionType
 from typing import Any
 
@@ -10,6 +11,10 @@ except ModuleNotFoundError:
     from headrace._core.cprims_py import hide_vtable
 
 PRIVATE = "headrace._"
+
+# Where Python imports everything lazily (PEP 810), compiled modules are still to be loaded, and
+# need the vtables of their bases: help() shows them there.
+_HIDES = getattr(sys, "get_lazy_imports", lambda: "normal")() != "all"
 
 
 def publish(value: Any, module: str) -> None:
@@ -26,7 +31,8 @@ def publish(value: Any, module: str) -> None:
         return
     for base in value.__mro__:
         if base.__module__.startswith(PRIVATE):
-            hide_vtable(base)
+            if _HIDES:
+                hide_vtable(base)
             _lend(base, value)
     for name, member in list(vars(value).items()):
         _rename(member, f"{value.__qualname__}.{name}", module)

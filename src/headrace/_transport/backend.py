@@ -23,6 +23,9 @@ from headrace._transport.trial import epoll_obstacle
 # The module native/backend.py where there is the native way, else None.
 native: Any = None
 try:
+    # Compiled, and so not there elsewhere. What native/backend.py itself imports may come only when
+    # it is used (PEP 810).
+    importlib.import_module("headrace._transport.native.transport")
     native = importlib.import_module("headrace._transport.native.backend")
 except ModuleNotFoundError:  # not compiled, or not on Linux
     pass
