@@ -49,7 +49,7 @@ def test_every_state_is_reached(states):
 def test_what_cannot_follow_is_refused(before):
     """Session.move() goes where the table says, and nowhere else."""
     for after in Phase:
-        each = Session(None, 1, None, None, None)
+        each = Session(None, 1, None, None)
         each.phase = before
         if after in session.MOVES[before]:
             each.move(after)

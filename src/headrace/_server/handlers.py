@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import logging
 import ssl
 from typing import Any
@@ -51,9 +52,9 @@ class Handlers:
             self._finish(session)
             return
         session.task = task
-        task.add_done_callback(session.handler_over, context=self._context)
+        task.add_done_callback(functools.partial(self._over, session), context=self._context)
 
-    def over(self, session: Session, task: asyncio.Task[object]) -> None:
+    def _over(self, session: Session, task: asyncio.Task[object]) -> None:
         """The handler of *session* has come to its end."""
         session.task = None
         if not task.cancelled():

@@ -13,8 +13,6 @@ from headrace._server.session import Phase, Session
 from headrace._server.statistics import Statistics
 
 if TYPE_CHECKING:
-    import asyncio
-
     from headrace._server.stream_server import StreamServer
 
 # A connection is over in one of these, once its transport is lost too.
@@ -38,15 +36,10 @@ class Registry:
         self._log = log
         self._on_left = on_left
 
-    def add(
-        self,
-        server: StreamServer,
-        peername: Any,
-        on_handled: Callable[[Session, asyncio.Task[object]], None],
-    ) -> Session:
+    def add(self, server: StreamServer, peername: Any) -> Session:
         """Return a new Session, which is open from now on."""
         self.accepted += 1
-        session = Session(server, self.accepted, peername, self._lost, on_handled)
+        session = Session(server, self.accepted, peername, self._lost)
         self.open.add(session)
         return session
 

@@ -130,7 +130,7 @@ class LocalServer(StreamServer):
     def _make_protocol(self, backend: Backend, peername: Any = None) -> Any:
         """Return the protocol of a connection that was accepted just now, from *peername*, unless
         its transport says that later."""
-        session = self._registry.add(self, peername, self._handlers.over)
+        session = self._registry.add(self, peername)
         self._admission.accepted(session)
         protocol: Any = make(backend, self._connected)[1]
         protocol._h_server = session

@@ -69,12 +69,11 @@ NOTHING = Figures()
 
 
 class Session(Connection):
-    """A Connection with all that its server keeps of it. It tells two things: that its transport is
-    lost (*on_lost*), and that its handler has come to its end (*on_handled*)."""
+    """A Connection with all that its server keeps of it. It calls *on_lost* with itself when its
+    transport is lost."""
 
     __slots__ = (
         "__weakref__",
-        "_on_handled",
         "_on_lost",
         "_peername",
         "_seen",
@@ -98,11 +97,9 @@ class Session(Connection):
         number: int,
         peername: Any,
         on_lost: Callable[[Session], None],
-        on_handled: Callable[[Session, asyncio.Task[object]], None],
     ) -> None:
         super().__init__(server, number)
         self._on_lost = on_lost
-        self._on_handled = on_handled
         # None where the transport says it, and says it to the end.
         self._peername = peername
         self.phase = Phase.ACCEPTED
@@ -157,7 +154,7 @@ class Session(Connection):
             )
         )
 
-    # ---- what its protocol and its handler's task call
+    # ---- what its protocol calls
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         """The connection is made."""
@@ -165,10 +162,6 @@ class Session(Connection):
     def connection_lost(self, transport: asyncio.Transport) -> None:
         """The connection is lost."""
         self._on_lost(self)
-
-    def handler_over(self, task: asyncio.Task[object]) -> None:
-        """The handler has come to its end."""
-        self._on_handled(self, task)
 
     # ---- what the server calls
 
