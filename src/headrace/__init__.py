@@ -15,7 +15,20 @@ from headrace._streams.reader_protocol import FlowControlMixin, StreamReaderProt
 from headrace._streams.start_server import start_server, start_unix_server
 from headrace._streams.writer import StreamWriter
 from headrace._transport import backend
-from headrace.errors import IncompleteReadError, LimitOverrunError, UpgradeError
+from headrace.errors import (
+    BadFrame,
+    ConnectTimeout,
+    DeadlineExceeded,
+    EndOfStream,
+    FrameTooLarge,
+    IncompleteFrame,
+    IncompleteReadError,
+    LimitOverrunError,
+    ReadTimeout,
+    StreamTimeout,
+    UpgradeError,
+    WriteTimeout,
+)
 from headrace.swap import install, uninstall
 
 if TYPE_CHECKING:
@@ -30,22 +43,31 @@ if TYPE_CHECKING:
     from headrace._server.stream_server import StreamServer
 
 __all__ = (
+    "BadFrame",
     "Certificates",
+    "ConnectTimeout",
     "Connection",
     "Credentials",
+    "DeadlineExceeded",
+    "EndOfStream",
     "FlowControlMixin",
+    "FrameTooLarge",
+    "IncompleteFrame",
     "IncompleteReadError",
     "LimitOverrunError",
     "ProxyError",
     "ProxyHeader",
+    "ReadTimeout",
     "Server",
     "ShutdownReport",
     "Statistics",
     "StreamReader",
     "StreamReaderProtocol",
     "StreamServer",
+    "StreamTimeout",
     "StreamWriter",
     "UpgradeError",
+    "WriteTimeout",
     "activated_sockets",
     "current_connection",
     "install",

@@ -72,12 +72,16 @@ def test_publishing_changes_no_lookup():
 
 # Parameters that no docstring of ours names, and why.
 ELSEWHERE = {
+    "ConnectTimeout": "StreamTimeout's, and the phase",
     "Credentials": "SO_PEERCRED of Linux names its fields so",
+    "DeadlineExceeded": "StreamTimeout's",
+    "ReadTimeout": "StreamTimeout's",
     "Statistics": "said of each field in a comment: they are read, and never given by a user",
     "StreamReaderProtocol.connection_lost": "asyncio.Protocol's",
     "StreamReaderProtocol.connection_made": "asyncio.Protocol's",
     "StreamReaderProtocol.get_buffer": "asyncio.BufferedProtocol's",
     "StreamWriter": "asyncio's, for subclasses: the functions of headrace make writers",
+    "WriteTimeout": "StreamTimeout's",
 }
 
 
