@@ -22,6 +22,8 @@ cdef class ReadBuffer:
     @cython.locals(size=Py_ssize_t)
     cpdef object append(self, bytes data)
     cpdef object append_front(self, bytearray scratch, Py_ssize_t size)
+    @cython.locals(size=Py_ssize_t, unread=Py_ssize_t, storage=bytes)
+    cpdef object prepend(self, bytes data)
     cpdef object reserve(self, Py_ssize_t total)
     cpdef Py_ssize_t room(self) except -1
     @cython.locals(unread=Py_ssize_t)
@@ -31,6 +33,8 @@ cdef class ReadBuffer:
     cpdef Py_ssize_t length(self) except -1
     @cython.locals(head=bytes, data=bytes)
     cpdef bytes take(self, Py_ssize_t size)
+    cpdef bytes peek(self, Py_ssize_t size)
+    cpdef object take_into(self, object view)
     cpdef object skip(self, Py_ssize_t size)
     cdef void _clear(self) noexcept
     @cython.locals(size=Py_ssize_t)

@@ -90,6 +90,22 @@ class ReadBuffer:
         put_front(self.head, self.end, scratch, size)
         self.end += size
 
+    def prepend(self, data: bytes) -> None:
+        """Put *data* in front of what is unread."""
+        size = len(data)
+        self.taken -= size
+        if self.live is not None and not self._conceal():
+            self.live[:0] = data
+            return
+        unread = self.end - self.pos
+        storage = allocate(size + unread)
+        put(storage, 0, data, 0, size)
+        put(storage, size, self.head, self.pos, unread)
+        self._clear()
+        self.head = storage
+        self.owned = True
+        self.end = size + unread
+
     def reserve(self, total: int) -> None:
         """Expect *total* unread bytes to be taken at once: collect them in the very object that
         take() will return.
@@ -157,6 +173,21 @@ class ReadBuffer:
         data = piece(self.head, self.pos, size)
         self.pos += size
         return data
+
+    def peek(self, size: int) -> bytes:
+        """Return a copy of the first *size* bytes, of which there are enough."""
+        if self.live is not None and not self._conceal():
+            return front(self.live, size)
+        return piece(self.head, self.pos, size)
+
+    def take_into(self, view: memoryview) -> None:
+        """Remove as many bytes as *view* has, of which there are enough, and copy them there."""
+        size = len(view)
+        if self.live is not None and not self._conceal():
+            view[:] = memoryview(self.live)[:size]
+        else:
+            view[:] = memoryview(self.head)[self.pos : self.pos + size]
+        self.skip(size)
 
     def skip(self, size: int) -> None:
         """Remove the first *size* bytes, of which there are enough."""

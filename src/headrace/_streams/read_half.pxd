@@ -1,10 +1,13 @@
 cimport cython
 
 from headrace._core.buffer cimport ReadBuffer
-from headrace._transport cimport operation as operations, scheduler as schedulers
+from headrace._transport cimport (
+    operation as operations, scheduler as schedulers, timing as timings
+)
 from headrace._transport.operation cimport Kind, Operation
 from headrace._transport.stream_protocol cimport Receiver
 from headrace._transport.sender cimport Sender
+from headrace._transport.timing cimport Timing
 
 cdef class Read(Kind):
     cdef object attempt(self, ReadHalf reader, Operation operation)
@@ -29,6 +32,8 @@ cdef class ReadHalf(Receiver):
     cdef object _h_context
     # The writer's sender, which must know when somebody takes the transport from here.
     cdef Sender _h_sender
+    # How long a read may wait, where a Stream bounds that, else None.
+    cdef Timing _h_timing
 
     cdef object _h_feed(self, bytes data)
     cdef object _h_feed_front(self, bytearray scratch, Py_ssize_t size)
@@ -45,6 +50,9 @@ cdef class ReadHalf(Receiver):
     cdef bytes _h_take(self, Py_ssize_t size)
     cdef object _h_pending(self)
     cdef object _h_start(self, Read kind, Py_ssize_t amount, object argument)
+    cdef object _h_time(self, Timing timing)
+    cdef list _h_waiting(self)
+    cdef object _h_give_up(self, Operation operation)
     cdef object _h_attempt(self, Operation operation)
     @cython.locals(kind=Read)
     cdef object _h_wait(self, Operation operation)

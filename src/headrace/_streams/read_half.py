@@ -23,8 +23,10 @@ from headrace._core.buffer import ReadBuffer
 from headrace._streams.arguments import DEFAULT_LIMIT, checked_limit
 from headrace._transport import operation as operations
 from headrace._transport import scheduler as schedulers
+from headrace._transport import timing as timings
 from headrace._transport.operation import Kind, Operation
 from headrace._transport.stream_protocol import Receiver
+from headrace._transport.timing import Timing
 
 
 class Read(Kind):
@@ -72,6 +74,7 @@ class ReadHalf(Receiver):
         self._h_waiter = None
         self._h_transport = None
         self._h_sender = None
+        self._h_timing = None
         self._h_context = None
         self._paused = False
         self._source_traceback = None
@@ -205,6 +208,8 @@ class ReadHalf(Receiver):
             if type(waiter) is not Operation or kind_of(waiter).is_ready(self, waiter):
                 self._h_wake()
             else:
+                if self._h_timing is not None:
+                    self._h_timing.progressed(waiter)
                 # It wants more than the limit, which is its right: no pause, or it would wait for
                 # ever.
                 if kind_of(waiter).is_greedy(self, waiter):
@@ -296,7 +301,20 @@ class ReadHalf(Receiver):
         """Return the operation of a read. Every read is started here, so that its kind is one."""
         return operations.start(self, kind, amount, argument)
 
+    def _h_time(self, timing: Timing | None) -> None:
+        """Have *timing* bound how long reads may wait; None for no bounds."""
+        self._h_timing = timing
+
+    def _h_waiting(self) -> list[Operation]:
+        waiter = self._h_waiter
+        return [waiter] if type(waiter) is Operation and is_waiting(waiter) else []
+
+    def _h_give_up(self, operation: Operation) -> None:
+        self._h_wake()
+
     def _h_attempt(self, operation: Operation) -> object:
+        if operation.bounds is not None:
+            timings.check(operation)
         if cython.compiled:
             # Unchecked, for speed: see _h_start().
             return cython.cast(Read, operation.kind).attempt(self, operation)
@@ -310,6 +328,8 @@ class ReadHalf(Receiver):
                 f"{kind.waits_in(operation)}() called while another coroutine is already waiting "
                 "for incoming data"
             )
+        if self._h_timing is not None:
+            self._h_timing.begin(operation, False)
         self._h_bytes.spare()
         if kind.is_large(operation):
             self._h_bytes.reserve(operation.amount)

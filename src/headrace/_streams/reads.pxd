@@ -1,7 +1,7 @@
 cimport cython
 
 from headrace._streams.read_half cimport Read, ReadHalf
-from headrace._transport cimport operation as operations, receive
+from headrace._transport cimport operation as operations, receive, timing as timings
 from headrace._transport.operation cimport Operation
 
 cdef bytes NEWLINE
@@ -31,10 +31,10 @@ cdef class NextLine(ReadLine):
 
 cdef class ReadUntil(Read):
     @cython.locals(
-        size=Py_ssize_t, before=Py_ssize_t, after=Py_ssize_t, searched=Py_ssize_t
+        size=Py_ssize_t, before=Py_ssize_t, after=Py_ssize_t, searched=Py_ssize_t, limit=Py_ssize_t
     )
     cdef object attempt(self, ReadHalf reader, Operation operation)
-    @cython.locals(found=bint)
+    @cython.locals(found=bint, searched=Py_ssize_t)
     cdef bint is_ready(self, ReadHalf reader, Operation operation) except -1
 
 cdef class WaitForData(Read):
@@ -49,6 +49,7 @@ cdef Read READLINE
 cdef Read NEXT_LINE
 cdef Read WAIT_FOR_DATA
 
+cdef Py_ssize_t limit_of(ReadHalf reader, Operation operation) except -1
 @cython.locals(before=Py_ssize_t, size=Py_ssize_t)
 cdef object take_line(ReadHalf reader)
 cdef object raise_overrun(ReadHalf reader, str message, Py_ssize_t consumed)

@@ -15,6 +15,7 @@ import asyncio
 from headrace._streams.read_half import Read, ReadHalf
 from headrace._transport import operation as operations
 from headrace._transport import receive
+from headrace._transport import timing as timings
 from headrace._transport.operation import Operation
 
 NEWLINE = b"\n"
@@ -119,18 +120,15 @@ class ReadUntil(Read):
             after = before + operation.amount
         else:
             before, after = reader._h_bytes.find_first(operation.argument)
+        limit = limit_of(reader, operation)
         if before >= 0:
-            if before > reader._limit:
-                raise asyncio.LimitOverrunError(
-                    overrun_message(True, before, reader._limit), before
-                )
+            if before > limit:
+                raise asyncio.LimitOverrunError(overrun_message(True, before, limit), before)
             return reader._h_take(after)
         size = reader._h_bytes.length()
         searched = size + 1 - operation.amount
-        if searched > reader._limit:
-            raise asyncio.LimitOverrunError(
-                overrun_message(False, searched, reader._limit), searched
-            )
+        if searched > limit:
+            raise asyncio.LimitOverrunError(overrun_message(False, searched, limit), searched)
         if reader._eof:
             raise asyncio.IncompleteReadError(reader._h_bytes.take(size), None)
         return reader._h_pending()
@@ -140,7 +138,8 @@ class ReadUntil(Read):
             found = reader._h_bytes.find_one(operation.argument) >= 0
         else:
             found = reader._h_bytes.find_first(operation.argument)[0] >= 0
-        return found or reader._h_bytes.length() + 1 - operation.amount > reader._limit
+        searched = reader._h_bytes.length() + 1 - operation.amount
+        return found or searched > limit_of(reader, operation)
 
 
 class WaitForData(Read):
@@ -169,6 +168,11 @@ READUNTIL = ReadUntil("StreamReader.readuntil")
 READLINE = ReadLine("StreamReader.readline")
 NEXT_LINE = NextLine("StreamReader.__anext__")
 WAIT_FOR_DATA = WaitForData("StreamReader._wait_for_data")
+
+
+def limit_of(reader: ReadHalf, operation: Operation) -> int:
+    """Return how many bytes *operation* may search: its own limit, or the reader's."""
+    return reader._limit if operation.bounds is None else timings.limit_of(operation, reader._limit)
 
 
 def take_line(reader: ReadHalf) -> object:

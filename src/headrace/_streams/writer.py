@@ -134,7 +134,7 @@ class Writer(Waitable):
         Raises: TypeError where one of them is not bytes-like: nothing is sent; RuntimeError after
         write_eof().
         """
-        self._h_sender.write(b"".join([senders.as_bytes(each) for each in data]))
+        self._h_sender.write_pieces(data)
 
     def write_eof(self) -> None:
         """Close the writing half after what was written; reading goes on.

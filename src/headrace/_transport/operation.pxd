@@ -28,6 +28,9 @@ cdef class Waitable:
     cdef object _h_attempt(self, Operation operation)
     cdef object _h_wait(self, Operation operation)
     cdef object _h_detach(self, Operation operation)
+    cdef list _h_waiting(self)
+    cdef object _h_give_up(self, Operation operation)
+    cdef long long _h_moved(self) except -1
 
 @cython.final
 cdef class Operation:
@@ -41,6 +44,9 @@ cdef class Operation:
     cdef object argument
     # What the task waits for, while it waits.
     cdef object future
+    # How long it may wait, and how much it may take, where that is bounded: a Bounds, or None. (Not
+    # typed: it stands above.)
+    cdef object bounds
     # What a debugger of another process takes for a coroutine's state: see opslots.pyx. The last
     # field.
     cdef char[OUTSIDE] outside
@@ -53,6 +59,8 @@ cdef class Operation:
 
 @cython.locals(operation=Operation)
 cdef Operation start(Waitable waitable, Kind kind, Py_ssize_t amount, object argument)
+@cython.locals(operation=Operation)
+cdef Operation by_hand(Waitable waitable, Kind kind, Py_ssize_t amount, object argument)
 cdef object woken(Operation operation)
 cdef str name_of(Operation operation, str name)
 cpdef object warn_never_awaited(Kind kind)

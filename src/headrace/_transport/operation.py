@@ -81,6 +81,18 @@ class Waitable:
         """Forget *operation* if it is a waiter still."""
         raise NotImplementedError
 
+    def _h_waiting(self) -> list[Operation]:
+        """Return the operations that wait, where a Timing bounds them."""
+        raise NotImplementedError
+
+    def _h_give_up(self, operation: Operation) -> None:
+        """Wake *operation*, one that waits: it has waited for too long."""
+        raise NotImplementedError
+
+    def _h_moved(self) -> int:
+        """Return how many bytes it has moved, where a Timing looks whether it moves any."""
+        raise NotImplementedError
+
 
 class Operation:
     """One wait of a Waitable: lazy, awaited once, and a coroutine to the world. start() makes it;
@@ -125,6 +137,7 @@ class Operation:
             self.waitable = waitable
             self.state = PAUSED
         elif cython.compiled:
+            self.bounds = None
             _spare = self
         return result
 
@@ -171,8 +184,9 @@ class Operation:
         self.end()
 
     def end(self) -> None:
-        """Be over, and no waiter any more."""
-        if self.state == WAITING:
+        """Be over, and no waiter any more; one that was woken may still have its place in a
+        queue."""
+        if self.state == WAITING or self.state == WOKEN:
             self.waitable._h_detach(self)
         self.future = None
         self.waitable = None
@@ -241,11 +255,19 @@ def start(waitable: Waitable, kind: Kind, amount: int, argument: object) -> Any:
     else:
         operation = Operation.__new__(Operation)
         operation.future = None
+        operation.bounds = None
     operation.waitable = waitable
     operation.kind = kind
     operation.amount = amount
     operation.argument = argument
     operation.state = NEW
+    return operation
+
+
+def by_hand(waitable: Waitable, kind: Kind, amount: int, argument: object) -> Operation:
+    """Return an Operation that nobody awaits: a coroutine attempts it, and does its waiting."""
+    operation = start(waitable, kind, amount, argument)
+    operation.state = DONE
     return operation
 
 

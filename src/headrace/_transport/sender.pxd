@@ -4,6 +4,7 @@ from headrace._core.buffer cimport ReadBuffer
 from headrace._transport.scheduler cimport Flushable, Scheduler
 
 cdef Py_ssize_t GATHER_BYTES
+cdef Py_ssize_t JOIN_BYTES
 cdef int COST_SHIFT
 
 cdef class Sender(Flushable):
@@ -33,6 +34,9 @@ cdef class Sender(Flushable):
 
     @cython.locals(chunk=bytes, size=Py_ssize_t)
     cpdef object write(self, object data)
+    @cython.locals(chunks=list, chunk=bytes, size=Py_ssize_t)
+    cpdef object write_pieces(self, object pieces)
+    cdef object _send_pieces(self, list pieces)
     cdef object _keep(self, bytes chunk, Py_ssize_t size)
     cdef bint is_followed(self) except -1
     cdef object _send(self, bytes data, bint followed)
@@ -51,5 +55,6 @@ cdef class Sender(Flushable):
     cdef object lost(self)
     cdef object drop(self)
 
+cdef object pass_on(Sender sender, Py_ssize_t size)
 cdef bint is_secure(object transport) except -1
 cdef bytes as_bytes(object data)

@@ -16,11 +16,16 @@ A Sender refers to the transport and never to the writer, so that a dropped writ
 
 from __future__ import annotations
 
+from typing import Any
+
 from headrace._transport.scheduler import Flushable
 
 # Four of TLS's largest records, and no more than the 64 KiB high-water mark of a transport. Not
 # measured.
 GATHER_BYTES = 65536
+# Several pieces of less than this together are joined: a system call for many costs more than the
+# copy. Not measured.
+JOIN_BYTES = 16384
 # A write counts against the budget of operations by size: sending 4 KiB takes about as long as an
 # operation.
 COST_SHIFT = 12
@@ -68,6 +73,34 @@ class Sender(Flushable):
                 self.flush()
         else:
             self._send(chunk, self.is_followed())
+
+    def write_pieces(self, pieces: Any) -> None:
+        """Send all of *pieces*, bytes-like objects, as one write(): nothing gets between them.
+        Nothing is sent where one of them is not bytes-like."""
+        chunks = [as_bytes(each) for each in pieces]
+        size = 0
+        for chunk in chunks:
+            size += len(chunk)
+        if size < JOIN_BYTES or self.held or (self.gathers and self.scheduler.stepping):
+            self.write(b"".join(chunks))
+            return
+        if self.ended:
+            raise RuntimeError("Cannot call write() after write_eof()")
+        if self.closing:
+            return
+        self.written += size
+        self.scheduler.left -= size >> COST_SHIFT
+        self.flush()
+        self._send_pieces([chunk for chunk in chunks if chunk])
+
+    def _send_pieces(self, pieces: list[bytes]) -> None:
+        """Send *pieces*, many bytes, without joining them where the transport can."""
+        self.unchecked = True
+        try:
+            self.transport.writelines(pieces)
+        except RuntimeError:
+            if not self.transport.is_closing():  # as for write()
+                raise
 
     def _keep(self, chunk: bytes, size: int) -> None:
         # Most of what is gathered is one piece: no list for that.
@@ -180,6 +213,11 @@ class Sender(Flushable):
         self.pending = None
         self.more = None
         self.size = 0
+
+
+def pass_on(sender: Sender, size: int) -> None:
+    """Count *size* bytes that went past *sender*, by sendfile or splice, as written."""
+    sender.written += size
 
 
 def is_secure(transport: object) -> bool:

@@ -89,6 +89,20 @@ cdef class SocketSender(Sender):
         else:
             self.direct.send(data, followed)
 
+    cpdef object write_pieces(self, object pieces):
+        if self.direct is not None:
+            self.direct.reactor.check_thread()
+            if self.direct.sending != SENDING:
+                self.ended = True
+        Sender.write_pieces(self, pieces)
+
+    cdef object _send_pieces(self, list pieces):
+        self.held_since = 0.0
+        if self.direct is None:
+            Sender._send_pieces(self, pieces)
+        else:
+            self.direct.send_all(pieces)
+
     cdef bint is_closing(self) except -1:
         if self.direct is None:
             return Sender.is_closing(self)

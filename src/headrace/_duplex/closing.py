@@ -1,0 +1,56 @@
+"""How a stream ends: cleanly, or by a reset."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+from typing import TYPE_CHECKING, Any
+
+from headrace._transport import backend
+from headrace.errors import WriteTimeout
+
+if TYPE_CHECKING:
+    from headrace._duplex.stream import Duplex
+
+# struct linger (socket(7)): on, for no time. close() then drops what is unsent and sends a reset.
+_RESET = struct.pack("ii", 1, 0)
+
+
+def linger(writer: Any) -> None:
+    """Have close() of *writer* take nothing from a peer that still sends, where it can."""
+    transport = getattr(writer, "transport", None)
+    if transport is not None and not writer.is_closing():
+        backend.linger(transport)
+
+
+async def close(stream: Duplex, writer: Any, timeout: float | None) -> None:
+    """Close *stream* and its *writer* as Stream.aclose() says. Raises and cancellation: as there;
+    the caller aborts."""
+    left = False
+    try:
+        async with stream._bounded("Stream.aclose", WriteTimeout, timeout):
+            if not stream.closing:
+                await stream.flush()
+            left = True
+            stream.close()
+            with contextlib.suppress(OSError):  # an end that is not clean takes nothing from us
+                await writer.wait_closed()
+    except WriteTimeout:
+        if not left:
+            raise
+        # Everything has left. What is missing is the peer's answer, and it owes us none.
+        reset(writer)
+
+
+def reset(writer: Any) -> None:
+    """Close *writer* at once; its peer sees a reset where the socket can have one."""
+    sock = writer.get_extra_info("socket")
+    if sock is not None and sock.fileno() >= 0 and sock.family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError):  # it is broken already
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    transport = getattr(writer, "transport", None)
+    if transport is None:
+        writer.close()
+    else:
+        transport.abort()
