@@ -15,7 +15,7 @@ from headrace._server.endpoints import Addresses, Endpoint, Inherited, UnixPath
 from headrace._server.log import logger
 from headrace._server.negotiation import lacks_certificate
 from headrace._server.networks import Networks
-from headrace._server.options import Handler, OnError, Options
+from headrace._server.options import Handler, OnError, Options, takes_stream
 from headrace._server.server import LocalServer
 from headrace._server.stream_server import StreamServer
 from headrace._streams.arguments import check_server_context, checked_limit
@@ -56,15 +56,18 @@ def serve(
     name: str | None = None,
     way: Way | None = None,
 ) -> StreamServer:
-    """Return a server that calls *handler*(reader, writer), a coroutine function, for every
-    connection; ``async with`` starts and stops it.
+    """Return a server that calls *handler*, a coroutine function, for every connection; ``async
+    with`` starts and stops it.
+
+    A handler that takes one argument gets a Stream. One that can take two gets a StreamReader and a
+    StreamWriter, as from start_server().
 
     ::
 
         async with headrace.serve(handler, "0.0.0.0", 8888) as server:
             print(await server.serve_forever())
 
-    When the handler returns, the writer is closed after what was written. What the handler raises
+    When the handler returns, the connection is closed after what was written. What the handler raises
     is logged once, to the logger headrace.server with the peer and the connection's number, and
     counted; other connections go on. Each handler has context variables of its own, and
     current_connection() returns its Connection.
@@ -209,6 +212,7 @@ def _check_handler(handler: object) -> None:
     returns what can be awaited."""
     if not callable(handler):
         raise TypeError(f"handler must be a coroutine function, not {type(handler).__name__!r}")
+    takes_stream(handler)
     plain = inspect.unwrap(handler)
     while isinstance(plain, functools.partial):
         plain = inspect.unwrap(plain.func)
@@ -221,6 +225,5 @@ def _check_handler(handler: object) -> None:
         and plain.__annotations__.get("return") in (None, "None")
     ):
         raise TypeError(
-            f"handler must be a coroutine function: write 'async def {plain.__name__}(reader, "
-            "writer)'"
+            f"handler must be a coroutine function: write 'async def {plain.__name__}(stream)'"
         )

@@ -7,13 +7,16 @@ import contextvars
 import functools
 import logging
 import ssl
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+from headrace._duplex.stream import Stream
 from headrace._server.log import Log
-from headrace._server.options import Handler, OnError
+from headrace._server.options import Handler, OnError, takes_stream
 from headrace._server.registry import Registry
 from headrace._server.session import Phase, Session
 from headrace._transport.scheduler import scheduler_of
+from headrace.errors import StreamTimeout
 
 
 class Handlers:
@@ -29,7 +32,11 @@ class Handlers:
     ) -> None:
         self._loop = loop
         self._registry = registry
-        self._handler = handler
+        self._call: Callable[[Any, Any], Awaitable[object]] = (
+            (lambda reader, writer: handler(Stream(reader, writer)))  # type: ignore[call-arg]
+            if takes_stream(handler)
+            else handler  # type: ignore[assignment]
+        )
         self._on_error = on_error
         self._log = log
         # The callback of a task needs none, and each task would keep a copy of the running one.
@@ -40,8 +47,7 @@ class Handlers:
         session.move(Phase.HANDLED)
         session.handled_at = self._loop.time()
         try:
-            # they are there
-            result: Any = self._handler(session.reader, session.writer)  # type: ignore[arg-type]
+            result: Any = self._call(session.reader, session.writer)
             task: Any = (
                 scheduler_of(self._loop).start(result)
                 if asyncio.iscoroutine(result)
@@ -105,6 +111,8 @@ def _is_the_peers(session: Session, error: Exception) -> bool:
         return all(_is_the_peers(session, each) for each in error.exceptions)
     if isinstance(error, asyncio.IncompleteReadError):
         return session.reader.at_eof()
+    if isinstance(error, StreamTimeout):
+        return error.stream is not None and error.stream.reader is session.reader
     return error is session.reader.exception() or (
         session.lost and isinstance(error, (ConnectionError, ssl.SSLError))
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -10,12 +12,35 @@ from headrace._server.certificates import Certificates
 from headrace._server.config import Limits
 from headrace._server.connection import Connection
 from headrace._server.networks import Networks
+from headrace._duplex.stream import Stream
 from headrace._streams.reader import StreamReader
 from headrace._streams.writer import StreamWriter
 from headrace._transport.base import Way
 
-Handler = Callable[[StreamReader, StreamWriter], Awaitable[object]]
+PairHandler = Callable[[StreamReader, StreamWriter], Awaitable[object]]
+StreamHandler = Callable[[Stream], Awaitable[object]]
+Handler = PairHandler | StreamHandler
 OnError = Callable[[Connection, Exception], object]
+
+
+def takes_stream(handler: Handler) -> bool:
+    """Tell whether *handler* takes one argument, which is a Stream then; what can take two gets the
+    reader and the writer.
+
+    Raises: TypeError where it takes neither.
+    """
+    try:
+        signature = inspect.signature(handler)
+    except ValueError:  # of some that are written in C nobody knows
+        return False
+    for count in (2, 1):
+        with contextlib.suppress(TypeError):
+            signature.bind(*[None] * count)
+            return count == 1
+    raise TypeError(
+        "handler must take a Stream, or a reader and a writer, and nothing else that has no "
+        f"default: its signature is {signature}"
+    )
 
 
 @dataclass(frozen=True)
