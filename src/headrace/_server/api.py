@@ -67,9 +67,9 @@ def serve(
         async with headrace.serve(handler, "0.0.0.0", 8888) as server:
             print(await server.serve_forever())
 
-    When the handler returns, the connection is closed after what was written. What the handler raises
-    is logged once, to the logger headrace.server with the peer and the connection's number, and
-    counted; other connections go on. Each handler has context variables of its own, and
+    When the handler returns, the connection is closed after what was written. What the handler
+    raises is logged once, to the logger headrace.server with the peer and the connection's number,
+    and counted; other connections go on. Each handler has context variables of its own, and
     current_connection() returns its Connection.
 
     Where to listen; several of these go together:

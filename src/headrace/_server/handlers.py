@@ -32,10 +32,9 @@ class Handlers:
     ) -> None:
         self._loop = loop
         self._registry = registry
+        call: Any = handler
         self._call: Callable[[Any, Any], Awaitable[object]] = (
-            (lambda reader, writer: handler(Stream(reader, writer)))  # type: ignore[call-arg]
-            if takes_stream(handler)
-            else handler  # type: ignore[assignment]
+            (lambda reader, writer: call(Stream(reader, writer))) if takes_stream(handler) else call
         )
         self._on_error = on_error
         self._log = log

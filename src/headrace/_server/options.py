@@ -8,11 +8,11 @@ import ssl as ssl_module
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from headrace._duplex.stream import Stream
 from headrace._server.certificates import Certificates
 from headrace._server.config import Limits
 from headrace._server.connection import Connection
 from headrace._server.networks import Networks
-from headrace._duplex.stream import Stream
 from headrace._streams.reader import StreamReader
 from headrace._streams.writer import StreamWriter
 from headrace._transport.base import Way
