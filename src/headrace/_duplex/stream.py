@@ -84,7 +84,7 @@ class Duplex:
         if self._is_foreign:
             return self._start_foreign(kind, amount, argument, timeout, -1)
         operation = self._reader._h_start(kind, amount, argument)
-        if timeout is not None or self._timing is not None:
+        if timeout is not None or (self._timing is not None and self._timing.deadlines):
             self._bound(operation, timeout)
         return operation
 
@@ -99,7 +99,7 @@ class Duplex:
             return self._start_foreign(kind, amount, argument, timeout, limit)
         operation = self._reader._h_start(kind, amount, argument)
         timings.limit_to(operation, limit)
-        if timeout is not None or self._timing is not None:
+        if timeout is not None or (self._timing is not None and self._timing.deadlines):
             self._bound(operation, timeout)
         return operation
 

@@ -43,6 +43,7 @@ cdef class Writes(Outgoing):
     # What the limits of the transport are to be again, while a flush waits; or None.
     cdef tuple _limits
 
+    @cython.locals(timing=Timing)
     cdef object start(self, Kind kind, tuple pieces, double seconds)
     cdef object send(self, tuple pieces)
     cdef object check_open(self)
@@ -52,12 +53,13 @@ cdef class Writes(Outgoing):
     cpdef object pass_on(self, Py_ssize_t size)
     cpdef object release(self)
     cdef object _h_attempt(self, Operation operation)
-    @cython.locals(writer=Writer)
-    cdef object _try_write(self, Operation operation)
+    cdef object _try(self, Operation operation)
     @cython.locals(writer=Writer)
     cdef object _check(self, Operation operation)
     @cython.locals(writer=Writer)
     cdef object _try_flush(self, Operation operation)
+    cdef object _hold(self, Operation operation)
+    cdef object _forget(self, Operation operation)
     cdef object _restore_limits(self)
     cdef object _h_wait(self, Operation operation)
     cdef object _h_detach(self, Operation operation)

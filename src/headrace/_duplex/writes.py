@@ -111,8 +111,9 @@ class Writes(Outgoing):
     def start(self, kind: Kind, pieces: Any, seconds: float) -> Any:
         self.operations += 1
         operation = operations.start(self, kind, protocols.FRESH, pieces)
-        if self.timing is not None:
-            self.timing.bound(operation, seconds)
+        timing = self.timing
+        if timing is not None and (seconds != timings.NEVER or timing.deadlines):
+            timing.bound(operation, seconds)
         return operation
 
     def send(self, pieces: Any) -> None:
@@ -145,35 +146,29 @@ class Writes(Outgoing):
 
     def _h_attempt(self, operation: Operation) -> object:
         queue = self._queue
-        if queue and queue[0] is not operation:
+        if queue is None or len(queue) == 0:
+            return self._try(operation)
+        if queue[0] is not operation:
             return operations.PENDING
         try:
-            if operation.bounds is not None:
-                timings.check(operation)
-            if operation.kind is WRITE:
-                result = self._try_write(operation)
-            else:
-                result = self._try_flush(operation)
+            result = self._try(operation)
         except BaseException:
             self._h_detach(operation)
             raise
-        if result is None:
-            if operation.kind is HOLD:
-                if queue:
-                    queue.popleft()
-                if self._queue is None:
-                    self._queue = deque()
-                self._queue.appendleft(_HELD)
-            elif queue:
-                self._h_detach(operation)
+        if result is None and queue[0] is operation:
+            self._h_detach(operation)
         return result
 
-    def _try_write(self, operation: Operation) -> object:
-        writer = self.writer
+    def _try(self, operation: Operation) -> object:
+        """Do what *operation*, the first, is to do; return None, or PENDING or TURN."""
+        if operation.bounds is not None:
+            timings.check(operation)
+        if operation.kind is not WRITE:
+            return self._try_flush(operation)
         turn = self._check(operation)
         if turn is not None:
             return turn
-        if writer._h_flow._paused:
+        if self.writer._h_flow._paused:
             return operations.PENDING
         self.accept(operation.argument)
         return None
@@ -198,6 +193,8 @@ class Writes(Outgoing):
         writer._h_check_reader()
         writer._h_sender.flush()
         if self.unsent() == 0 and not writer._h_sender.held:
+            if operation.kind is HOLD:
+                self._hold(operation)
             return None
         if writer._h_flow._connection_lost:
             raise ConnectionResetError("Connection lost")
@@ -207,6 +204,22 @@ class Writes(Outgoing):
             self._limits = transport.get_write_buffer_limits()
             transport.set_write_buffer_limits(0)
         return operations.PENDING
+
+    def _hold(self, operation: Operation) -> None:
+        """Keep the place of *operation*, the first, until release()."""
+        if self._queue is None:
+            self._queue = deque()
+        if self._queue:
+            self._forget(operation)
+            self._queue[0] = _HELD
+        else:
+            self._queue.append(_HELD)
+
+    def _forget(self, operation: Operation) -> None:
+        """*operation*, the first, does not wait for the transport any more."""
+        self.writer._h_flow._h_remove_drain(operation)
+        if self._limits is not None:
+            self._restore_limits()
 
     def _restore_limits(self) -> None:
         low, high = self._limits
@@ -236,9 +249,7 @@ class Writes(Outgoing):
                 queue.remove(operation)
             return
         queue.popleft()
-        self.writer._h_flow._h_remove_drain(operation)
-        if self._limits is not None:
-            self._restore_limits()
+        self._forget(operation)
         self._wake_next()
 
     def _wake_next(self) -> None:

@@ -1,5 +1,6 @@
 cimport cython
 
+from headrace._core cimport cprims
 from headrace._transport cimport scheduler as schedulers
 from headrace._transport.operation cimport Operation, Waitable
 from headrace._transport.scheduler cimport Scheduler
@@ -7,6 +8,7 @@ from headrace._transport.scheduler cimport Scheduler
 cdef double NEVER
 cdef double LOOKS_IN_TIMEOUT
 
+@cython.freelist(16)
 @cython.final
 cdef class Bounds:
     # How long it may wait in all, in seconds, and until when that is, once it has begun to wait.
@@ -45,6 +47,7 @@ cdef class Timing:
     cdef double write_seconds
     # Those that were entered and not left, of all tasks.
     cdef list deadlines
+    # The loop's clock, where that is not the system's monotonic one.
     cdef object _time
     cdef object _handle
     # When the timer goes off.
@@ -74,6 +77,7 @@ cdef class Timing:
     @cython.locals(bounds=Bounds, operation=Operation, when=double, moved="long long")
     cdef double _look_at(self, Waitable owner, double rest, bint writing, double now) except? -1
 
+@cython.locals(bounds=Bounds)
 cdef Bounds bounds_of(Operation operation)
 cdef long long moved_by(Waitable owner) except -1
 cdef Py_ssize_t limit_of(Operation operation, Py_ssize_t otherwise) except -1

@@ -9,12 +9,22 @@ nothing is lost, and no task is cancelled.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from types import TracebackType
 from typing import Any
 from weakref import ref
 
+try:
+    import cython
+except ModuleNotFoundError:
+    from headrace._core import _uncompiled as cython
+
+if not cython.compiled:
+    from headrace._core import cprims_py as cprims
+
 from headrace._transport import scheduler as schedulers
+from headrace._transport.loops import is_libuv
 from headrace._transport.operation import Operation, Waitable
 from headrace.errors import DeadlineExceeded, ReadTimeout, WriteTimeout
 
@@ -25,16 +35,8 @@ LOOKS_IN_TIMEOUT = 8.0
 
 
 class Bounds:
-    """What one operation may take: time, of its own and by its deadlines, and bytes."""
-
-    def __init__(self) -> None:
-        self.seconds = NEVER
-        self.due = NEVER
-        self.since = -1.0
-        self.mark = 0
-        self.limit = -1
-        self.deadline = None
-        self.error = None
+    """What one operation may take: time, of its own and by its deadlines, and bytes. bounds_of()
+    makes it."""
 
 
 class Deadline:
@@ -116,13 +118,13 @@ class Timing:
         self.read_seconds = NEVER
         self.write_seconds = NEVER
         self.deadlines: list = []
-        self._time = reader._loop.time
+        self._time = None if tells_monotonic(self._loop) else self._loop.time
         self._handle = None
         self._when = NEVER
 
     def now(self) -> float:
         """Return the loop's time, in seconds."""
-        return self._time()
+        return cprims.seconds() if self._time is None else self._time()
 
     def current_task(self) -> object:
         """Return the task that runs, or None."""
@@ -169,7 +171,7 @@ class Timing:
             error = bounds.error
             operation.end()
             raise error
-        now = self._time()
+        now = self.now()
         if bounds.since < 0.0:
             bounds.since = now
             bounds.due = now + bounds.seconds
@@ -180,7 +182,7 @@ class Timing:
     def progressed(self, operation: Operation) -> None:
         """Something came for *operation*, a read that waits, though not all."""
         if operation.bounds is not None:
-            bounds_of(operation).since = self._time()
+            bounds_of(operation).since = self.now()
 
     def _next(self, bounds: Bounds, rest: float, writing: bool, now: float) -> float:
         """Return when *bounds* are to be looked at again."""
@@ -222,14 +224,14 @@ class Timing:
 
     def look(self) -> None:
         """Look at all that wait in the loop's next turn: what bounds them has changed."""
-        self.arm(self._time())
+        self.arm(self.now())
 
     def _fire(self) -> None:
         """Fail what has waited for too long, and set the timer for what is next."""
         self._handle = None
         self._when = NEVER
         # A clock that is coarse must not have us look again and again.
-        now = self._time() + 1e-6
+        now = self.now() + 1e-6
         when = NEVER
         for deadline in self.deadlines:
             if deadline._when <= now:
@@ -263,13 +265,29 @@ class Timing:
         return when
 
 
+def tells_monotonic(loop: Any) -> bool:
+    """Tell whether the time of *loop* is that of the system's monotonic clock, which we can ask
+    without a call through Python."""
+    return is_libuv(loop) or getattr(type(loop), "time", None) is asyncio.BaseEventLoop.time
+
+
 # What stands in an untyped field is typed by a call.
 
 
 def bounds_of(operation: Operation) -> Bounds:
     """Return the bounds of *operation*, new ones where there were none."""
     if operation.bounds is None:
-        operation.bounds = Bounds()
+        # (Without a constructor, which would be called through Python.)
+        bounds = Bounds.__new__(Bounds)
+        bounds.seconds = NEVER
+        bounds.due = NEVER
+        bounds.since = -1.0
+        bounds.mark = 0
+        bounds.limit = -1
+        bounds.deadline = None
+        bounds.error = None
+        operation.bounds = bounds
+        return bounds
     return operation.bounds
 
 
