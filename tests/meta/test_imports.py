@@ -185,7 +185,7 @@ def test_all_modules_are_found():
         ("_streams.reader", "from headrace import stream"),
         ("errors", "from headrace._core import buffer"),
         ("", "from headrace.testing import memory"),
-        ("relay", "def function():\n    from headrace.testing import memory"),
+        ("_duplex.relay", "def function():\n    from headrace.testing import memory"),
     ],
 )
 def test_an_import_that_goes_up_is_found(module, line):
@@ -199,7 +199,7 @@ def test_an_import_that_goes_up_is_found(module, line):
         ("_streams.reader", "from headrace._transport.operation import Operation"),
         ("_streams.reader", "from . import writer"),
         ("_core.buffer", "from headrace.errors import UpgradeError"),
-        ("stream", "from headrace import relay"),
+        ("framing", "from headrace import _duplex"),
         ("cli.doctor", "import headrace._streams"),
         ("cli.doctor", "from headrace import open_connection"),
         ("_core.buffer", "import asyncio"),
@@ -225,6 +225,7 @@ def test_it_can_be_imported_where_there_is_no_unix():
 # programs need.
 LOADED = {
     "headrace",
+    "headrace._duplex",
     "headrace.errors",
     "headrace.swap",
     "headrace._core",

@@ -35,6 +35,7 @@ PYTHON = {
 ASYNCIO = {
     "_buffer": "a reader that is not ours has no other way to say what it holds",
     "_client_connected_cb": "set on a protocol that comes from a program's own factory",
+    "_connection_lost": "whether the flow control of a connection has ended",
     "_drain_helper": "drain() of a program's own FlowControlMixin is what has to be called",
     "_eof": "as _buffer",
     "_exception": "a writer tells what broke the reader's connection",
@@ -197,10 +198,19 @@ def test_no_exception_is_forgotten():
 
 # Users subclass these, and set attributes on their objects: what headrace adds there must not meet
 # their names, so it starts with _h_. Their bases' names do, too.
-SUBCLASSED = ("StreamReader", "StreamWriter", "StreamReaderProtocol", "FlowControlMixin")
+SUBCLASSED = (
+    "FlowControlMixin",
+    "Stream",
+    "StreamReader",
+    "StreamReaderProtocol",
+    "StreamWriter",
+)
 # Other classes with such names, and why.
 ALSO = {
+    "ForeignWrites": "what operations work on has these methods, and readers are such: Waitable's",
+    "Outgoing": "Waitable's",
     "Server": "its base is asyncio's Server, whose private names these must not meet",
+    "Writes": "Waitable's",
 }
 
 

@@ -4,6 +4,7 @@ what a constructor takes."""
 import inspect
 import sys
 from asyncio import coroutines
+from collections.abc import Callable
 
 
 def mark_coroutine_functions(cls: type, names: tuple[str, ...]) -> None:
@@ -25,7 +26,7 @@ class SignatureOf:
     """``__signature__`` of a class whose compiled ``__init__`` shows none: that of *like*; a
     subclass with its own is read as usual."""
 
-    def __init__(self, like: type) -> None:
+    def __init__(self, like: Callable[..., object]) -> None:
         self.signature = inspect.signature(like)
 
     def __get__(self, instance: object, owner: type) -> inspect.Signature:

@@ -29,7 +29,7 @@ async def close(stream: Duplex, writer: Any, timeout: float | None) -> None:
     the caller aborts."""
     left = False
     try:
-        async with stream._bounded("Stream.aclose", WriteTimeout, timeout):
+        async with stream._h_bounded("Stream.aclose", WriteTimeout, timeout):
             if not stream.closing:
                 await stream.flush()
             left = True

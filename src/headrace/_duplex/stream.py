@@ -14,38 +14,23 @@ from types import TracebackType
 from typing import Any, Self
 from weakref import ref
 
-try:
-    import cython
-except ModuleNotFoundError:
-    from headrace._core import _uncompiled as cython
-
-if not cython.compiled:
-    from headrace._core import cprims_py as cprims
-
-from headrace._core.coroutines import mark_coroutine_functions
-from headrace._duplex import closing, foreign, reads, writes
+from headrace._core.coroutines import SignatureOf, mark_coroutine_functions
+from headrace._duplex import closing, foreign, writes
 from headrace._duplex.bounded import bounded
 from headrace._duplex.foreign import ForeignWrites
+from headrace._duplex.reading import Buffer, Reading
 from headrace._duplex.writes import Outgoing, Writes
-from headrace._streams.arguments import DEFAULT_LIMIT
-from headrace._streams.read_half import Read
-from headrace._streams.reader import Reader, StreamReader
 from headrace._streams.writer import Writer
-from headrace._transport import operation as operations
-from headrace._transport import sender as senders
 from headrace._transport import timing as timings
-from headrace._transport.operation import Operation
 from headrace._transport.timing import Deadline, Timing
 from headrace.errors import ConnectTimeout
-
-Buffer = bytes | bytearray | memoryview
 
 # How long closing may take in all, in seconds, unless the caller says: Go gives a close_notify as
 # long (crypto/tls, closeNotify), and many peers never answer one.
 CLOSE_SECONDS = 5.0
 
 
-class Duplex:
+class Duplex(Reading):
     """The methods of a Stream. A compiled class cannot be published: Stream stands in front."""
 
     def __init__(self, reader: Any, writer: Any) -> None:
@@ -54,17 +39,9 @@ class Duplex:
                 f"a Stream is made of a reader and a writer, not of {type(reader).__name__!r} and "
                 f"{type(writer).__name__!r}"
             )
-        self._given_reader = reader
-        self._given_writer = writer
-        self._timing = None
-        self._reads = 0
-        if isinstance(reader, Reader):
-            self._reader = reader
-            self._is_foreign = False
-        else:
-            self._reader = StreamReader(DEFAULT_LIMIT)
-            self._is_foreign = True
-        self._out = outgoing(self, writer)
+        Reading.__init__(self, reader)
+        self._h_given_writer = writer
+        self._h_out = outgoing(self, writer)
 
     def __repr__(self) -> str:
         info = [type(self).__name__, f"peername={self.peername!r}"]
@@ -75,235 +52,6 @@ class Duplex:
         if self.closing:
             info.append("closing")
         return "<{}>".format(" ".join(info))
-
-    # ---- reading
-
-    def _start(self, kind: Read, amount: int, argument: object, timeout: float | None) -> Any:
-        """Return what awaits a read of *kind*."""
-        self._reads += 1
-        if self._is_foreign:
-            return self._start_foreign(kind, amount, argument, timeout, -1)
-        operation = self._reader._h_start(kind, amount, argument)
-        if timeout is not None or (self._timing is not None and self._timing.deadlines):
-            self._bound(operation, timeout)
-        return operation
-
-    def _start_within(
-        self, kind: Read, amount: int, argument: object, timeout: float | None, limit: int
-    ) -> Any:
-        """The same for a read that may search *limit* bytes."""
-        self._reads += 1
-        if limit < 0:
-            raise ValueError(f"the limit is a number of bytes, not {limit}")
-        if self._is_foreign:
-            return self._start_foreign(kind, amount, argument, timeout, limit)
-        operation = self._reader._h_start(kind, amount, argument)
-        timings.limit_to(operation, limit)
-        if timeout is not None or (self._timing is not None and self._timing.deadlines):
-            self._bound(operation, timeout)
-        return operation
-
-    def _start_foreign(
-        self, kind: Read, amount: int, argument: object, timeout: float | None, limit: int
-    ) -> Any:
-        operation = operations.by_hand(self._reader, kind, amount, argument)
-        if limit >= 0:
-            timings.limit_to(operation, limit)
-        seconds = timings.checked_seconds(timeout, kind.name)
-        if self._timing is not None:
-            self._timing.bound(operation, seconds)
-        return foreign.fetch(self, self._given_reader, self._reader, kind, operation, seconds)
-
-    def _bound(self, operation: Operation, timeout: float | None) -> None:
-        seconds = timings.checked_seconds(timeout, operation.kind.name)
-        self._timed().bound(operation, seconds)
-
-    def _timed(self) -> Timing:
-        """Return what bounds the waits of this stream; most need none."""
-        if self._timing is None:
-            self._timing = Timing(self._reader, self._out, self)
-            self._reader._h_time(self._timing)
-            self._out.timing = self._timing
-        return self._timing
-
-    def read(self, n: int = 65536, *, timeout: float | None = None) -> Coroutine[Any, Any, bytes]:
-        """Return up to *n* bytes as soon as there are any.
-
-        Args: *n*, a number of bytes; *timeout*, how many seconds this call may take.
-        Returns: bytes, not empty before the end of input; b"" at the end.
-        Raises: ValueError where *n* is negative (read_all() reads up to the end); ReadTimeout and
-        DeadlineExceeded; what broke the connection, once what came before the loss has been read.
-        Cancellation: safe: no byte is taken. So is a timeout.
-        """
-        amount = cprims.clipped(n)
-        if amount < 0:
-            raise ValueError("read() takes a number of bytes; read_all() reads up to the end")
-        return self._start(reads.READ, amount, None, timeout)
-
-    def readexactly(self, n: int, *, timeout: float | None = None) -> Coroutine[Any, Any, bytes]:
-        """Return exactly *n* bytes; it may be more than the limit.
-
-        Args: *n*, a number of bytes; *timeout*, how many seconds this call may take.
-        Raises: ValueError where *n* is negative; IncompleteReadError where the input ends before:
-        its ``partial`` has what was left, and the buffer is empty; ReadTimeout and
-        DeadlineExceeded; what broke the connection: the buffer stays.
-        Cancellation: safe: no byte is taken. So is a timeout.
-        """
-        return self._start(reads.READEXACTLY, cprims.clipped(n), n, timeout)
-
-    def readuntil(
-        self,
-        separator: Buffer | tuple[Buffer, ...] = b"\n",
-        *,
-        limit: int | None = None,
-        timeout: float | None = None,
-    ) -> Coroutine[Any, Any, bytes]:
-        """Return the bytes up to and with *separator*.
-
-        Args: *separator*, bytes-like, or a tuple of such: whichever ends first counts; *limit*, how
-        many bytes may stand before it (None for the stream's limit); *timeout*, how many seconds
-        this call may take.
-        Raises: TypeError where *separator* is neither; ValueError where it, or the tuple, is empty,
-        or *limit* is negative; IncompleteReadError where the input ends before: its ``partial`` has
-        what was left, and the buffer is empty; LimitOverrunError where more bytes than the limit
-        stand before the separator: all of them stay; ReadTimeout and DeadlineExceeded; what broke
-        the connection: the buffer stays.
-        Cancellation: safe: no byte is taken, and the next search goes on where this one stopped. So
-        is a timeout.
-        """
-        if limit is None:
-            return self._start(reads.READUNTIL, 0, separator, timeout)
-        return self._start_within(reads.READUNTIL, 0, separator, timeout, limit)
-
-    def readline(
-        self, *, limit: int | None = None, timeout: float | None = None
-    ) -> Coroutine[Any, Any, bytes]:
-        """Return one line with its newline, b"\\n"; at the end of input what is left, which may be
-        b"".
-
-        Args: *limit*, how many bytes a line may have before its newline (None for the stream's
-        limit); *timeout*, how many seconds this call may take.
-        Raises: LimitOverrunError where the line is longer: all of it stays, and skip() gets past
-        it; ValueError where *limit* is negative; ReadTimeout and DeadlineExceeded; what broke the
-        connection: the buffer stays.
-        Cancellation: safe: no byte is taken, and the next search goes on where this one stopped. So
-        is a timeout.
-        """
-        if limit is None:
-            return self._start(reads.READLINE, 0, None, timeout)
-        return self._start_within(reads.READLINE, 0, None, timeout, limit)
-
-    def __aiter__(self) -> Self:
-        return self
-
-    def __anext__(self) -> Coroutine[Any, Any, bytes]:
-        return self._start(reads.NEXT_LINE, 0, None, None)
-
-    def read_all(
-        self, *, limit: int | None = None, timeout: float | None = None
-    ) -> Coroutine[Any, Any, bytes]:
-        """Return everything up to the end of input.
-
-        Args: *limit*, how many bytes that may be (None for as many as come); *timeout*, how many
-        seconds this call may take.
-        Raises: LimitOverrunError where more than *limit* bytes come: all of them stay; ValueError
-        where *limit* is negative; ReadTimeout and DeadlineExceeded; what broke the connection.
-        Cancellation: safe: no byte is taken. So is a timeout.
-        """
-        if limit is None:
-            return self._start(reads.READ_ALL, -1, None, timeout)
-        return self._start_within(reads.READ_ALL_WITHIN, -1, None, timeout, limit)
-
-    def peek(self, n: int, *, timeout: float | None = None) -> Coroutine[Any, Any, bytes]:
-        """Return the first *n* bytes without taking them; fewer only at the end of input.
-
-        Args: *n*, a number of bytes, at most the limit of the stream; *timeout*, how many seconds
-        this call may take.
-        Raises: ValueError where *n* is negative or more than the limit; ReadTimeout and
-        DeadlineExceeded; what broke the connection, where it did so before n bytes came.
-        Cancellation: safe. So is a timeout.
-        """
-        return self._start(reads.PEEK, cprims.clipped(n), n, timeout)
-
-    def read_into(
-        self, buffer: bytearray | memoryview, *, timeout: float | None = None
-    ) -> Coroutine[Any, Any, int]:
-        """Put bytes into *buffer* as soon as there are any, as many as fit; return how many.
-
-        Args: *buffer*, anything writable with the buffer protocol; *timeout*, how many seconds this
-        call may take.
-        Returns: a number of bytes, 0 at the end of input or where *buffer* is empty.
-        Raises: TypeError where *buffer* cannot be written; ReadTimeout and DeadlineExceeded; what
-        broke the connection, once what came before the loss has been read.
-        Cancellation: safe: the buffer is written in the task's own step, and never after that. So
-        is a timeout.
-        """
-        view = memoryview(buffer).cast("B")
-        if view.readonly:
-            raise TypeError("read_into() needs a buffer that can be written")
-        return self._start(reads.READ_INTO, len(view), view, timeout)
-
-    async def skip(self, n: int, *, timeout: float | None = None) -> int:
-        """Throw away *n* bytes as they come, and return *n*.
-
-        Args: *n*, a number of bytes; *timeout*, how many seconds this call may take.
-        Raises: ValueError where *n* is negative; IncompleteReadError where the input ends before;
-        ReadTimeout and DeadlineExceeded; what broke the connection. Each has ``transferred``: how
-        many bytes are gone.
-        Cancellation: what is gone is gone; ``transferred`` of the CancelledError says how much.
-        """
-        if n < 0:
-            raise ValueError("skip() takes a number of bytes that is not negative")
-        before = self.bytes_read
-        try:
-            await self._start(reads.SKIP, cprims.clipped(n), n, timeout)
-        except BaseException as error:
-            error.transferred = self.bytes_read - before
-            raise
-        return n
-
-    def read_nowait(self, n: int = -1) -> bytes:
-        """Return what is buffered, up to *n* bytes where that is not negative. b"" says only that
-        there is nothing now, and nothing of the end.
-
-        Raises: what set_exception() of the reader has set.
-        """
-        reader = self._reader
-        if reader._exception is not None:
-            reader._h_check()
-        size = reader._h_bytes.length()
-        return reader._h_take(size if n < 0 else min(size, n))
-
-    def unread(self, data: Buffer) -> None:
-        """Put *data* back in front of what is to be read: what was read too far, or was never sent.
-        A read that waits is woken.
-
-        Raises: TypeError where *data* is not bytes-like.
-        """
-        data = senders.as_bytes(data)
-        if data:
-            self._reader._h_bytes.prepend(data)
-            self._reader._h_after_feed()
-
-    def at_eof(self) -> bool:
-        """Return whether the input has ended and all of it was read."""
-        return self._reader.at_eof()
-
-    @property
-    def buffered(self) -> int:
-        """How many bytes have come and were not read."""
-        return self._reader._h_bytes.length()
-
-    @property
-    def limit(self) -> int:
-        """How many bytes a line may have, or what stands before a separator. Receiving pauses while
-        more than twice as many are buffered."""
-        return self._reader._limit
-
-    @property
-    def bytes_read(self) -> int:
-        """How many bytes were read, skipped or passed on."""
-        return self._reader._h_bytes.taken
 
     # ---- writing
 
@@ -319,10 +67,10 @@ class Duplex:
         Cancellation: safe: nothing was accepted. Who waits for room is served in order.
         """
         if timeout is None:
-            return self._out.start(writes.WRITE, pieces, timings.NEVER)
+            return self._h_out.start(writes.WRITE, pieces, timings.NEVER)
         seconds = timings.checked_seconds(timeout, "Stream.write")
-        self._timed()
-        return self._out.start(writes.WRITE, pieces, seconds)
+        self._h_timed()
+        return self._h_out.start(writes.WRITE, pieces, seconds)
 
     def write_nowait(self, *pieces: Buffer) -> None:
         """Send all of *pieces*, or keep them, without waiting for room: it is the caller who has to
@@ -333,7 +81,7 @@ class Duplex:
         """
         if self.closing:
             raise ConnectionResetError("Connection lost: the stream is closed")
-        self._out.accept(pieces)
+        self._h_out.accept(pieces)
 
     def flush(self, *, timeout: float | None = None) -> Coroutine[Any, Any, None]:
         """Wait until the system has everything that was written before.
@@ -345,54 +93,62 @@ class Duplex:
         """
         seconds = timings.checked_seconds(timeout, "Stream.flush")
         if timeout is not None:
-            self._timed()
-        return self._out.start(writes.FLUSH, (), seconds)
+            self._h_timed()
+        return self._h_out.start(writes.FLUSH, (), seconds)
 
     @contextlib.contextmanager
     def corked(self) -> Iterator[None]:
         """``with stream.corked():`` gathers what is written in the block, up to 64 KiB, and sends
         it together at the end of the block, also where that ends by an exception: what was accepted
         is sent."""
-        self._out.cork()
+        self._h_out.cork()
         try:
             yield
         finally:
-            self._out.uncork()
+            self._h_out.uncork()
 
     def write_eof(self) -> None:
         """End the outgoing half after what was written; reading goes on.
 
         Raises: NotImplementedError where the transport cannot: TLS before 1.3, and that of a loop.
         """
-        self._out.send_gathered()
-        self._given_writer.write_eof()
+        self._h_out.send_gathered()
+        self._h_given_writer.write_eof()
 
     def can_write_eof(self) -> bool:
         """Return whether write_eof() can be."""
-        return bool(self._given_writer.can_write_eof())
+        return bool(self._h_given_writer.can_write_eof())
 
     @property
     def unsent(self) -> int:
         """How many bytes were accepted that the system has not taken."""
-        return self._out.unsent()
+        return self._h_out.unsent()
 
     @property
     def bytes_written(self) -> int:
         """How many bytes were accepted."""
-        return self._out.sent()
+        return self._h_out.sent()
 
     # ---- time
+
+    def _h_timed(self) -> Timing:
+        """Return what bounds the waits of this stream; most need none."""
+        if self._h_timing is None:
+            self._h_timing = Timing(self._h_reader, self._h_out, self)
+            self._h_reader._h_time(self._h_timing)
+            self._h_out.timing = self._h_timing
+        return self._h_timing
 
     @property
     def read_timeout(self) -> float | None:
         """How many seconds a read may wait while no byte comes; None for any time. It can be set at
         any time, and counts for a read that waits."""
-        return None if self._timing is None else seconds_or_none(self._timing.read_seconds)
+        return None if self._h_timing is None else seconds_or_none(self._h_timing.read_seconds)
 
     @read_timeout.setter
     def read_timeout(self, seconds: float | None) -> None:
         value = timings.checked_seconds(seconds, "read_timeout")
-        timing = self._timed()
+        timing = self._h_timed()
         timing.read_seconds = value
         timing.look()
 
@@ -401,12 +157,12 @@ class Duplex:
         """How many seconds a write or a flush may wait while the peer takes no byte; None for any
         time. That is noticed up to an eighth of it later. It can be set at any time, and counts for
         a write that waits."""
-        return None if self._timing is None else seconds_or_none(self._timing.write_seconds)
+        return None if self._h_timing is None else seconds_or_none(self._h_timing.write_seconds)
 
     @write_timeout.setter
     def write_timeout(self, seconds: float | None) -> None:
         value = timings.checked_seconds(seconds, "write_timeout")
-        timing = self._timed()
+        timing = self._h_timed()
         timing.write_seconds = value
         timing.look()
 
@@ -421,14 +177,14 @@ class Duplex:
         Raises: TypeError where both are given, or neither, ValueError where *seconds* is negative;
         in the block DeadlineExceeded, also by an operation that would not have to wait.
         """
-        return Deadline(self._timed(), seconds, at)
+        return Deadline(self._h_timed(), seconds, at)
 
-    def _bounded(
+    def _h_bounded(
         self, operation: str, failure: Any, timeout: float | None
     ) -> contextlib.AbstractAsyncContextManager[None]:
         """Return the context manager that ends what is not one operation: see bounded()."""
         return bounded(
-            self._timing, operation, failure, timings.checked_seconds(timeout, operation), self
+            self._h_timing, operation, failure, timings.checked_seconds(timeout, operation), self
         )
 
     # ---- the end
@@ -436,13 +192,13 @@ class Duplex:
     @property
     def closing(self) -> bool:
         """Whether the stream is closed or being closed, by whichever side."""
-        return bool(self._given_writer.is_closing())
+        return bool(self._h_given_writer.is_closing())
 
     def close(self) -> None:
         """Send what was written, then close, without waiting for it: aclose() waits."""
-        self._out.send_gathered()
-        closing.linger(self._given_writer)
-        self._given_writer.close()
+        self._h_out.send_gathered()
+        closing.linger(self._h_given_writer)
+        self._h_given_writer.close()
 
     async def aclose(self, *, timeout: float | None = CLOSE_SECONDS) -> None:
         """Send what was written, say in TLS that it is all, close, and wait until that is done.
@@ -454,7 +210,7 @@ class Duplex:
         Cancellation: the connection is aborted. So it is after a timeout: nothing is left open.
         """
         try:
-            await closing.close(self, self._given_writer, timeout)
+            await closing.close(self, self._h_given_writer, timeout)
         except BaseException:
             self.abort()
             raise
@@ -463,7 +219,7 @@ class Duplex:
         """Close at once and forget what was not sent. Over TCP the peer sees a reset
         (SO_LINGER of 0, socket(7)), in TLS no close_notify: it cannot take what it has got for the
         whole. A Unix socket cannot be reset: its peer sees an end."""
-        closing.reset(self._given_writer)
+        closing.reset(self._h_given_writer)
 
     async def __aenter__(self) -> Self:
         return self
@@ -494,7 +250,8 @@ class Duplex:
         What was written leaves before, in plain text. What was received and not read, and what was
         put back by unread(), goes into the handshake on a server, and is an error on a client.
 
-        Args: *server_hostname*, the name to verify, needed on a client whose context checks names;
+        Args: *sslcontext*, a context of its side; *server_hostname*, the name to verify, needed on
+        a client whose context checks names;
         *ssl_session* as for open_connection(); *timeout*, how many seconds it may take, as long as
         asyncio gives a handshake.
         Raises: TypeError and ValueError for wrong arguments, RuntimeError where a read waits (the
@@ -502,11 +259,11 @@ class Duplex:
         or ConnectionError where the handshake fails.
         Cancellation: the connection is closed, as after any failure.
         """
-        if self._reader._h_waits():
+        if self._h_reader._h_waits():
             raise RuntimeError("start_tls() cannot be while a read waits")
-        self._out.send_gathered()
-        async with self._bounded("Stream.start_tls", handshake_took, timeout):
-            await self._given_writer.start_tls(
+        self._h_out.send_gathered()
+        async with self._h_bounded("Stream.start_tls", handshake_took, timeout):
+            await self._h_given_writer.start_tls(
                 sslcontext,
                 server_hostname=server_hostname,
                 **({} if ssl_session is None else {"ssl_session": ssl_session}),
@@ -517,20 +274,20 @@ class Duplex:
     @property
     def reader(self) -> Any:
         """The reader, for code that knows asyncio's streams. Both read the same bytes."""
-        if self._is_foreign:
-            foreign.give_back(self._reader, self._given_reader)
-        return self._given_reader
+        if self._h_is_foreign:
+            foreign.give_back(self._h_reader, self._h_given_reader)
+        return self._h_given_reader
 
     @property
     def writer(self) -> Any:
         """The writer, for code that knows asyncio's streams. What it writes does not wait for room,
         and goes before what is gathered by corked()."""
-        return self._given_writer
+        return self._h_given_writer
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Return what the transport knows under *name*, or *default*: 'peername', 'sockname',
         'socket', 'sslcontext', …, as in asyncio."""
-        return self._given_writer.get_extra_info(name, default)
+        return self._h_given_writer.get_extra_info(name, default)
 
     @property
     def peername(self) -> Any:
@@ -559,6 +316,7 @@ class Stream(Duplex):
     """
 
     __slots__ = ()
+    __signature__ = SignatureOf(lambda reader, writer: None)
 
 
 def outgoing(stream: Duplex, writer: Any) -> Outgoing:
