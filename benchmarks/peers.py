@@ -20,7 +20,9 @@ class Peer:
     def reason_to_skip(self, load: Load) -> str | None:
         """Why this pair makes no sense, or None when it does."""
         reads_units = load.shape in ("line", "frame", "split")
-        if load.unix and self.streams not in ("asyncio", "headrace"):
+        if self.streams in ("stream", "timed") and load.shape == "discard":
+            return "a Stream is measured by its answers"
+        if load.unix and self.streams not in ("asyncio", "headrace", "stream", "timed"):
             return "only asyncio's and headrace's streams are served on a Unix socket"
         if self.loop == "C" and load.tls:
             return "the C server is plain TCP: the limit, not a TLS stack"
@@ -74,6 +76,21 @@ _ALL = (
         "uvloop",
         "headrace",
         ("headrace", "uvloop"),
+    ),
+    Peer(
+        "stream-asyncio",
+        "headrace's Stream, asyncio's loop",
+        "asyncio",
+        "stream",
+        ("headrace",),
+    ),
+    Peer("stream-uvloop", "headrace's Stream, uvloop", "uvloop", "stream", ("headrace", "uvloop")),
+    Peer(
+        "timed-asyncio",
+        "headrace's Stream with a read_timeout, asyncio's loop",
+        "asyncio",
+        "timed",
+        ("headrace",),
     ),
     Peer(
         "serve-asyncio",

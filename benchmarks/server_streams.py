@@ -89,24 +89,24 @@ HANDLERS: dict[Shape, Handler] = {
 
 async def start(
     start_server: Starter,
-    shape: Shape,
+    handler: Handler,
     port: int,
     context: ssl.SSLContext | None,
 ) -> int:
     """Listen with *start_server*, which is called as asyncio's is; return the port."""
-    server = await start_server(HANDLERS[shape], LOOPBACK, port, ssl=context, backlog=BACKLOG)
+    server = await start_server(handler, LOOPBACK, port, ssl=context, backlog=BACKLOG)
     bound: int = server.sockets[0].getsockname()[1]
     # The caller sleeps for ever; a server nobody refers to may stop accepting.
     _kept.append(server)
     return bound
 
 
-async def start_unix(start_server: Starter, shape: Shape) -> int:
+async def start_unix(start_server: Starter, handler: Handler) -> int:
     """Listen on an abstract Unix socket; return the number in its name."""
     number = os.getpid()
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(f"\0headrace-benchmark-{number}")
-    _kept.append(await start_server(HANDLERS[shape], sock=listener, backlog=BACKLOG))
+    _kept.append(await start_server(handler, sock=listener, backlog=BACKLOG))
     return number
 
 

@@ -24,10 +24,11 @@ import signal
 import ssl
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from . import server_protocols, server_streams
+from . import server_duplex, server_protocols, server_streams
 from .builds import build_of
 from .loads import LOADS, Load
 from .peers import PEERS, Peer
@@ -71,6 +72,8 @@ def _versions(peer: Peer) -> str:
 
 def _starter(peer: Peer, unix: bool) -> server_streams.Starter:
     """The ``start_server`` of a streams peer, in asyncio's signature."""
+    if peer.streams in server_duplex.HANDLERS:
+        peer = replace(peer, streams="headrace")
     if unix:
         module: Any = importlib.import_module(peer.streams)
         starter: server_streams.Starter = module.start_unix_server
@@ -83,6 +86,14 @@ def _starter(peer: Peer, unix: bool) -> server_streams.Starter:
     if peer.streams == "aiofastnet":  # takes the loop first
         return partial(module.start_server, asyncio.get_running_loop())
     return module.start_server  # type: ignore[no-any-return]
+
+
+def _handler(peer: Peer, load: Load) -> server_streams.Handler:
+    """The handler of a streams peer for the units of *load*."""
+    duplex = server_duplex.HANDLERS.get(peer.streams)
+    if duplex is None:
+        return server_streams.HANDLERS[load.shape]
+    return server_duplex.of_pair(duplex[load.shape])
 
 
 async def _start_service(handler: Any, host: str, port: int, **options: Any) -> Any:
@@ -100,10 +111,10 @@ async def _serve_on_asyncio(
     if peer.streams == "protocol":
         bound = await server_protocols.start(load.shape, port, context)
     elif load.unix:
-        bound = await server_streams.start_unix(_starter(peer, True), load.shape)
+        bound = await server_streams.start_unix(_starter(peer, True), _handler(peer, load))
     else:
         starter = _starter(peer, False)
-        bound = await server_streams.start(starter, load.shape, port, context)
+        bound = await server_streams.start(starter, _handler(peer, load), port, context)
     _say(port=bound, versions=_versions(peer))
     await asyncio.get_running_loop().create_future()
 

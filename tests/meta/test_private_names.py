@@ -27,6 +27,7 @@ PYTHON = {
     "_get_running_loop": "asyncio documents it as internal, and for those who write event loops",
     "_getframe": "the depth of the stack, which no other call says as cheaply",
     "_is_coroutine": "the mark of coroutine functions before Python 3.12",
+    "_ssl_protocol": "what asyncio's TLS has encrypted waits in a transport that only it knows",
     "_sslobj": "a certificate that was not verified is decoded by nothing else",
 }
 # asyncio's private names on its stream classes: programs subclass those and override them, and

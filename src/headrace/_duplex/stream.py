@@ -84,7 +84,8 @@ class Duplex(Reading):
         self._h_out.accept(pieces)
 
     def flush(self, *, timeout: float | None = None) -> Coroutine[Any, Any, None]:
-        """Wait until the system has everything that was written before.
+        """Wait until the system has everything that was written before. (Over uvloop's own TLS
+        only until uvloop has it, which says no more: that is the portable way.)
 
         Args: *timeout*, how many seconds this call may take.
         Raises: WriteTimeout and DeadlineExceeded; what broke the connection, or

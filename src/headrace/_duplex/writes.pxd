@@ -12,6 +12,7 @@ cdef Kind WRITE
 cdef Kind FLUSH
 cdef Kind HOLD
 cdef Py_ssize_t GATHER_BYTES
+cdef double LOOK_SECONDS
 cdef object _HELD
 
 cdef class Outgoing(Waitable):
@@ -58,6 +59,7 @@ cdef class Writes(Outgoing):
     cdef object _check(self, Operation operation)
     @cython.locals(writer=Writer)
     cdef object _try_flush(self, Operation operation)
+    cpdef object _look_again(self, Operation operation)
     cdef object _hold(self, Operation operation)
     cdef object _forget(self, Operation operation)
     cdef object _restore_limits(self)

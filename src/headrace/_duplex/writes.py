@@ -11,6 +11,7 @@ from collections import deque
 from typing import Any
 
 from headrace._streams.writer import Writer
+from headrace._transport import backend
 from headrace._transport import operation as operations
 from headrace._transport import sender as senders
 from headrace._transport import stream_protocol as protocols
@@ -25,6 +26,9 @@ HOLD = Kind("Stream.flush")
 # How much is gathered by corked() at most, in bytes: the high-water mark of a transport, above
 # which a write has to wait for room.
 GATHER_BYTES = 65536
+
+# How often a flush looks below the loop's TLS, in seconds. Not measured.
+LOOK_SECONDS = 0.005
 
 # In the queue, the place of who holds it.
 _HELD = object()
@@ -193,6 +197,10 @@ class Writes(Outgoing):
         writer._h_check_reader()
         writer._h_sender.flush()
         if self.unsent() == 0 and not writer._h_sender.held:
+            if backend.unsent_below(writer._h_sender.transport):
+                # Nothing tells when that is gone.
+                self._loop.call_later(LOOK_SECONDS, self._look_again, operation)
+                return operations.PENDING
             if operation.kind is HOLD:
                 self._hold(operation)
             return None
@@ -204,6 +212,11 @@ class Writes(Outgoing):
             self._limits = transport.get_write_buffer_limits()
             transport.set_write_buffer_limits(0)
         return operations.PENDING
+
+    def _look_again(self, operation: Operation) -> None:
+        """Have *operation*, a flush, look whether everything has left."""
+        if operation in self._h_waiting():
+            self._h_give_up(operation)
 
     def _hold(self, operation: Operation) -> None:
         """Keep the place of *operation*, the first, until release()."""

@@ -142,6 +142,11 @@ def of_transport(transport: asyncio.BaseTransport, tls: TLSOptions | None = None
     return kind
 
 
+def unsent_below(transport: asyncio.BaseTransport) -> int:
+    """Return how many bytes wait below *transport*, which it does not count."""
+    return of_transport(transport).unsent_below(transport)
+
+
 def linger(transport: asyncio.BaseTransport) -> None:
     """Have close() of *transport* take nothing from a peer that still sends, where it can: see
     SocketTransport.linger()."""

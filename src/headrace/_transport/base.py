@@ -124,6 +124,12 @@ class Backend(ABC):
     def linger(transport: Any) -> None:
         """Have close() of *transport* take nothing from a peer that still sends, where it can."""
 
+    @staticmethod
+    @abstractmethod
+    def unsent_below(transport: Any) -> int:
+        """Return how many bytes wait below *transport*, which it does not count: where that can be
+        known."""
+
     async def adopt_or_close(
         self, sock: socket.socket, protocol: Any, tls: TLSOptions | None, unix: bool
     ) -> Any:

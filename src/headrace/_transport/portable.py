@@ -119,6 +119,13 @@ class Portable(Backend):
     def linger(transport: Any) -> None:
         """See Backend: a transport of a loop's cannot."""
 
+    @staticmethod
+    def unsent_below(transport: Any) -> int:
+        """See Backend: below asyncio's TLS there is another transport, which has what is encrypted.
+        (uvloop shows none.)"""
+        below = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
+        return 0 if below is None else int(below.get_write_buffer_size())
+
 
 def _options(tls: TLSOptions | None) -> dict[str, Any]:
     """Return *tls* as the functions of a loop are given it."""
