@@ -219,7 +219,12 @@ class Duplex(Reading):
     def abort(self) -> None:
         """Close at once and forget what was not sent. Over TCP the peer sees a reset
         (SO_LINGER of 0, socket(7)), in TLS no close_notify: it cannot take what it has got for the
-        whole. A Unix socket cannot be reset: its peer sees an end."""
+        whole. A Unix socket cannot be reset: its peer sees an end. What reads or writes here, now
+        or later, raises ConnectionAbortedError: it is not told of an end that the peer never
+        sent."""
+        reader = self._h_reader
+        if reader._exception is None and not reader._eof:
+            reader.set_exception(ConnectionAbortedError("the stream was aborted on this side"))
         closing.reset(self._h_given_writer)
 
     async def __aenter__(self) -> Self:
