@@ -78,7 +78,7 @@ def test_handlers_that_take_neither(handler):
 
 
 @pytest.mark.parametrize(
-    "handler", [pair, stream_of, with_more, Methods(), Methods().of_stream], ids=str
+    "handler", [pair, stream_of, with_more, Methods(), Methods().of_stream]
 )
 def test_handlers_that_take_one_of_them(handler):
     """Functions, methods and objects are all right."""
