@@ -31,7 +31,7 @@ def takes_stream(handler: Handler) -> bool:
     """
     try:
         signature = inspect.signature(handler)
-    except ValueError:  # of some that are written in C nobody knows
+    except (TypeError, ValueError):  # of some that are written in C nobody knows
         return False
     for count in (2, 1):
         with contextlib.suppress(TypeError):
