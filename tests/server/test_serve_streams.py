@@ -77,9 +77,7 @@ def test_handlers_that_take_neither(handler):
         headrace.serve(handler, LOOPBACK, 0)
 
 
-@pytest.mark.parametrize(
-    "handler", [pair, stream_of, with_more, Methods(), Methods().of_stream]
-)
+@pytest.mark.parametrize("handler", [pair, stream_of, with_more, Methods(), Methods().of_stream])
 def test_handlers_that_take_one_of_them(handler):
     """Functions, methods and objects are all right."""
     headrace.serve(handler, LOOPBACK, 0)
