@@ -22,7 +22,12 @@ class Peer:
         reads_units = load.shape in ("line", "frame", "split")
         if self.streams in ("stream", "timed") and load.shape == "discard":
             return "a Stream is measured by its answers"
-        if load.unix and self.streams not in ("asyncio", "headrace", "stream", "timed"):
+        if self.streams == "framed" and load.shape != "frame":
+            return "its codec knows length-prefixed frames"
+        if self.streams == "batch" and load.shape not in ("line", "frame"):
+            return "there are no units in what it would read"
+        duplex = ("stream", "timed", "framed", "batch")
+        if load.unix and self.streams not in ("asyncio", "headrace", *duplex):
             return "only asyncio's and headrace's streams are served on a Unix socket"
         if self.loop == "C" and load.tls:
             return "the C server is plain TCP: the limit, not a TLS stack"
@@ -90,6 +95,20 @@ _ALL = (
         "headrace's Stream with a read_timeout, asyncio's loop",
         "asyncio",
         "timed",
+        ("headrace",),
+    ),
+    Peer(
+        "framed-asyncio",
+        "headrace's framing, a frame at a time, asyncio's loop",
+        "asyncio",
+        "framed",
+        ("headrace",),
+    ),
+    Peer(
+        "batch-asyncio",
+        "headrace's framing, all that is there at a time, asyncio's loop",
+        "asyncio",
+        "batch",
         ("headrace",),
     ),
     Peer(

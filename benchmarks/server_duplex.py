@@ -1,7 +1,7 @@
 """Handlers over headrace's Stream, as its documentation writes them.
 
 ``STREAM`` has one operation for each unit; ``TIMED`` is the same with a timeout on each read;
-``BATCH`` reads every whole unit that is there, and answers all of them in one write.
+``FRAMED`` has a codec find the unit; ``BATCH`` reads every whole unit that is there, and answers all of them in one write.
 """
 
 from __future__ import annotations
@@ -45,6 +45,42 @@ async def frame(stream: Any) -> None:
                 await stream.write(header, payload)
 
 
+async def framed(stream: Any) -> None:
+    """Send back one length-prefixed frame at a time, which a codec has found."""
+    from headrace.framing import LengthPrefixed
+
+    async with stream:
+        frames = stream.framed(LengthPrefixed(4))
+        async for each in frames:
+            await frames.write(each)
+
+
+def batched(codec: Callable[[], Any]) -> Handler:
+    """Return a handler that sends back every whole unit that is there in one write."""
+
+    async def batch(stream: Any) -> None:
+        async with stream:
+            frames = stream.framed(codec())
+            while units := await frames.read_many():
+                await frames.write(*units)
+
+    return batch
+
+
+def lines() -> Any:
+    """The codec of the loads of lines."""
+    from headrace.framing import Lines
+
+    return Lines()
+
+
+def frames() -> Any:
+    """The codec of the loads of frames."""
+    from headrace.framing import LengthPrefixed
+
+    return LengthPrefixed(4)
+
+
 def timed(handler: Handler) -> Handler:
     """Return *handler* with a timeout on each of its reads."""
 
@@ -57,7 +93,9 @@ def timed(handler: Handler) -> Handler:
 
 STREAM: dict[Shape, Handler] = {"echo": echo, "line": line, "frame": frame, "split": frame}
 TIMED: dict[Shape, Handler] = {shape: timed(handler) for shape, handler in STREAM.items()}
-HANDLERS = {"stream": STREAM, "timed": TIMED}
+FRAMED: dict[Shape, Handler] = {"frame": framed}
+BATCH: dict[Shape, Handler] = {"line": batched(lines), "frame": batched(frames)}
+HANDLERS = {"stream": STREAM, "timed": TIMED, "framed": FRAMED, "batch": BATCH}
 
 
 def of_pair(handler: Handler) -> Callable[[Any, Any], Awaitable[None]]:

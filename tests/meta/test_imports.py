@@ -227,6 +227,7 @@ LOADED = {
     "headrace",
     "headrace._duplex",
     "headrace.errors",
+    "headrace.framing",
     "headrace.swap",
     "headrace._core",
     "headrace._transport",

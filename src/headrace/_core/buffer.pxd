@@ -33,7 +33,8 @@ cdef class ReadBuffer:
     cpdef Py_ssize_t length(self) except -1
     @cython.locals(head=bytes, data=bytes)
     cpdef bytes take(self, Py_ssize_t size)
-    cpdef bytes peek(self, Py_ssize_t size)
+    cpdef bytes peek(self, Py_ssize_t start, Py_ssize_t size)
+    cpdef Py_ssize_t number(self, Py_ssize_t start, int size, bint big) except? -1
     cpdef object take_into(self, object view)
     cpdef object skip(self, Py_ssize_t size)
     cdef void _clear(self) noexcept

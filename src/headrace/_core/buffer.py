@@ -26,13 +26,23 @@ if cython.compiled:
         allocate,
         find,
         front,
+        number_at,
         piece,
         put,
         put_front,
         references,
     )
 else:
-    from headrace._core.cprims_py import allocate, find, front, piece, put, put_front, references
+    from headrace._core.cprims_py import (
+        allocate,
+        find,
+        front,
+        number_at,
+        piece,
+        put,
+        put_front,
+        references,
+    )
 
 # A head of at least this size that is nearly empty is given back when a reader waits: small enough
 # that ten thousand waiting connections hold megabytes and not gigabytes, large enough that no copy
@@ -174,11 +184,18 @@ class ReadBuffer:
         self.pos += size
         return data
 
-    def peek(self, size: int) -> bytes:
-        """Return a copy of the first *size* bytes, of which there are enough."""
+    def peek(self, start: int, size: int) -> bytes:
+        """Return a copy of *size* bytes behind the first *start*, of which there are enough."""
         if self.live is not None and not self._conceal():
-            return front(self.live, size)
-        return piece(self.head, self.pos, size)
+            return bytes(self.live[start : start + size])
+        return piece(self.head, self.pos + start, size)
+
+    def number(self, start: int, size: int, big: bool) -> int:
+        """Return the unsigned number that is written in *size* bytes, at most 8, behind the first
+        *start*; one of 8 bytes whose highest bit is set is returned as negative."""
+        if self.live is not None and not self._conceal():
+            return number_at(bytes(self.live[start : start + size]), 0, size, big)
+        return number_at(self.head, self.pos + start, size, big)
 
     def take_into(self, view: memoryview) -> None:
         """Remove as many bytes as *view* has, of which there are enough, and copy them there."""

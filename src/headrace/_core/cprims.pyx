@@ -125,6 +125,28 @@ cpdef void put_front(bytes storage, Py_ssize_t at, bytearray data, Py_ssize_t si
     memcpy(PyBytes_AS_STRING(storage) + at, PyByteArray_AS_STRING(data), size)
 
 
+cpdef Py_ssize_t number_at(bytes data, Py_ssize_t at, int size, bint big) noexcept:
+    """Return the unsigned number that is written in data[at:at + size], at most 8 bytes; one of 8
+    bytes whose highest bit is set is returned as negative."""
+    cdef unsigned char *written = <unsigned char *>PyBytes_AS_STRING(data) + at
+    cdef unsigned long long number = 0
+    cdef int i
+    for i in range(size):
+        number = number << 8 | written[i if big else size - 1 - i]
+    return <Py_ssize_t>number
+
+
+cpdef void put_number(
+    bytes storage, Py_ssize_t at, long long number, int size, bint big
+) noexcept:
+    """Write *number*, which fits, to storage[at:at + size], under the same condition as put()."""
+    cdef char *written = PyBytes_AS_STRING(storage) + at
+    cdef int i
+    for i in range(size):
+        written[size - 1 - i if big else i] = <char>(number & 0xFF)
+        number >>= 8
+
+
 cpdef Py_ssize_t references(object data) noexcept:
     """Return how many references to *data* there are, those of this very call included (so compare,
     never trust the number)."""

@@ -53,6 +53,18 @@ def put_front(storage: bytearray, at: int, data: bytearray, size: int) -> None:
     storage[at : at + size] = memoryview(data)[:size]
 
 
+def number_at(data: Storage, at: int, size: int, big: bool) -> int:
+    """Return the unsigned number that is written in data[at:at + size], at most 8 bytes; one of 8
+    bytes whose highest bit is set is returned as negative."""
+    written = data[at : at + size]
+    return int.from_bytes(written, "big" if big else "little", signed=size == 8)
+
+
+def put_number(storage: bytearray, at: int, number: int, size: int, big: bool) -> None:
+    """Write *number*, which fits, to storage[at:at + size], under the same condition as put()."""
+    storage[at : at + size] = number.to_bytes(size, "big" if big else "little")
+
+
 def references(data: object) -> int:
     """Return how many references to *data* there are, those of this very call included (so compare,
     never trust the number)."""

@@ -87,7 +87,7 @@ class Peek(Read):
         size = reader._h_bytes.length()
         if size < operation.amount and not reader._eof:
             return reader._h_pending()
-        return reader._h_bytes.peek(min(size, operation.amount))
+        return reader._h_bytes.peek(0, min(size, operation.amount))
 
     def is_ready(self, reader: ReadHalf, operation: Operation) -> bool:
         return reader._h_bytes.length() >= operation.amount

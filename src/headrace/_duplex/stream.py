@@ -11,7 +11,7 @@ import contextlib
 import ssl as ssl_module
 from collections.abc import Coroutine, Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from weakref import ref
 
 from headrace._core.coroutines import SignatureOf, mark_coroutine_functions
@@ -24,6 +24,12 @@ from headrace._streams.writer import Writer
 from headrace._transport import timing as timings
 from headrace._transport.timing import Deadline, Timing
 from headrace.errors import ConnectTimeout
+
+if TYPE_CHECKING:
+    from headrace._duplex.framed import Framed
+    from headrace.framing._codec import Codec
+
+T = TypeVar("T")
 
 # How long closing may take in all, in seconds, unless the caller says: Go gives a close_notify as
 # long (crypto/tls, closeNotify), and many peers never answer one.
@@ -274,6 +280,17 @@ class Duplex(Reading):
                 server_hostname=server_hostname,
                 **({} if ssl_session is None else {"ssl_session": ssl_session}),
             )
+
+    def framed(self, codec: Codec[T]) -> Framed[T]:
+        """Return this stream as frames: see Framed. Another codec may come after this one, and
+        bytes between two frames.
+
+        Args: *codec*, one of headrace.framing, or one's own.
+        Raises: TypeError where it is none.
+        """
+        from headrace._duplex.framed import Framed  # it stands above
+
+        return Framed(self, codec)
 
     # ---- what it stands on
 
