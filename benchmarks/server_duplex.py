@@ -1,7 +1,8 @@
 """Handlers over headrace's Stream, as its documentation writes them.
 
 ``STREAM`` has one operation for each unit; ``TIMED`` is the same with a timeout on each read;
-``FRAMED`` has a codec find the unit; ``BATCH`` reads every whole unit that is there, and answers all of them in one write.
+``FRAMED`` has a codec find the unit; ``BATCH`` reads every whole unit that is there, and answers
+all of them in one write.
 """
 
 from __future__ import annotations

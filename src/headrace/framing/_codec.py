@@ -9,11 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
-try:
-    import cython
-except ModuleNotFoundError:
-    pass
-
 from headrace._core.buffer import ReadBuffer
 from headrace.errors import EndOfStream, FrameTooLarge, IncompleteFrame
 
@@ -101,8 +96,8 @@ class BaseCodec:
         return buffer.peek(0, size)
 
     def span(self, buffer: ReadBuffer, size: int) -> tuple[int, int]:
-        """Return where the payload of the first frame begins, and ends, in its *size* bytes. Raises:
-        ValueError where frames are no bytes."""
+        """Return where the payload of the first frame begins, and ends, in its *size* bytes.
+        Raises: ValueError where frames are no bytes."""
         raise ValueError(
             f"frames of {type(self).__name__} are no bytes: there are no views of them"
         )

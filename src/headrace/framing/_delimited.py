@@ -35,8 +35,8 @@ class DelimitedCodec(BaseCodec):
 
     def _find(self, buffer: ReadBuffer, ended: bool) -> tuple[int, int]:
         """Return how many bytes stand before the first delimiter, -1 where there is none yet, and
-        how many up to its end. It begins first, and of those that do it is the longest: so it does not
-        matter in which pieces the bytes come."""
+        how many up to its end. It begins first, and of those that do it is the longest: so it does
+        not matter in which pieces the bytes come."""
         if len(self.delimiters) == 1:
             before = buffer.find_one(self.first)
             return before, before + self.longest
@@ -52,9 +52,12 @@ class DelimitedCodec(BaseCodec):
                 piece = near[start - low : start - low + len(delimiter)]
                 if piece == delimiter:
                     best = start + len(delimiter)
-                elif not ended and delimiter.startswith(piece):
-                    if start - low + len(delimiter) > len(near):
-                        return -1, -1
+                elif (
+                    not ended
+                    and start - low + len(delimiter) > len(near)
+                    and delimiter.startswith(piece)
+                ):
+                    return -1, -1
             if best >= 0:
                 return start, best
         return before, after
@@ -267,8 +270,8 @@ class JSONCodec(DelimitedCodec):
         return self._parsed(line, position) if line.strip() else codecs.WANTED
 
     def encode(self, frame: Any) -> Any:
-        """Return what *frame* is on the wire. Raises: what dumps() does; ValueError where that makes
-        a newline, or too much."""
+        """Return what *frame* is on the wire. Raises: what dumps() does; ValueError where that
+        makes a newline, or too much."""
         text = self.dumps(frame)
         chunk = text.encode() if isinstance(text, str) else codecs.as_bytes(text)
         if NEWLINE in chunk:
