@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+import headrace.framing as framing
 from headrace._core.publish import publish
 from headrace._duplex.framed import Framed
 from headrace._duplex.stream import Stream
@@ -35,9 +36,12 @@ from headrace.swap import install, uninstall
 
 if TYPE_CHECKING:
     from headrace import metrics as metrics
+    from headrace._duplex.connect import connect
+    from headrace._duplex.facts import Credentials, StreamStatistics, TCPInfo, TLSInfo
+    from headrace._duplex.gone import PeerGone
     from headrace._server.api import serve
     from headrace._server.certificates import Certificates
-    from headrace._server.connection import Connection, Credentials, current_connection
+    from headrace._server.connection import Connection, current_connection
     from headrace._server.process.systemd import activated_sockets
     from headrace._server.proxy import ProxyError, ProxyHeader
     from headrace._server.shutdown import ShutdownReport
@@ -58,6 +62,7 @@ __all__ = (
     "IncompleteFrame",
     "IncompleteReadError",
     "LimitOverrunError",
+    "PeerGone",
     "ProxyError",
     "ProxyHeader",
     "ReadTimeout",
@@ -68,11 +73,15 @@ __all__ = (
     "StreamReader",
     "StreamReaderProtocol",
     "StreamServer",
+    "StreamStatistics",
     "StreamTimeout",
     "StreamWriter",
+    "TCPInfo",
+    "TLSInfo",
     "UpgradeError",
     "WriteTimeout",
     "activated_sockets",
+    "connect",
     "current_connection",
     "install",
     "open_connection",
@@ -104,27 +113,34 @@ if (
 _LATER = {
     "Certificates": "headrace._server.certificates",
     "Connection": "headrace._server.connection",
-    "Credentials": "headrace._server.connection",
+    "Credentials": "headrace._duplex.facts",
+    "PeerGone": "headrace._duplex.gone",
     "ProxyError": "headrace._server.proxy",
     "ProxyHeader": "headrace._server.proxy",
     "ShutdownReport": "headrace._server.shutdown",
     "Statistics": "headrace._server.statistics",
     "StreamServer": "headrace._server.stream_server",
+    "StreamStatistics": "headrace._duplex.facts",
+    "TCPInfo": "headrace._duplex.facts",
+    "TLSInfo": "headrace._duplex.facts",
     "activated_sockets": "headrace._server.process.systemd",
+    "connect": "headrace._duplex.connect",
     "current_connection": "headrace._server.connection",
     "serve": "headrace._server.api",
 }
 
 
-def _publish(names: Iterable[str], find: Callable[[str], Any]) -> None:
-    """Publish what *find* finds of *names*, a class before those that inherit from it."""
+def _publish(names: Iterable[str], find: Callable[[str], Any], module: str = __name__) -> None:
+    """Publish what *find* finds of *names* as of *module*, a class before those that inherit from
+    it."""
     found = [value for value in map(find, names) if value is not None]
     for value in sorted(found, key=lambda each: len(getattr(each, "__mro__", ()))):
-        publish(value, __name__)
+        publish(value, module)
 
 
 # Asked of the module: globals() has stand-ins where Python imports lazily (PEP 810).
 _publish(set(__all__) - set(_LATER), lambda each: getattr(sys.modules[__name__], each))
+_publish(framing.__all__, lambda each: getattr(framing, each), framing.__name__)
 
 
 if not TYPE_CHECKING:  # to a checker, every name would exist

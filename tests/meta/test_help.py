@@ -12,9 +12,9 @@ import pytest
 from support.api import MADE_BY_US, is_coroutine_function, members
 
 import headrace
-from headrace import metrics
+from headrace import framing, metrics
 
-PUBLIC = [(module, name) for module in (headrace, metrics) for name in module.__all__]
+PUBLIC = [(module, name) for module in (headrace, framing, metrics) for name in module.__all__]
 PRIVATE = re.compile(
     r"headrace\._\w+|__pyx\w*|__\w+_cython__|\b_h_\w+|\bSource\b(?!:)|\bReceiver\b"
 )
@@ -75,12 +75,16 @@ ELSEWHERE = {
     "ConnectTimeout": "StreamTimeout's, and the phase",
     "Credentials": "SO_PEERCRED of Linux names its fields so",
     "DeadlineExceeded": "StreamTimeout's",
+    "PeerGone": "enum.Enum's",
     "ReadTimeout": "StreamTimeout's",
+    "StreamStatistics": "said of each field in a comment, as of Statistics",
     "Statistics": "said of each field in a comment: they are read, and never given by a user",
     "StreamReaderProtocol.connection_lost": "asyncio.Protocol's",
     "StreamReaderProtocol.connection_made": "asyncio.Protocol's",
     "StreamReaderProtocol.get_buffer": "asyncio.BufferedProtocol's",
     "StreamWriter": "asyncio's, for subclasses: the functions of headrace make writers",
+    "TCPInfo": "said of each field in a comment, as of Statistics",
+    "TLSInfo": "said of each field in a comment, as of Statistics",
     "WriteTimeout": "StreamTimeout's",
 }
 

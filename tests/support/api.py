@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 import textwrap
 import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import headrace
-from headrace import metrics
+from headrace import framing, metrics
 
 # What headrace makes, and users do not: how is nobody's but ours.
 MADE_BY_US = {"Connection", "Measured", "Server", "StreamServer"}
@@ -23,7 +24,7 @@ def described() -> str:
     """Return a line for each public name, and an indented one for each attribute of a class that
     headrace defines."""
     lines = []
-    for module in (headrace, metrics):
+    for module in (headrace, framing, metrics):
         for name in module.__all__:
             value = getattr(module, name)
             lines.append(line(f"{value.__module__}.{name}", value))
@@ -65,7 +66,7 @@ def line(name: str, value: Any) -> str:
 
 def is_private(base: type) -> bool:
     """Tell whether a user has no business with *base*."""
-    return base.__module__.startswith(("headrace._", "typing"))
+    return bool(re.match(r"headrace\.(.*\.)?_|typing", base.__module__))
 
 
 def parameters(value: Any) -> str:

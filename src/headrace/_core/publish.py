@@ -1,6 +1,7 @@
 """Public names as users know them: help(), tracebacks and pickle say where a name is found, not
 where its code is."""
 
+import re
 import sys
 from types import FunctionType
 from typing import Any
@@ -10,7 +11,8 @@ try:
 except ModuleNotFoundError:
     from headrace._core.cprims_py import hide_vtable
 
-PRIVATE = "headrace._"
+# headrace._streams.reader, headrace.framing._codec
+PRIVATE = re.compile(r"headrace\.(.*\.)?_")
 
 # Where Python imports everything lazily (PEP 810), compiled modules are still to be loaded, and
 # need the vtables of their bases: help() shows them there.
@@ -30,10 +32,14 @@ def publish(value: Any, module: str) -> None:
     if not isinstance(value, type):
         return
     for base in value.__mro__:
-        if base.__module__.startswith(PRIVATE):
+        if PRIVATE.match(base.__module__):
             if _HIDES:
                 hide_vtable(base)
             _lend(base, value)
+    if "__orig_bases__" in vars(value):
+        # (typing, of a generic class.)
+        bases = [base for base in value.__orig_bases__ if not PRIVATE.match(base.__module__)]
+        value.__orig_bases__ = tuple(bases)
     for name, member in list(vars(value).items()):
         _rename(member, f"{value.__qualname__}.{name}", module)
 

@@ -4,6 +4,7 @@ from headrace._duplex cimport foreign, writes
 from headrace._duplex.foreign cimport ForeignWrites
 from headrace._duplex.reading cimport Reading
 from headrace._duplex.writes cimport Outgoing, Writes
+from headrace._streams.reader cimport Reader
 from headrace._streams.writer cimport Writer
 from headrace._transport cimport timing as timings
 from headrace._transport.timing cimport Timing
@@ -16,5 +17,6 @@ cdef class Duplex(Reading):
     cdef Timing _h_timed(self)
 
 cdef Outgoing outgoing(Duplex stream, object writer)
+cdef tuple end_of(Reader reader)
 cdef bint has_flow(Writer writer) except -1
 cdef object seconds_or_none(double seconds)

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import contextvars
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from headrace._duplex.facts import Credentials
     from headrace._server.proxy import ProxyHeader
     from headrace._server.stream_server import StreamServer
 
 _current: contextvars.ContextVar[Connection] = contextvars.ContextVar("headrace.connection")
-
-
-class Credentials(NamedTuple):
-    """Who is at the other end of a Unix socket, as the system knows it from when they connected
-    (SO_PEERCRED, unix(7))."""
-
-    pid: int
-    uid: int
-    gid: int
 
 
 class Connection:

@@ -5,23 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import enum
-import socket
-import struct
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from headrace._duplex.facts import Credentials, credentials_of
 from headrace._server.config import EndReason, RefuseReason
-from headrace._server.connection import Connection, Credentials, set_current
+from headrace._server.connection import Connection, set_current
 from headrace._streams.reader import StreamReader
 from headrace._streams.writer import StreamWriter
 from headrace._transport.backend import linger
 
 if TYPE_CHECKING:
     from headrace._server.stream_server import StreamServer
-
-# struct ucred (unix(7)).
-_CREDENTIALS = struct.Struct("iII")
 
 
 class Phase(enum.Enum):
@@ -145,14 +141,7 @@ class Session(Connection):
     @property
     def credentials(self) -> Credentials | None:
         """See Connection."""
-        sock = self._socket()
-        if sock is None or sock.family != socket.AF_UNIX:
-            return None
-        return Credentials(
-            *_CREDENTIALS.unpack(
-                sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-            )
-        )
+        return credentials_of(self._socket())
 
     # ---- what its protocol calls
 

@@ -11,7 +11,6 @@
 A codec has no state: one may serve any number of streams. ``Decoder`` uses one without a stream.
 """
 
-from headrace._core.publish import publish
 from headrace.framing._codec import Codec, Decoder, Need
 from headrace.framing._delimited import Delimited, JSONLines, Lines
 from headrace.framing._length import Fixed, LengthPrefixed, Netstring, Varint
@@ -28,7 +27,3 @@ __all__ = (
     "Netstring",
     "Varint",
 )
-
-for _name in __all__:
-    publish(globals()[_name], __name__)
-del _name, publish

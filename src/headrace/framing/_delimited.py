@@ -131,7 +131,7 @@ class Delimited(DelimitedCodec, Codec[bytes]):
     """
 
     __slots__ = ()
-    __signature__ = SignatureOf(DelimitedCodec.__init__)
+    __signature__ = SignatureOf(lambda *delimiters, limit=65536, strip=True, last="error": None)
 
 
 class LineCodec(DelimitedCodec):
@@ -215,7 +215,9 @@ class Lines(LineCodec, Codec[Any]):
     """
 
     __slots__ = ()
-    __signature__ = SignatureOf(LineCodec.__init__)
+    __signature__ = SignatureOf(
+        lambda *, limit=65536, keepends=False, encoding=None, last="yield": None
+    )
 
 
 class JSONCodec(DelimitedCodec):
@@ -295,7 +297,7 @@ class JSONLines(JSONCodec, Codec[Any]):
     """
 
     __slots__ = ()
-    __signature__ = SignatureOf(JSONCodec.__init__)
+    __signature__ = SignatureOf(lambda *, loads=None, dumps=None, limit=1 << 20: None)
 
 
 def drop(codec: DelimitedCodec, buffer: ReadBuffer) -> bool:

@@ -9,7 +9,8 @@ cdef Py_ssize_t COPY_BYTES
 cdef Py_ssize_t MOST_BYTES
 
 cdef class LengthCodec(BaseCodec):
-    # The length: its bytes, whether the highest comes first, what is before it, what is to be added.
+    # The length: its bytes, whether the highest comes first, what is before it, and what is to be
+    # added.
     cdef int size
     cdef bint is_big
     cdef Py_ssize_t offset

@@ -166,7 +166,9 @@ class LengthPrefixed(LengthCodec, Codec[bytes]):
     """
 
     __slots__ = ()
-    __signature__ = SignatureOf(LengthCodec.__init__)
+    __signature__ = SignatureOf(
+        lambda size, *, byteorder="big", limit=1 << 20, offset=0, adjust=0, skip=None: None
+    )
 
 
 class VarintCodec(BaseCodec):
@@ -270,7 +272,9 @@ class Varint(VarintCodec, Codec[bytes]):
     """
 
     __slots__ = ()
-    __signature__ = SignatureOf(VarintCodec.__init__)
+    __signature__ = SignatureOf(
+        lambda *, limit=1 << 20, offset=0, max_bytes=5, canonical=False, keep_head=False: None
+    )
 
 
 class NetstringCodec(BaseCodec):
@@ -335,7 +339,7 @@ class Netstring(NetstringCodec, Codec[bytes]):
     """
 
     __slots__ = ()
-    __signature__ = SignatureOf(NetstringCodec.__init__)
+    __signature__ = SignatureOf(lambda *, limit=1 << 20: None)
 
 
 class FixedCodec(BaseCodec):
@@ -366,4 +370,4 @@ class Fixed(FixedCodec, Codec[bytes]):
     """
 
     __slots__ = ()
-    __signature__ = SignatureOf(FixedCodec.__init__)
+    __signature__ = SignatureOf(lambda size: None)
