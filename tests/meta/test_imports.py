@@ -103,6 +103,7 @@ def loaded(path):
         for base, names in re.findall(
             r"^from headrace\.([\w.]+) c?import (\([^)]*\)|[^#\n]*)", path.read_text(), re.MULTILINE
         ):
+            names = re.sub(r"\bas \w+", "", names)
             yield from (f"{base}.{name}" for name in re.findall(r"\w+", names))
         return
     nodes = list(ast.parse(path.read_text()).body)

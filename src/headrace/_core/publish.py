@@ -36,10 +36,10 @@ def publish(value: Any, module: str) -> None:
             if _HIDES:
                 hide_vtable(base)
             _lend(base, value)
-    if "__orig_bases__" in vars(value):
-        # (typing, of a generic class.)
-        bases = [base for base in value.__orig_bases__ if not PRIVATE.match(base.__module__)]
-        value.__orig_bases__ = tuple(bases)
+    generic: Any = value
+    if "__orig_bases__" in vars(value):  # what typing notes of a generic class
+        bases = [base for base in generic.__orig_bases__ if not PRIVATE.match(base.__module__)]
+        generic.__orig_bases__ = tuple(bases)
     for name, member in list(vars(value).items()):
         _rename(member, f"{value.__qualname__}.{name}", module)
 
