@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from headrace._core.publish import publish
+from headrace._duplex.relay import RelayResult, relay
 from headrace._duplex.stream import Stream
 from headrace._streams.asyncio_server import Server
 from headrace._streams.connect import open_connection, open_unix_connection
