@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from headrace._core.publish import publish
+from headrace._duplex.descriptors import receive_fds, send_fds
 from headrace._duplex.relay import RelayResult, relay
 from headrace._duplex.stream import Stream
 from headrace._streams.asyncio_server import Server
@@ -60,6 +61,7 @@ __all__ = (
     "ProxyError",
     "ProxyHeader",
     "ReadTimeout",
+    "RelayResult",
     "Server",
     "ShutdownReport",
     "Statistics",
@@ -76,6 +78,9 @@ __all__ = (
     "install",
     "open_connection",
     "open_unix_connection",
+    "receive_fds",
+    "relay",
+    "send_fds",
     "serve",
     "start_server",
     "start_unix_server",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from headrace._duplex import writes
+from headrace._duplex.foreign import ForeignWrites
 from headrace._duplex.stream import Duplex
 from headrace._duplex.writes import Outgoing, Writes
 from headrace._transport import backend
@@ -41,6 +42,18 @@ def release(stream: Duplex) -> None:
 def release_queue(queue: Writes) -> None:
     """Call release() of *queue*, which comes out of something of another type."""
     queue.release()
+
+
+def lock_of(stream: Duplex) -> Any:
+    """Return the lock that those hold who write to *stream*, where its writer is not ours. Else
+    None: hold() is for the others."""
+    out = stream._h_out
+    return None if isinstance(out, Writes) else foreign_lock(out)
+
+
+def foreign_lock(queue: ForeignWrites) -> Any:
+    """Return the lock of *queue*, which comes out of something of another type."""
+    return queue.lock
 
 
 def unsent(stream: Duplex) -> int:

@@ -87,7 +87,7 @@ class Relay:
         self._loop = asyncio.get_running_loop()
         self._streams = (a, b)
         self._seconds: dict[Reason, float] = {"idle": idle, "linger": linger}
-        ends = (None, None)
+        ends: tuple[End | None, End | None] = (None, None)
         if splice.CAN_SPLICE:
             ends = (end_of(a), end_of(b))
         self._directions = (
@@ -139,23 +139,23 @@ class Relay:
 
     def _one_ended(self) -> None:
         """One direction is over, or both at once: the other may go on, or has to end."""
-        forth, back = self._directions
-        over = forth if self._tasks[0].done() else back
-        other = back if over is forth else forth
-        if over.lost != "target":
-            self._ended_first = "a" if over is forth else "b"
-        else:
-            self._ended_first = "b" if over is forth else "a"
-        for each in (forth, back):
+        first = 0 if self._tasks[0].done() else 1
+        task = self._tasks[first]
+        over = self._directions[first]
+        if task.cancelled():
+            return  # for its time is over, and that of the other too
+        if task.exception() is not None:
+            self._tasks[1 - first].cancel()
+            return
+        comes_from_a = first == 0
+        self._ended_first = "a" if comes_from_a == (over.lost != "target") else "b"
+        for each in self._directions:
             each.poke()
-        index = 1 if over is forth else 0
-        failed = not self._tasks[1 - index].cancelled() and self._tasks[1 - index].exception()
-        if failed or over.lost == "source":
-            # What came before the reset was passed on. Nobody is there to answer.
-            if over.lost == "source":
-                over.target.abort()
-            self._tasks[index].cancel()
-        elif not other.is_over:
+        if over.lost == "source":
+            # What came before the loss was passed on. Nobody is there to answer.
+            over.target.abort()
+            self._tasks[1 - first].cancel()
+        else:
             self._look()
 
     async def _stop(self) -> None:
@@ -316,9 +316,7 @@ class Direction:
             came.transport.pause_reading()  # taking may have resumed it
             await self._deliver(data)
 
-    async def _splice_through(
-        self, shared: Splices, pipe: Pipe, came: End, goes: End
-    ) -> None:
+    async def _splice_through(self, shared: Splices, pipe: Pipe, came: End, goes: End) -> None:
         await passing.hold(self.target)
         # What closes or breaks the connection wakes a read, and no event of its socket.
         read = asyncio.ensure_future(self.source.peek(1))

@@ -242,9 +242,7 @@ async def pump(source: End, target: End, pipe: Pipe, count: Callable[[int], None
                 return
             target.forget(select.EPOLLOUT)
             try:
-                sent = os.splice(
-                    pipe.reading, target.fd, pipe.held, flags=os.SPLICE_F_NONBLOCK
-                )
+                sent = os.splice(pipe.reading, target.fd, pipe.held, flags=os.SPLICE_F_NONBLOCK)
             except BlockingIOError:
                 await target.wait(select.EPOLLOUT, target.stream.write_timeout)
                 continue
