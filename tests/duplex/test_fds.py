@@ -30,6 +30,7 @@ def test_descriptors_keep_their_place_in_the_bytes(run: Any) -> None:
         a, b = streams_of_a_pair()
         async with a, b:
             await a.write(b"plain")
+            await b.peek(5)
             reading, writing = os.pipe()
             await send_fds(a, b"one", [reading])
             await send_fds(a, b"two", [writing, reading])

@@ -81,8 +81,9 @@ async def send_fds(stream: Stream, data: Buffer, fds: Sequence[int]) -> None:
 async def receive_fds(stream: Stream, n: int) -> tuple[bytes, list[int]]:
     """Return up to *n* bytes as soon as there are any, and the descriptors that came with them.
 
-    The bytes never go past the place of the next descriptors. What a plain read has gone past comes
-    with the next call. The descriptors are the caller's, close-on-exec. Those that nobody fetches
+    The bytes never go past the place of the next descriptors, nor behind the message these came
+    with. Bytes sent right before that, without any, may come with them: Linux joins these in one
+    receive. What a plain read has gone past comes with the next call. The descriptors are the caller's, close-on-exec. Those that nobody fetches
     are closed with the stream.
 
     Args: *n*, a positive number of bytes.
@@ -102,6 +103,8 @@ async def receive_fds(stream: Stream, n: int) -> tuple[bytes, list[int]]:
         fds += waiting.popleft()[1]
     if waiting:
         n = min(n, waiting[0][0] - place)
+    elif fds and transport.barrier > place:
+        n = min(n, transport.barrier - place)
     return stream.read_nowait(n), fds
 
 
@@ -142,6 +145,8 @@ class DescriptorTransport(asyncio.Transport):
         # The place of descriptors in the input, and they.
         self.waiting: deque[tuple[int, list[int]]] = deque()
         self._received = 0
+        # Where the receive ended that brought the last descriptors.
+        self.barrier = 0
         self._outgoing: deque[tuple[memoryview, list[int]]] = deque()
         self._size = 0
         self._high, self._low = HIGH_BYTES, HIGH_BYTES // 4
@@ -156,15 +161,22 @@ class DescriptorTransport(asyncio.Transport):
     # ---- reading
 
     def _receive(self) -> None:
+        space = socket.CMSG_SPACE(MOST_DESCRIPTORS * _INT)
+        flags = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
         try:
-            data, fds = self._receive_part()
+            data, extra, _, _ = self._sock.recvmsg(RECEIVE_BYTES, space, flags)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
             self._fail(error)
             return
+        fds = array.array("i")
+        for level, kind, content in extra:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds.frombytes(content[: len(content) // _INT * _INT])
         if fds:
-            self._keep(fds)
+            self._keep(list(fds))
+            self.barrier = self._received + len(data)
         if data:
             self._received += len(data)
             self._protocol.data_received(data)
@@ -173,45 +185,6 @@ class DescriptorTransport(asyncio.Transport):
         self._loop.remove_reader(self._sock.fileno())
         if not self._protocol.eof_received():
             self.close()
-
-    def _receive_part(self) -> tuple[bytes, list[int]]:
-        """Receive bytes, with descriptors that came with the first of them or with none.
-
-        A receive ends behind a message with descriptors, but may begin with bytes that were sent
-        before it (Linux, unix_stream_read_generic()). So it is looked first where they come.
-        """
-        size, found = self._look(RECEIVE_BYTES)
-        if not found:
-            return self._sock.recv(max(size, 1)), []
-        without = 0
-        if size > 1 and not self._look(1)[1]:
-            # Somewhere behind the first byte: after *without* bytes, before *size*.
-            without = 1
-            while size - without > 1:
-                middle = (size + without) // 2
-                if self._look(middle)[1]:
-                    size = middle
-                else:
-                    without = middle
-        if without:
-            return self._sock.recv(without), []
-        return self._receive_message(RECEIVE_BYTES, 0)
-
-    def _look(self, size: int) -> tuple[int, bool]:
-        """Return how many of *size* bytes are there, and whether descriptors come with them."""
-        data, fds = self._receive_message(size, socket.MSG_PEEK)
-        close_all(fds)
-        return len(data), bool(fds)
-
-    def _receive_message(self, size: int, flags: int) -> tuple[bytes, list[int]]:
-        space = socket.CMSG_SPACE(MOST_DESCRIPTORS * _INT)
-        flags |= getattr(socket, "MSG_CMSG_CLOEXEC", 0)
-        data, extra, _, _ = self._sock.recvmsg(size, space, flags)
-        fds = array.array("i")
-        for level, kind, content in extra:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                fds.frombytes(content[: len(content) // _INT * _INT])
-        return data, list(fds)
 
     def _keep(self, fds: list[int]) -> None:
         room = self._most - sum(len(each) for _, each in self.waiting)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import select
 from collections.abc import Callable
@@ -63,6 +62,8 @@ class Pipe:
 
 def open_pipe() -> Pipe | None:
     """Return a pipe that holds enough; None where the system gives none."""
+    import fcntl  # not everywhere, as splice() is not
+
     try:
         reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
