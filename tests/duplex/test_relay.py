@@ -15,6 +15,7 @@ from support.relayed import peers
 
 from headrace import ReadTimeout, relay
 from headrace._duplex import splice
+from headrace._transport import backend
 
 BLOB = os.urandom(1 << 20)
 # More than any relay reads before it splices.
@@ -196,6 +197,7 @@ def test_who_closes_a_stream_ends_it(run: Any, native: Any) -> None:
     run(main())
 
 
+@pytest.mark.skipif(backend.native is None, reason="it splices on the native way only")
 def test_it_splices_what_is_much_and_buffers_what_is_little(
     run: Any, native: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -83,8 +83,8 @@ async def receive_fds(stream: Stream, n: int) -> tuple[bytes, list[int]]:
 
     The bytes never go past the place of the next descriptors, nor behind the message these came
     with. Bytes sent right before that, without any, may come with them: Linux joins these in one
-    receive. What a plain read has gone past comes with the next call. The descriptors are the caller's, close-on-exec. Those that nobody fetches
-    are closed with the stream.
+    receive. What a plain read has gone past comes with the next call. The descriptors are the
+    caller's, close-on-exec. Those that nobody fetches are closed with the stream.
 
     Args: *n*, a positive number of bytes.
     Returns: the bytes, b"" at the end, and a list that may be empty.
