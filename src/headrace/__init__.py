@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import headrace.framing as framing
 from headrace._core.publish import publish
+from headrace._duplex import passing as _passing  # noqa: F401 (compiled: see publish())
 from headrace._duplex.framed import Framed
 from headrace._duplex.stream import Stream
 from headrace._streams.asyncio_server import Server
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from headrace._duplex.connect import connect
     from headrace._duplex.facts import Credentials, StreamStatistics, TCPInfo, TLSInfo
     from headrace._duplex.gone import PeerGone
+    from headrace._duplex.relay import RelayResult, relay
     from headrace._server.api import serve
     from headrace._server.certificates import Certificates
     from headrace._server.connection import Connection, current_connection
@@ -66,6 +68,7 @@ __all__ = (
     "ProxyError",
     "ProxyHeader",
     "ReadTimeout",
+    "RelayResult",
     "Server",
     "ShutdownReport",
     "Statistics",
@@ -86,6 +89,7 @@ __all__ = (
     "install",
     "open_connection",
     "open_unix_connection",
+    "relay",
     "serve",
     "start_server",
     "start_unix_server",
@@ -115,6 +119,8 @@ _LATER = {
     "Connection": "headrace._server.connection",
     "Credentials": "headrace._duplex.facts",
     "PeerGone": "headrace._duplex.gone",
+    "RelayResult": "headrace._duplex.relay",
+    "relay": "headrace._duplex.relay",
     "ProxyError": "headrace._server.proxy",
     "ProxyHeader": "headrace._server.proxy",
     "ShutdownReport": "headrace._server.shutdown",

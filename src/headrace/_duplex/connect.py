@@ -11,10 +11,15 @@ from types import TracebackType
 from typing import Any
 
 from headrace._duplex.bounded import bounded
+from headrace._duplex.descriptors import with_descriptors
 from headrace._duplex.resolver import look_up
 from headrace._duplex.stream import Stream
 from headrace._streams.arguments import check_port, checked_limit
-from headrace._streams.connect import open_connection, open_unix_connection
+from headrace._streams.connect import (
+    connected_unix_socket,
+    open_connection,
+    open_unix_connection,
+)
 from headrace._streams.race import race
 from headrace._streams.resolve import AddressInfo
 from headrace._transport.base import Way
@@ -48,6 +53,7 @@ def connect(
     user_timeout: float | None = None,
     resolver: Resolver | None = None,
     ssl_session: ssl_module.SSLSession | None = None,
+    max_fds: int = 0,
     way: Way | None = None,
 ) -> Connecting:
     """Connect to *host* and *port*, to the Unix socket at *path*, or over *sock*: await it for a
@@ -79,6 +85,8 @@ def connect(
         resolver: ``async (host, port, *, family, type)`` that returns what socket.getaddrinfo()
             does, in its place. The default looks up in threads that the end of asyncio.run() does
             not wait for.
+        max_fds: how many descriptors may wait to be received, up to 253; only over a Unix socket,
+            in plain text. 0 for a stream that passes none.
         ssl_session, way: as for open_connection().
 
     Raises: at the call TypeError and ValueError for what is wrong or contradicts itself. When it is
@@ -97,6 +105,8 @@ def connect(
         raise TypeError(f"resolver must be a coroutine function, not {type(resolver).__name__!r}")
     for name, seconds in (("keepalive", keepalive), ("user_timeout", user_timeout)):
         checked_seconds(seconds, name)
+    if max_fds and (context is not None or (path is None and sock is None)):
+        raise ValueError("max_fds is for Unix sockets in plain text: path=, or sock=")
     options: dict[str, Any] = {
         "limit": checked_limit(limit),
         "ssl": context,
@@ -107,7 +117,9 @@ def connect(
     if context is None:
         options["server_hostname"] = None
     connecting = Connecting(checked_seconds(timeout, "connect()"), options)
-    if path is not None:
+    if max_fds:
+        connecting.dial_for_descriptors(path, sock, max_fds)
+    elif path is not None:
         connecting.dial_path(path)
     elif sock is not None:
         connecting.dial_socket(sock)
@@ -138,6 +150,18 @@ class Connecting:
         async def opened() -> tuple[Any, Any]:
             self._phase = f"connecting to {path!r}"
             return await open_unix_connection(path, **self._options)
+
+        self._open = opened
+
+    def dial_for_descriptors(self, path: Any, sock: socket.socket | None, most: int) -> None:
+        """Connect to the Unix socket at *path*, or take *sock*, to pass descriptors."""
+
+        async def opened() -> tuple[Any, Any]:
+            self._phase = f"connecting to {path!r}"
+            loop = asyncio.get_running_loop()
+            connected = sock or await connected_unix_socket(loop, path)
+            stream = with_descriptors(connected, max_fds=most, limit=self._options["limit"])
+            return stream.reader, stream.writer
 
         self._open = opened
 

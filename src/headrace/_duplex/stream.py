@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ssl as ssl_module
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from weakref import ref
@@ -309,6 +309,65 @@ class Duplex(Reading):
         """The writer, for code that knows asyncio's streams. What it writes does not wait for room,
         and goes before what is gathered by corked()."""
         return self._h_given_writer
+
+    async def send_file(
+        self,
+        file: Any,
+        offset: int | None = None,
+        count: int | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> int:
+        """Send what is in *file*, behind what was written before, and return how many bytes that
+        is; other writers wait until it is sent. On a plain socket of ours the system sends it
+        (sendfile(2)), elsewhere it is read in a thread.
+
+        Args: *file*, a binary file object; *offset*, where to begin, None for the file's own
+        position, which moves then; *count*, how many bytes at most, None for all; *timeout*, how
+        many seconds this call may take.
+        Raises: TypeError where *file* is not binary, ValueError where *offset* or *count* is
+        negative; WriteTimeout and DeadlineExceeded; what broke the connection, ConnectionResetError
+        where it is closed, RuntimeError after write_eof(); OSError of the file. Each that comes
+        after the start has ``transferred``: how many bytes the stream has accepted.
+        Cancellation: safe: ``transferred`` of the CancelledError says how many went, and the file's
+        position is behind them.
+        """
+        from headrace._duplex.send_file import send_file
+
+        return await send_file(self, file, offset, count, timeout=timeout)
+
+    async def send_fds(self, data: Buffer, fds: Sequence[int]) -> None:
+        """Send *data*, with descriptors at its first byte, behind what was written before: only
+        over a stream of ``connect(max_fds=…)``.
+
+        Args: *data*, bytes-like, not empty; *fds*, descriptors: they are duplicated, and may be
+        closed once this returns.
+        Raises: TypeError where the stream was not made for that; ValueError where *data* is empty
+        or there are more than 253 *fds*; WriteTimeout and DeadlineExceeded; OSError where one is no
+        open descriptor; what broke the connection. Nothing was accepted then.
+        Cancellation: safe: nothing was accepted.
+        """
+        from headrace._duplex.descriptors import send_fds
+
+        await send_fds(self, data, fds)
+
+    async def receive_fds(self, n: int) -> tuple[bytes, list[int]]:
+        """Return up to *n* bytes as soon as there are any, and the descriptors that came with them:
+        only over a stream of ``connect(max_fds=…)``.
+
+        The bytes never go past the place of the next descriptors. What a plain read has gone past
+        comes with the next call. The descriptors are the caller's, close-on-exec; those that nobody
+        fetches are closed with the stream.
+
+        Args: *n*, a positive number of bytes.
+        Returns: the bytes, b"" at the end, and a list that may be empty.
+        Raises: TypeError where the stream was not made for that; ValueError where *n* is not
+        positive; what read() raises.
+        Cancellation: safe: nothing is taken.
+        """
+        from headrace._duplex.descriptors import receive_fds
+
+        return await receive_fds(self, n)
 
     async def wait_peer_gone(self, *, timeout: float | None = None) -> PeerGone:
         """Wait until the peer has ended its half, or broke the connection, while nobody reads: what

@@ -170,12 +170,14 @@ async def open_unix_connection(
 
     # libuv takes a path for a C string, and so knows no abstract sockets.
     loop_can = is_asyncio(loop)
-    connected = partial(_connected_unix_socket, loop, path)
+    connected = partial(connected_unix_socket, loop, path)
     backend = await for_loop(loop, limit, tls=tls, sock=sock, way=way)
     return await _open(backend, tls, sock, connected, by_loop if loop_can else None, unix=True)
 
 
-async def _connected_unix_socket(loop: asyncio.AbstractEventLoop, path: Any) -> socket.socket:
+async def connected_unix_socket(loop: asyncio.AbstractEventLoop, path: Any) -> socket.socket:
+    """Return a socket that is connected to *path*. Raises: OSError. Cancellation: safe; no socket
+    is left."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
