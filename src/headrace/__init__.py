@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from headrace._core.publish import publish
-from headrace._duplex.descriptors import receive_fds, send_fds
-from headrace._duplex.relay import RelayResult, relay
 from headrace._duplex.stream import Stream
 from headrace._streams.asyncio_server import Server
 from headrace._streams.connect import open_connection, open_unix_connection
@@ -36,6 +34,8 @@ from headrace.swap import install, uninstall
 
 if TYPE_CHECKING:
     from headrace import metrics as metrics
+    from headrace._duplex.descriptors import receive_fds, send_fds
+    from headrace._duplex.relay import RelayResult, relay
     from headrace._server.api import serve
     from headrace._server.certificates import Certificates
     from headrace._server.connection import Connection, Credentials, current_connection
@@ -103,6 +103,9 @@ if (
         stacklevel=2,
     )
 
+# Compiled, on classes that are published below: what uses it comes later.
+importlib.import_module("headrace._duplex.passing")
+
 # Loaded when they are first asked for: a program that only uses streams does not pay for the
 # server.
 _LATER = {
@@ -111,12 +114,16 @@ _LATER = {
     "Credentials": "headrace._server.connection",
     "ProxyError": "headrace._server.proxy",
     "ProxyHeader": "headrace._server.proxy",
+    "RelayResult": "headrace._duplex.relay",
     "ShutdownReport": "headrace._server.shutdown",
     "Statistics": "headrace._server.statistics",
     "StreamServer": "headrace._server.stream_server",
     "activated_sockets": "headrace._server.process.systemd",
     "current_connection": "headrace._server.connection",
     "serve": "headrace._server.api",
+    "receive_fds": "headrace._duplex.descriptors",
+    "relay": "headrace._duplex.relay",
+    "send_fds": "headrace._duplex.descriptors",
 }
 
 
