@@ -24,7 +24,6 @@ CHUNK_BYTES = 1 << 18
 FULL_BYTES = 65536
 FULL_RECEIVES = 4
 
-Side = Literal["a", "b"]
 Reason = Literal["both ended", "reset", "idle", "linger"]
 
 
@@ -42,8 +41,8 @@ class RelayResult:
 
     a_to_b: int
     b_to_a: int
-    ended_first: Side | None
-    reason: Reason | None
+    ended_first: str | None
+    reason: str | None
 
 
 async def relay(
@@ -96,7 +95,7 @@ class Relay:
         )
         self._tasks: list[asyncio.Task[None]] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._ended_first: Side | None = None
+        self._ended_first: Literal["a", "b"] | None = None
         self._reason: Reason | None = None
         self._seen = -1
         self._since = 0.0
