@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from headrace._server.certificates import Certificates
     from headrace._server.connection import Connection, current_connection
     from headrace._server.process.systemd import activated_sockets
-    from headrace._server.proxy import ProxyError, ProxyHeader
+    from headrace._server.proxy import ProxyError, ProxyHeader, ProxySSL, ProxySSLFlags
     from headrace._server.shutdown import ShutdownReport
     from headrace._server.statistics import Statistics
     from headrace._server.stream_server import StreamServer
@@ -65,6 +65,8 @@ __all__ = (
     "PeerGone",
     "ProxyError",
     "ProxyHeader",
+    "ProxySSL",
+    "ProxySSLFlags",
     "ReadTimeout",
     "Server",
     "ShutdownReport",
@@ -117,6 +119,8 @@ _LATER = {
     "PeerGone": "headrace._duplex.gone",
     "ProxyError": "headrace._server.proxy",
     "ProxyHeader": "headrace._server.proxy",
+    "ProxySSL": "headrace._server.proxy",
+    "ProxySSLFlags": "headrace._server.proxy",
     "ShutdownReport": "headrace._server.shutdown",
     "Statistics": "headrace._server.statistics",
     "StreamServer": "headrace._server.stream_server",
