@@ -307,10 +307,13 @@ def types(session: nox.Session) -> None:
 
 @nox.session(python=HERE[-1])
 def typed(session: nox.Session) -> None:
-    """What the installed wheel tells type checkers: stubtest compares it with what is there, and
-    pyright knows the type of every public name."""
+    """What the installed wheel tells type checkers: stubtest compares it with what is there,
+    pyright knows the type of every public name, and both what programs make of them."""
     prepare(session, "compiled", "types")
     session.run("python", ".ci/stubtest.py")
+    programs = ["tests/meta/types_seen.py", *map(str, Path("examples").glob("*.py"))]
+    session.run("mypy", *programs)
+    session.run("pyright", *programs, env=NO_NEWS)
     session.run("pyright", "--verifytypes", "headrace", "--ignoreexternal", env=NO_NEWS)
 
 
