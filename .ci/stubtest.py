@@ -27,8 +27,8 @@ EXCEPTIONS = r"""
 \S+ is an "async def" function at runtime, but not in the stub
 # @cython.final is in the .pxd.
 \S+ cannot be subclassed at runtime, but isn't marked with @final in the stub
-# They take anything, to say that nobody makes one; or have no names, as slots of C types.
-_core\.buffer\.ReadBuffer\.__init__ is inconsistent, .*
+# Slots of C types take anything, or their arguments have no names.
+\S+\.__init__ is inconsistent, stub does not have \*args parameter "args"
 _streams\.reader\.Reader\.__setattr__ is inconsistent, .* should be positional-only .*
 # These override what is C's in Waitable, whose .pxd is another.
 _transport\.stream_protocol\.\w+\._h_(attempt|detach|wait) is not present at runtime

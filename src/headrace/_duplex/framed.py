@@ -280,7 +280,7 @@ class Framed(FramedStream, Generic[T]):
     """
 
     __slots__ = ()
-    __signature__ = SignatureOf(lambda stream, codec: None)
+    __signature__: Any = SignatureOf(lambda stream, codec: None)
 
 
 class Discard(Read):
