@@ -8,6 +8,7 @@ import functools
 from typing import assert_type
 
 import headrace
+from headrace import framing
 
 
 async def streams(host: str) -> None:
@@ -51,6 +52,27 @@ async def stream(it: headrace.Stream) -> None:
     async with it as same:
         assert_type(same, headrace.Stream)
     await it.aclose(timeout=1)
+
+
+class Numbers(framing.Codec[int]):
+    def decode(self, view: memoryview) -> tuple[int, int] | framing.Need:
+        return (view[0], 1) if view else framing.Need(1)
+
+    def encode(self, frame: int) -> bytes:
+        return bytes([frame])
+
+
+async def frames(it: headrace.Stream) -> None:
+    lengths = it.framed(framing.LengthPrefixed(4))
+    assert_type(lengths, headrace.Framed[bytes])
+    assert_type(await lengths.read(), bytes)
+    assert_type(await lengths.read_many(), list[bytes])
+    async for frame in lengths:
+        assert_type(frame, bytes)
+    await lengths.write(b"a", b"b")
+    numbers = it.framed(Numbers())
+    assert_type(await numbers.read(), int)
+    await numbers.write(1, 2)
 
 
 async def of_a_stream(it: headrace.Stream, *, number: int = 0) -> None:
