@@ -35,6 +35,7 @@ from headrace.errors import (
 from headrace.swap import install, uninstall
 
 if TYPE_CHECKING:
+    from headrace import framing as framing
     from headrace import metrics as metrics
     from headrace._duplex.connect import connect
     from headrace._duplex.facts import Credentials, StreamStatistics, TCPInfo, TLSInfo

@@ -131,7 +131,9 @@ class Delimited(DelimitedCodec, Codec[bytes]):
     """
 
     __slots__ = ()
-    __signature__: Any = SignatureOf(lambda *delimiters, limit=65536, strip=True, last="error": None)
+    __signature__: Any = SignatureOf(
+        lambda *delimiters, limit=65536, strip=True, last="error": None
+    )
 
 
 class LineCodec(DelimitedCodec):
