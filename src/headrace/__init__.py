@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-import headrace.framing as framing
+from headrace import framing as framing
 from headrace._core.publish import publish
 from headrace._duplex.framed import Framed
 from headrace._duplex.stream import Stream
@@ -35,7 +35,6 @@ from headrace.errors import (
 from headrace.swap import install, uninstall
 
 if TYPE_CHECKING:
-    from headrace import framing as framing
     from headrace import metrics as metrics
     from headrace._duplex.connect import connect
     from headrace._duplex.facts import Credentials, StreamStatistics, TCPInfo, TLSInfo
