@@ -71,8 +71,8 @@ test-debian:  ## make demo and make test on minimal Debian 12, 13 and testing (r
 test-world:  ## before a release: everything, everywhere (root only; hours)
 	.ci/run --world
 
-lint: $(BIN)/nox  ## ruff, mypy --strict and pyright
-	$(BIN)/nox -s lint types
+lint: $(BIN)/nox  ## ruff, mypy --strict, pyright, and what the built wheel tells type checkers
+	$(BIN)/nox -s lint types typed
 
 bench: $(VENV)/.installed $(BIN)/nox  ## the benchmarks; ARGS="--list" and so on
 	$(BIN)/pip install -q rich trustme uvloop aiofastnet trio anyio matplotlib

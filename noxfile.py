@@ -76,6 +76,9 @@ SOURCES = ("src", "setup.py", "pyproject.toml", "README.md", "LICENSE")
 DIST = Path(os.environ.get("DIST", ROOT / "dist"))
 PLATFORM = f"manylinux_2_17_{platform.machine()}"
 
+# pyright does not say that there is a newer one.
+NO_NEWS = {"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"}
+
 SANITIZERS = ("libasan.so", "libubsan.so")
 
 nox.options.default_venv_backend = "virtualenv"
@@ -185,7 +188,7 @@ if SCOPE not in ("", "python", "world"):
     raise SystemExit(f"SCOPE is python, world or not set, not {SCOPE!r}")
 WHICH = "" if os.environ.get("PYTHONS") else f"-{HERE[-1]}"
 nox.options.sessions = [
-    *([] if SCOPE else ["lint", "types"]),
+    *([] if SCOPE else ["lint", "types", "typed"]),
     f"tests{WHICH}",
     f"conformance{WHICH}",
 ]
@@ -299,7 +302,19 @@ def types(session: nox.Session) -> None:
     group(session, "types")
     session.install("aiohappyeyeballs")
     session.run("mypy")
-    session.run("pyright", env={"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"})
+    session.run("pyright", env=NO_NEWS)
+
+
+@nox.session(python=HERE[-1])
+def typed(session: nox.Session) -> None:
+    """What the installed wheel tells type checkers: stubtest compares it with what is there,
+    pyright knows the type of every public name, and both what programs make of them."""
+    prepare(session, "compiled", "types")
+    session.run("python", ".ci/stubtest.py")
+    programs = ["tests/meta/types_seen.py", *map(str, Path("examples").glob("*.py"))]
+    session.run("mypy", *programs)
+    session.run("pyright", *programs, env=NO_NEWS)
+    session.run("pyright", "--verifytypes", "headrace", "--ignoreexternal", env=NO_NEWS)
 
 
 @nox.session(python=HERE)

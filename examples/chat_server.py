@@ -53,8 +53,8 @@ class Room:
             pass
         finally:
             self.tasks.discard(task)
-            if name := self.guests.pop(writer, None):
-                self.tell(f"* {name} has left")
+            if left := self.guests.pop(writer, None):
+                self.tell(f"* {left} has left")
             writer.close()
 
     async def close(self) -> None:

@@ -28,6 +28,7 @@ async def through(command: list[str], text: bytes) -> bytes:
         writer.close()
 
     # Both at once: a filter that answers early would wait for us to read while we wait for it to.
+    output: bytes
     _, output = await asyncio.gather(feed(process.stdin), process.stdout.read())
     if await process.wait() != 0:
         raise RuntimeError(f"{command[0]} failed with status {process.returncode}")

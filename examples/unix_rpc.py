@@ -12,11 +12,12 @@ import itertools
 import json
 import math
 import signal
+from collections.abc import Callable
 from typing import Any
 
 import headrace
 
-FUNCTIONS = {
+FUNCTIONS: dict[str, Callable[..., Any]] = {
     "add": lambda *numbers: sum(numbers),
     "multiply": lambda *numbers: math.prod(numbers),
     "echo": lambda *values: list(values),

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-import headrace.framing as framing
+from headrace import framing as framing
 from headrace._core.publish import publish
 from headrace._duplex import passing as _passing  # noqa: F401 (compiled: see publish())
 from headrace._duplex.framed import Framed
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from headrace._server.certificates import Certificates
     from headrace._server.connection import Connection, current_connection
     from headrace._server.process.systemd import activated_sockets
-    from headrace._server.proxy import ProxyError, ProxyHeader
+    from headrace._server.proxy import ProxyError, ProxyHeader, ProxySSL, ProxySSLFlags
     from headrace._server.shutdown import ShutdownReport
     from headrace._server.statistics import Statistics
     from headrace._server.stream_server import StreamServer
@@ -67,6 +67,8 @@ __all__ = (
     "PeerGone",
     "ProxyError",
     "ProxyHeader",
+    "ProxySSL",
+    "ProxySSLFlags",
     "ReadTimeout",
     "RelayResult",
     "Server",
@@ -123,6 +125,8 @@ _LATER = {
     "relay": "headrace._duplex.relay",
     "ProxyError": "headrace._server.proxy",
     "ProxyHeader": "headrace._server.proxy",
+    "ProxySSL": "headrace._server.proxy",
+    "ProxySSLFlags": "headrace._server.proxy",
     "ShutdownReport": "headrace._server.shutdown",
     "Statistics": "headrace._server.statistics",
     "StreamServer": "headrace._server.stream_server",

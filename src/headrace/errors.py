@@ -47,7 +47,7 @@ class EndOfStream(IncompleteReadError):
 
     def __init__(self, wanted: str) -> None:
         super().__init__(b"", None)
-        self.args = (f"the stream has ended: there is no more {wanted}",)
+        self.args: tuple[Any, ...] = (f"the stream has ended: there is no more {wanted}",)
         self.wanted = wanted
 
     def __reduce__(self) -> tuple[type[EndOfStream], tuple[str]]:
@@ -64,7 +64,7 @@ class IncompleteFrame(IncompleteReadError):
     def __init__(self, partial: bytes, expected: int | None, position: int) -> None:
         super().__init__(partial, expected)
         of = "" if expected is None else f" of {expected}"
-        self.args = (
+        self.args: tuple[Any, ...] = (
             f"the stream has ended within a frame: {len(partial)}{of} bytes of it have come, from "
             f"position {position}",
         )
@@ -162,7 +162,7 @@ class ConnectTimeout(StreamTimeout):
 
     def __init__(self, operation: str, seconds: float, phase: str, stream: Any = None) -> None:
         super().__init__(operation, seconds, stream)
-        self.args = (f"{operation}() took longer than {seconds:g} s: {phase}",)
+        self.args: tuple[Any, ...] = (f"{operation}() took longer than {seconds:g} s: {phase}",)
         self.phase = phase
 
     def __reduce__(self) -> tuple[Any, ...]:

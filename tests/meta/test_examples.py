@@ -3,10 +3,14 @@ that the system chose."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import signal
 import socket
+import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -234,3 +238,181 @@ def test_relay(start: Start) -> None:
 def test_filter() -> None:
     """A subprocess' pipes are headrace's streams within install()."""
     assert run("filter", "the", "quick", "brown", "fox") == "brown fox quick the\n"
+
+
+@contextlib.contextmanager
+def answering(*answers: bytes) -> Iterator[tuple[int, list[bytes]]]:
+    """Serve one connection for each of *answers*: read a line, send the answer, close. Yield the
+    port and what was read."""
+    asked: list[bytes] = []
+
+    def serve() -> None:
+        with contextlib.suppress(TimeoutError):  # nobody came
+            for answer in answers:
+                client, _ = listener.accept()
+                with client, client.makefile("rb") as file:
+                    asked.append(file.readline())
+                    client.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(TIMEOUT_S)
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield listener.getsockname()[1], asked
+        finally:
+            thread.join()
+
+
+def test_line_client_tries_again() -> None:
+    """A connection that ends within an answer is tried again; what was answered is not asked
+    twice."""
+    with answering(b"one\n", b"tw", b"two\n") as (port, asked):
+        out = run("line_client", "--port", port, "1", "2")
+    assert asked == [b"1\n", b"2\n", b"2\n"]
+    assert out.endswith("\n1 -> one\n2 -> two\n")
+    assert out.count("trying again") == 2
+
+
+def test_line_client_gives_up() -> None:
+    """After the last try it says why, and its status is not 0."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    done = subprocess.run(
+        command("line_client", "--port", port, "--tries", 2, "x"),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("no answer after 2 tries: ")
+
+
+def framed(*messages: object) -> bytes:
+    bodies = [each if isinstance(each, bytes) else json.dumps(each).encode() for each in messages]
+    return b"".join(len(body).to_bytes(4, "big") + body for body in bodies)
+
+
+def test_rpc_server(start: Start) -> None:
+    """Requests that come together are answered in their order, wrong ones by an error."""
+    server, port = start("rpc_server", "--port", 0)
+    with connect(port) as client, client.makefile("rb") as file:
+        client.sendall(
+            framed(
+                {"id": 1, "call": "add", "with": [2, 3]},
+                {"id": 2, "call": "upper", "with": ["x"]},
+                b"not JSON",
+                {"id": 3, "call": "upper", "with": [1]},
+            )
+        )
+        client.shutdown(socket.SHUT_WR)
+        said = file.read()
+    answers = []
+    while said:
+        size = 4 + int.from_bytes(said[:4], "big")
+        answers.append(json.loads(said[4:size]))
+        said = said[size:]
+    assert answers[:2] == [{"id": 1, "result": 5}, {"id": 2, "result": "X"}]
+    assert [(each["id"], "TypeError" in each["error"]) for each in answers[2:]] == [
+        (None, False),
+        (3, True),
+    ]
+    stop(server)
+
+
+def test_rpc_server_refuses_a_frame_that_is_too_long(start: Start) -> None:
+    """A claim of 4 GiB resets the connection, and the server says so."""
+    server, port = start("rpc_server", "--port", 0)
+    with connect(port) as client:
+        client.sendall(b"\xff\xff\xff\xff")
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+    assert "127.0.0.1" in stop(server)
+
+
+def test_tls_proxy(start: Start, certificate: list[str]) -> None:
+    """Bytes and the end of input go through TLS, both ways."""
+    echo, echo_port = start("echo_server", "--port", 0)
+    proxy, port = start(
+        "tls_proxy", "--port", 0, *certificate[:2], "--to", f"127.0.0.1:{echo_port}"
+    )
+    context = ssl.create_default_context(cafile=certificate[3])
+    with (
+        connect(port) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as client,
+    ):
+        client.sendall(b"x" * 100_000)
+        got = bytearray()
+        while len(got) < 100_000 and (piece := client.recv(65536)):
+            got += piece
+        assert got == b"x" * 100_000
+        client.unwrap().close()
+    assert "100000 bytes there, 100000 back" in stop(proxy)
+    stop(echo)
+
+
+def test_tls_proxy_without_a_server(start: Start, certificate: list[str]) -> None:
+    """A client of a server that is not there is reset, not told that this was all."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        nobody = listener.getsockname()[1]
+    proxy, port = start("tls_proxy", "--port", 0, *certificate[:2], "--to", f"127.0.0.1:{nobody}")
+    context = ssl.create_default_context(cafile=certificate[3])
+    with (
+        connect(port) as plain,
+        # Python 3.11 calls a reset a ragged end.
+        context.wrap_socket(
+            plain, server_hostname="localhost", suppress_ragged_eofs=False
+        ) as client,
+        pytest.raises((ConnectionResetError, ssl.SSLEOFError)),
+    ):
+        client.recv(1)
+    assert "127.0.0.1" in stop(proxy)
+
+
+def test_file_server(start: Start, tmp_path: Path) -> None:
+    """Each file comes with its size; what lies outside the directory does not come at all. Who
+    sends what is no name is reset."""
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    (inside / "big").write_bytes(bytes(range(256)) * 4096)
+    (inside / "empty").touch()
+    (tmp_path / "secret").write_text("secret")
+    (inside / "link").symlink_to(tmp_path / "secret")
+    server, port = start("file_server", "--port", 0, inside)
+    with connect(port) as client, client.makefile("rb") as file:
+        client.sendall(b"big\nempty\n../secret\nlink\nnothing\n\xff\nbig\n")
+        for size in (1 << 20, 0):
+            assert file.readline() == b"%d\n" % size
+            assert file.read(size) == (inside / "big").read_bytes()[:size]
+        for _ in range(4):
+            assert file.readline() == b"error: no such file\n"
+        assert file.readline() == b"%d\n" % (1 << 20)
+        assert len(file.read(1 << 20)) == 1 << 20
+        client.shutdown(socket.SHUT_WR)
+        assert file.read() == b""
+    with connect(port) as client:
+        client.sendall(b"x" * 2000)
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+    stop(server)
+
+
+def test_chat_deadlines(start: Start) -> None:
+    """Guests hear each other; one who does not say a name in time, however busily, must go."""
+    server, port = start("chat_deadlines", "--port", 0, "--name-seconds", 0.5)
+    with (
+        connect(port) as ann,
+        ann.makefile("rw") as file,
+        connect(port) as slow,
+    ):
+        assert file.readline() == "your name?\n"
+        file.write("Ann\n")
+        file.flush()
+        assert file.readline() == "* Ann is here\n"
+        file.write("hello\n")
+        file.flush()
+        assert file.readline() == "Ann: hello\n"
+        slow.sendall(b"never a whole li")
+        assert slow.makefile("rb").read() == b"your name?\n"
+    stop(server)

@@ -76,6 +76,7 @@ ELSEWHERE = {
     "Credentials": "SO_PEERCRED of Linux names its fields so",
     "DeadlineExceeded": "StreamTimeout's",
     "PeerGone": "enum.Enum's",
+    "ProxySSLFlags": "the bits; enum.Flag's",
     "ReadTimeout": "StreamTimeout's",
     "StreamStatistics": "said of each field in a comment, as of Statistics",
     "Statistics": "said of each field in a comment: they are read, and never given by a user",

@@ -60,6 +60,8 @@ def test_its_commands_are_understood() -> None:
         "SECURITY.md",
         "examples/README.md",
         "docs/production.md",
+        "docs/comparison.md",
+        "docs/stream.md",
     ],
 )
 def test_links_lead_to_files(name: str) -> None:

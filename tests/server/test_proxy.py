@@ -18,7 +18,7 @@ from headrace._server.proxy import (
     ProxyError,
     ProxyHeader,
     ProxySSL,
-    SSLClient,
+    ProxySSLFlags,
     parse,
 )
 
@@ -147,7 +147,7 @@ VALID = {
             SERVER,
             tlvs=((0x20, SSL_VALUE),),
             ssl=ProxySSL(
-                SSLClient.SSL | SSLClient.CERT_SESS,
+                ProxySSLFlags.SSL | ProxySSLFlags.CERT_SESS,
                 7,
                 version="TLSv1.3",
                 cn="Zoë",
@@ -164,7 +164,7 @@ VALID = {
             SERVER,
             tlvs=((0x20, SSL_ALGORITHMS),),
             ssl=ProxySSL(
-                SSLClient(0x81),
+                ProxySSLFlags(0x81),
                 0,
                 sig_alg="RSA-SHA256",
                 key_alg="RSA2048",
@@ -502,7 +502,7 @@ def test_unix_and_known_fields_there_and_back(path, authority, unique_id, verify
     assert dict(header.tlvs) == known
     assert (header.authority, header.unique_id) == (authority, unique_id)
     assert (header.ssl.client, header.ssl.verify, header.ssl.cn) == (
-        SSLClient.SSL,
+        ProxySSLFlags.SSL,
         verify,
         authority,
     )

@@ -6,6 +6,7 @@ PYTHONPATH=src:tests python -m support.api > tests/meta/public_api.txt
 from __future__ import annotations
 
 import asyncio
+import enum
 import inspect
 import re
 import textwrap
@@ -51,7 +52,9 @@ def members(cls: type) -> Iterator[tuple[str, Any]]:
 def line(name: str, value: Any) -> str:
     """Return *name* with what *value* is."""
     if inspect.isclass(value):
-        made = "" if value.__name__ in MADE_BY_US else parameters(value)
+        # How an enumeration is called, each Python says in its own way.
+        ours = value.__name__ in MADE_BY_US or issubclass(value, enum.Enum)
+        made = "" if ours else parameters(value)
         known = [base for base in value.__mro__[1:-1] if not is_private(base)]
         bases = [
             f"{base.__module__}.{base.__name__}"

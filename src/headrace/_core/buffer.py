@@ -16,6 +16,8 @@ goes back to the fast form by itself.
 
 from __future__ import annotations
 
+from typing import Any
+
 try:
     import cython
 except ModuleNotFoundError:
@@ -55,15 +57,15 @@ class ReadBuffer:
     exposed."""
 
     def __init__(self) -> None:
-        self.head = b""
-        self.pos = 0
-        self.end = 0
-        self.owned = False
-        self.taken = 0
-        self.live = None
-        self.separators = None
-        self.scanned = None
-        self.scanned_one = 0
+        self.head: Any = b""
+        self.pos: int = 0
+        self.end: int = 0
+        self.owned: bool = False
+        self.taken: int = 0
+        self.live: Any = None
+        self.separators: Any = None
+        self.scanned: Any = None
+        self.scanned_one: int = 0
 
     # ---- in
 
@@ -257,7 +259,7 @@ class ReadBuffer:
         self.scanned_one = max(start, self.end - len(separator) + 1)
         return -1
 
-    def find_first(self, separators: tuple) -> tuple:
+    def find_first(self, separators: tuple[Any, ...]) -> tuple[Any, ...]:
         """Return (bytes before it, bytes up to its end) of the match that ends first, or (-1, -1).
 
         *separators* are sorted by length; of several that end at the same place the shortest wins,

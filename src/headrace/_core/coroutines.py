@@ -27,7 +27,7 @@ class SignatureOf:
     subclass with its own is read as usual."""
 
     def __init__(self, like: Callable[..., object]) -> None:
-        self.signature = inspect.signature(like)
+        self.signature: inspect.Signature = inspect.signature(like)
 
     def __get__(self, instance: object, owner: type) -> inspect.Signature:
         for cls in owner.__mro__:

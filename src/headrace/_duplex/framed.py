@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from headrace._core.coroutines import SignatureOf, mark_coroutine_functions
 from headrace._duplex import writes
@@ -280,7 +280,25 @@ class Framed(FramedStream, Generic[T]):
     """
 
     __slots__ = ()
-    __signature__ = SignatureOf(lambda stream, codec: None)
+    __signature__: Any = SignatureOf(lambda stream, codec: None)
+
+    if TYPE_CHECKING:  # of which type the frames are; the class behind cannot say it
+
+        def read(self, *, timeout: float | None = None) -> Coroutine[Any, Any, T]:
+            """See FramedStream."""
+
+        def __anext__(self) -> Coroutine[Any, Any, T]: ...
+
+        def read_many(
+            self, most: int = 100, *, views: bool = False, timeout: float | None = None
+        ) -> Coroutine[Any, Any, list[T]]:
+            """See FramedStream."""
+
+        def write(self, *frames: T, timeout: float | None = None) -> Coroutine[Any, Any, None]:
+            """See FramedStream."""
+
+        def write_nowait(self, *frames: T) -> None:
+            """See FramedStream."""
 
 
 class Discard(Read):

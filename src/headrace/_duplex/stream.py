@@ -441,7 +441,7 @@ class Stream(Duplex):
     """
 
     __slots__ = ()
-    __signature__ = SignatureOf(lambda reader, writer: None)
+    __signature__: Any = SignatureOf(lambda reader, writer: None)
 
 
 def outgoing(stream: Duplex, writer: Any) -> Outgoing:

@@ -25,8 +25,8 @@ class Connection:
     }
 
     def __init__(self, server: StreamServer, number: int) -> None:
-        self.server = server
-        self.id = number
+        self.server: StreamServer = server
+        self.id: int = number
         self.proxy: ProxyHeader | None = None
 
     def __repr__(self) -> str:

@@ -23,7 +23,7 @@ Handler = PairHandler | StreamHandler
 OnError = Callable[[Connection, Exception], object]
 
 
-def takes_stream(handler: Handler) -> bool:
+def takes_stream(handler: Callable[..., object]) -> bool:
     """Tell whether *handler* takes one argument, which is a Stream then; what can take two gets the
     reader and the writer.
 

@@ -5,8 +5,6 @@ Source: proxy-protocol.txt of HAProxy, "The PROXY protocol, versions 1 & 2"; the
 below are its own.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import socket
@@ -78,7 +76,7 @@ class ProxyError(ValueError):
     """
 
 
-class SSLClient(IntFlag):
+class ProxySSLFlags(IntFlag):
     """What the proxy knows of its client's TLS, the flags PP2_CLIENT_* of section 2.2.6. Bits
     without a name are kept."""
 
@@ -93,11 +91,12 @@ class ProxySSL:
 
     ``verify`` is 0 if the client's certificate was verified. It may be 0 for a client without a
     certificate as well: look for CERT_CONN or CERT_SESS in ``client`` too. ``cn`` is of the
-    client's certificate, ``sig_alg`` and ``key_alg`` are of the proxy's. ``tlvs`` are all fields as
-    they came, as (type, value), those without a name here among them.
+    client's certificate, ``sig_alg`` and ``key_alg`` are of the proxy's; ``version`` (of TLS) and
+    ``cipher`` are the connection's. ``tlvs`` are all fields as they came, as (type, value), those
+    without a name here among them.
     """
 
-    client: SSLClient
+    client: ProxySSLFlags
     verify: int
     version: str | None = None
     cn: str | None = None
@@ -333,7 +332,7 @@ def _ssl(value: bytes) -> ProxySSL:
     tlvs = _split(value[5:])
     known = dict(tlvs)
     return ProxySSL(
-        client=SSLClient(value[0]),
+        client=ProxySSLFlags(value[0]),
         verify=int.from_bytes(value[1:5]),
         version=_text(known, _TLV.SSL_VERSION),
         cn=_text(known, _TLV.SSL_CN, "utf-8"),

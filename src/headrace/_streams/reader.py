@@ -192,7 +192,7 @@ class StreamReader(Reader, StockStreamReader):
     paused while more than twice as many wait to be read.
     """
 
-    __signature__ = SignatureOf(StockStreamReader)
+    __signature__: Any = SignatureOf(StockStreamReader)
 
 
 mark_coroutine_functions(

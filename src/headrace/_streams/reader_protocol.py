@@ -10,6 +10,7 @@ whose transports allocate memory for every receive unless the protocol brings it
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from headrace._core.coroutines import SignatureOf
 from headrace._streams.reader import Reader
@@ -102,7 +103,7 @@ class FlowControlMixin(FlowControl, asyncio.Protocol):
     A subclass that overrides one of them calls it too.
     """
 
-    __signature__ = SignatureOf(asyncio.streams.FlowControlMixin)
+    __signature__: Any = SignatureOf(asyncio.streams.FlowControlMixin)
 
 
 class StreamReaderProtocol(ConnectingProtocol, FlowControlMixin):
@@ -112,7 +113,7 @@ class StreamReaderProtocol(ConnectingProtocol, FlowControlMixin):
     Args: *stream_reader* may be None; it is held weakly. *loop* defaults to the current event loop.
     """
 
-    __signature__ = SignatureOf(asyncio.streams.StreamReaderProtocol)
+    __signature__: Any = SignatureOf(asyncio.streams.StreamReaderProtocol)
 
 
 class BufferedStreamProtocol(ConnectingProtocol, asyncio.BufferedProtocol):

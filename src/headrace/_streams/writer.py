@@ -377,7 +377,7 @@ class StreamWriter(Writer, StockStreamWriter):
     """Writes to a byte stream: what open_connection() returns and start_server() hands to its
     callback."""
 
-    __signature__ = SignatureOf(StockStreamWriter)
+    __signature__: Any = SignatureOf(StockStreamWriter)
 
     def __del__(self) -> None:
         self._h_finalize()

@@ -37,10 +37,10 @@ class Backend(ABC):
     __slots__ = ("choice", "limit", "loop", "receive_bytes")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, limit: int, choice: Choice) -> None:
-        self.loop = loop
-        self.limit = limit
-        self.choice = choice
-        self.receive_bytes = receive_bytes(limit)
+        self.loop: asyncio.AbstractEventLoop = loop
+        self.limit: int = limit
+        self.choice: Choice = choice
+        self.receive_bytes: int = receive_bytes(limit)
 
     @abstractmethod
     async def adopt(

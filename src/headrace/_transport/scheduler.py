@@ -33,10 +33,8 @@ try:
 except ImportError:  # an interpreter without the C accelerator never steps
     _CTask = ()
 
-try:
-    from asyncio.tasks import _current_tasks
-except ImportError:  # gone in 3.14; the public function does
-    _current_tasks = None
+# From Python 3.14 on each thread knows its task, and the dictionary stays empty.
+_current_tasks = asyncio.tasks._current_tasks if sys.version_info < (3, 14) else None
 
 # How many operations may complete at once, without a wait, before the loop gets a turn. tokio's
 # budget is 128 too (tokio/src/task/coop). A write costs more than a read: see sender.COST_SHIFT.

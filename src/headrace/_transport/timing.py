@@ -43,7 +43,7 @@ class Deadline:
     """The time of a ``with stream.deadline(…)`` block; made by that. It belongs to the task that
     enters the block."""
 
-    def __init__(self, timing: Timing, seconds: float | None, at: float | None) -> None:
+    def __init__(self, timing: Any, seconds: float | None, at: float | None) -> None:
         if (seconds is None) == (at is None):
             raise TypeError("deadline() needs either seconds or at=, a time of the loop")
         self._timing = timing

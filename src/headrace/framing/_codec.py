@@ -29,7 +29,7 @@ class Need:
     __slots__ = ("size",)
 
     def __init__(self, size: int) -> None:
-        self.size = size
+        self.size: int = size
 
     def __repr__(self) -> str:
         return f"Need({self.size})"
@@ -44,11 +44,11 @@ class Cursor:
                 f"a codec is one of headrace.framing, or a subclass of its Codec, not "
                 f"{type(codec).__name__!r}"
             )
-        self.codec = codec
-        self.is_python = type(codec).decode is not Codec.decode
-        self.need = 0
-        self.position = 0
-        self.error = None
+        self.codec: Any = codec
+        self.is_python: bool = type(codec).decode is not Codec.decode
+        self.need: int = 0
+        self.position: int = 0
+        self.error: Any = None
 
     def want(self, buffer: ReadBuffer, need: int) -> object:
         """Note that *need* bytes of *buffer* are needed; return WANTED."""

@@ -29,9 +29,9 @@ class DelimitedCodec(BaseCodec):
             raise ValueError("a delimiter has at least one byte")
         prepare(self, limit, last)
         self.strip = strip
-        self.first = codecs.as_bytes(delimiters[0])
-        self.delimiters = tuple(sorted(found, key=len))
-        self.longest = max(map(len, found))
+        self.first: bytes = codecs.as_bytes(delimiters[0])
+        self.delimiters: tuple[bytes, ...] = tuple(sorted(found, key=len))
+        self.longest: int = max(map(len, found))
 
     def _find(self, buffer: ReadBuffer, ended: bool) -> tuple[int, int]:
         """Return how many bytes stand before the first delimiter, -1 where there is none yet, and
@@ -131,7 +131,9 @@ class Delimited(DelimitedCodec, Codec[bytes]):
     """
 
     __slots__ = ()
-    __signature__ = SignatureOf(lambda *delimiters, limit=65536, strip=True, last="error": None)
+    __signature__: Any = SignatureOf(
+        lambda *delimiters, limit=65536, strip=True, last="error": None
+    )
 
 
 class LineCodec(DelimitedCodec):
@@ -146,9 +148,9 @@ class LineCodec(DelimitedCodec):
         last: str = "yield",
     ) -> None:
         prepare(self, limit, last)
-        self.strip = not keepends
+        self.strip: bool = not keepends
         self.first = NEWLINE
-        self.delimiters = (NEWLINE,)
+        self.delimiters: tuple[bytes, ...] = (NEWLINE,)
         self.longest = 1
         self.encoding = encoding
         if encoding is not None:
@@ -215,7 +217,7 @@ class Lines(LineCodec, Codec[Any]):
     """
 
     __slots__ = ()
-    __signature__ = SignatureOf(
+    __signature__: Any = SignatureOf(
         lambda *, limit=65536, keepends=False, encoding=None, last="yield": None
     )
 
@@ -233,7 +235,7 @@ class JSONCodec(DelimitedCodec):
         prepare(self, limit, "yield")
         self.strip = True
         self.first = NEWLINE
-        self.delimiters = (NEWLINE,)
+        self.delimiters: tuple[bytes, ...] = (NEWLINE,)
         self.longest = 1
         if loads is None or dumps is None:
             import json  # not for everybody to import
@@ -297,7 +299,7 @@ class JSONLines(JSONCodec, Codec[Any]):
     """
 
     __slots__ = ()
-    __signature__ = SignatureOf(lambda *, loads=None, dumps=None, limit=1 << 20: None)
+    __signature__: Any = SignatureOf(lambda *, loads=None, dumps=None, limit=1 << 20: None)
 
 
 def drop(codec: DelimitedCodec, buffer: ReadBuffer) -> bool:

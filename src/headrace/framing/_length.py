@@ -47,12 +47,12 @@ class LengthCodec(BaseCodec):
         if skip is not None and skip < 0:
             raise ValueError(f"skip is a number of bytes that no frame has, not {skip!r}")
         self.size = size
-        self.is_big = byteorder == "big"
+        self.is_big: bool = byteorder == "big"
         self.adjust = adjust
-        self.head = offset + size
+        self.head: int = offset + size
         self.offset = offset
-        self.skip = self.head if skip is None else skip
-        self.limit = codecs.checked_limit(limit, self.head)
+        self.skip: int = self.head if skip is None else skip
+        self.limit: int = codecs.checked_limit(limit, self.head)
 
     def measure(self, buffer: ReadBuffer) -> int:
         there = buffer.length()
@@ -166,7 +166,7 @@ class LengthPrefixed(LengthCodec, Codec[bytes]):
     """
 
     __slots__ = ()
-    __signature__ = SignatureOf(
+    __signature__: Any = SignatureOf(
         lambda size, *, byteorder="big", limit=1 << 20, offset=0, adjust=0, skip=None: None
     )
 
@@ -191,7 +191,7 @@ class VarintCodec(BaseCodec):
         self.most = max_bytes
         self.canonical = canonical
         self.keep_head = keep_head
-        self.limit = codecs.checked_limit(limit, offset + 1)
+        self.limit: int = codecs.checked_limit(limit, offset + 1)
 
     def _head(self, buffer: ReadBuffer) -> int:
         """Return how many bytes the head of the first frame has, 0 where it is not whole."""
@@ -272,7 +272,7 @@ class Varint(VarintCodec, Codec[bytes]):
     """
 
     __slots__ = ()
-    __signature__ = SignatureOf(
+    __signature__: Any = SignatureOf(
         lambda *, limit=1 << 20, offset=0, max_bytes=5, canonical=False, keep_head=False: None
     )
 
@@ -281,8 +281,8 @@ class NetstringCodec(BaseCodec):
     """What Netstring does."""
 
     def __init__(self, *, limit: int = codecs.LIMIT_BYTES) -> None:
-        self.limit = codecs.checked_limit(limit, 3)
-        self.most = min(18, len(str(limit)))  # what a C integer can be
+        self.limit: int = codecs.checked_limit(limit, 3)
+        self.most: int = min(18, len(str(limit)))  # what a C integer can be
 
     def _head(self, buffer: ReadBuffer) -> int:
         """Return how many bytes the head has, with its colon; 0 where it is not whole."""
@@ -339,14 +339,14 @@ class Netstring(NetstringCodec, Codec[bytes]):
     """
 
     __slots__ = ()
-    __signature__ = SignatureOf(lambda *, limit=1 << 20: None)
+    __signature__: Any = SignatureOf(lambda *, limit=1 << 20: None)
 
 
 class FixedCodec(BaseCodec):
     """What Fixed does."""
 
     def __init__(self, size: int) -> None:
-        self.limit = codecs.checked_limit(size, 1)
+        self.limit: int = codecs.checked_limit(size, 1)
 
     def measure(self, buffer: ReadBuffer) -> int:
         return self.limit if buffer.length() >= self.limit else -self.limit
@@ -370,4 +370,4 @@ class Fixed(FixedCodec, Codec[bytes]):
     """
 
     __slots__ = ()
-    __signature__ = SignatureOf(lambda size: None)
+    __signature__: Any = SignatureOf(lambda size: None)

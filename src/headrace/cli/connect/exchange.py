@@ -9,6 +9,8 @@ import contextlib
 import functools
 import time
 
+from headrace._streams.reader import StreamReader
+from headrace._streams.writer import StreamWriter
 from headrace.cli.connect.opening import Say, Streams
 from headrace.cli.connect.pipes import (
     CHUNK_BYTES,
@@ -44,19 +46,26 @@ class Exchange:
         connect_seconds: float,
         say: Say,
     ) -> None:
+        self.reader: StreamReader
+        self.writer: StreamWriter
         self.reader, self.writer = streams
         self.options = options
         self.secure = secure
         self.timeout = timeout
         self.connect_seconds = connect_seconds
         self.say = say
-        self.received = self.sent = 0
-        self.head = b""  # of what has been received
-        self.asked = self.half_closed = self.input_ended = self.input_failed = False
-        self.heard = asyncio.Event()  # something, or the end
+        self.received: int = 0
+        self.sent: int = 0
+        self.head: bytes = b""  # of what has been received
+        self.asked: bool = False
+        self.half_closed: bool = False
+        self.input_ended: bool = False
+        self.input_failed: bool = False
+        self.heard: asyncio.Event = asyncio.Event()  # something, or the end
         # How long the peer may be silent, and whether something is due from it.
-        self.patience = asyncio.timeout(None)
-        self.is_due = self.is_writing = False
+        self.patience: asyncio.Timeout = asyncio.timeout(None)
+        self.is_due: bool = False
+        self.is_writing: bool = False
 
     async def run(self) -> int:
         """Send and receive until the peer ends the stream; say how it ended, and return the exit

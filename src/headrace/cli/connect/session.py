@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ssl
 import sys
 
 from headrace._streams.arguments import DEFAULT_LIMIT
@@ -23,12 +24,14 @@ class Session:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
+        self.host: str
+        self.port: str
         self.host, self.port = target_of(options.target, options.port)
         self.name: str | None = options.server_name or self.host or None
-        self.context = context_of(options, self.name)
+        self.context: ssl.SSLContext | None = context_of(options, self.name)
         if options.timeout is not None and not options.timeout > 0:
             raise ValueError("--timeout must be a number of seconds above 0")
-        self.timeout = options.timeout or DEFAULT_TIMEOUT_SECONDS
+        self.timeout: float = options.timeout or DEFAULT_TIMEOUT_SECONDS
         if None in (sys.stdin, sys.stdout, sys.stderr):
             # Their descriptors would be given to the connection.
             raise ValueError("standard input, output or error is closed: give it /dev/null instead")

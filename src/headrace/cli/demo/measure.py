@@ -68,7 +68,7 @@ class Server:
     """A server in a process of its own."""
 
     def __init__(self, streams: str, loop: str, cpu: int | None) -> None:
-        self.process = subprocess.Popen(
+        self.process: subprocess.Popen[str] = subprocess.Popen(
             [sys.executable, "-m", "headrace.cli.demo.server", streams, loop],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

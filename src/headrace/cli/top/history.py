@@ -61,7 +61,7 @@ class EndpointHistory:
 
     def __init__(self) -> None:
         self.servers: dict[str, ServerHistory] = {}
-        self.trouble = ""
+        self.trouble: str = ""
 
     def take(self, found: Mapping[str, Figures], at: float) -> None:
         """Add a sample of every server, of the time *at* in seconds; those that are no longer there

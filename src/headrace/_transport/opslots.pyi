@@ -1,0 +1,6 @@
+"""What other modules may call of the C slots of Operation's type."""
+
+from typing import Any
+
+def install() -> None: ...
+def release_free(phase: str, info: dict[str, Any]) -> None: ...
