@@ -1,6 +1,6 @@
 """CPU per GiB, and per small message, of relays: ours, asyncio's two tasks, HAProxy and socat.
 
-    python -m benchmarks.relay [GiB [rounds]]
+    python -m benchmarks.relay --gib 1 --rounds 3
 
 Each relay is a process of its own between a sender and a receiver in this one; they take turns, and
 the best of the rounds counts. What is measured is the CPU time of the relay's process alone.
@@ -8,6 +8,7 @@ the best of the rounds counts. What is measured is the CPU time of the relay's p
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import signal
@@ -157,8 +158,15 @@ def send(sock: socket.socket, size: int) -> None:
 
 def main() -> None:
     """Measure all relays that are there, in turn, and print the best of each."""
-    gib = float(sys.argv[1]) if len(sys.argv) > 1 else 1.0
-    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 3
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.relay",
+        description="CPU of relays: headrace's, asyncio's two tasks, and of HAProxy and socat "
+        "where they are installed. Compare figures within one run.",
+    )
+    parser.add_argument("--gib", type=float, default=1.0, help="GiB that each passes on (1)")
+    parser.add_argument("--rounds", type=int, default=3, help="the best of N (3)")
+    options = parser.parse_args()
+    gib, rounds = options.gib, options.rounds
     names = ["headrace", "asyncio"]
     if shutil.which("haproxy"):
         names += ["haproxy", "haproxy splice"]
