@@ -25,8 +25,8 @@ def linger(writer: Any) -> None:
 
 
 async def close(stream: Duplex, writer: Any, timeout: float | None) -> None:
-    """Close *stream* and its *writer* as Stream.aclose() says. Raises and cancellation: as there;
-    the caller aborts."""
+    """Close *stream* and its *writer* as Stream.aclose() says. Raises and cancellation: as
+    there."""
     left = False
     try:
         async with stream._h_bounded("Stream.aclose", WriteTimeout, timeout):
@@ -36,11 +36,15 @@ async def close(stream: Duplex, writer: Any, timeout: float | None) -> None:
             stream.close()
             with contextlib.suppress(OSError):  # an end that is not clean takes nothing from us
                 await writer.wait_closed()
-    except WriteTimeout:
+    except BaseException as error:
         if not left:
+            stream.abort()
             raise
-        # Everything has left. What is missing is the peer's answer, and it owes us none.
-        reset(writer)
+        # The system has everything, and the peer may still be taking it: a reset would lose that.
+        # What is missing is the peer's answer, and it owes us none.
+        if not isinstance(error, WriteTimeout):
+            writer.transport.abort()
+            raise
 
 
 def reset(writer: Any) -> None:

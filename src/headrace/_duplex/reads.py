@@ -100,16 +100,17 @@ class ReadInto(Read):
     def attempt(self, reader: ReadHalf, operation: Operation) -> object:
         if reader._exception is not None:
             reader._h_check()
-        if operation.amount == 0:
-            return 0
-        size = reader._h_bytes.length()
-        if size == 0:
-            if reader._eof:
-                return 0
+        size = min(reader._h_bytes.length(), operation.amount)
+        if size == 0 and operation.amount > 0 and not reader._eof:
             return reader._h_pending()
-        size = min(size, operation.amount)
-        reader._h_bytes.take_into(operation.argument[:size])
-        reader._h_maybe_resume()
+        # An operation may be kept to be used again, and the caller's buffer must not be.
+        view = operation.argument
+        operation.argument = None
+        if size > 0:
+            with view[:size] as part:
+                reader._h_bytes.take_into(part)
+            reader._h_maybe_resume()
+        view.release()
         return size
 
 

@@ -215,15 +215,11 @@ class Duplex(Reading):
 
         Args: *timeout*, how many seconds it may take; None for any time.
         Raises: WriteTimeout and DeadlineExceeded where the peer does not take what was written;
-        what broke the connection, where something was unsent. A peer that only does not answer the
-        close is no error.
-        Cancellation: the connection is aborted. So it is after a timeout: nothing is left open.
+        what broke the connection, where something was unsent: it is aborted then. A peer that takes
+        its time, or does not answer the close, is no error: the system goes on with what it has.
+        Cancellation: the connection is closed at once: aborted where something is unsent.
         """
-        try:
-            await closing.close(self, self._h_given_writer, timeout)
-        except BaseException:
-            self.abort()
-            raise
+        await closing.close(self, self._h_given_writer, timeout)
 
     def abort(self) -> None:
         """Close at once and forget what was not sent. Over TCP the peer sees a reset

@@ -175,6 +175,8 @@ class Writes(Outgoing):
         if self.writer._h_flow._paused:
             return operations.PENDING
         self.accept(operation.argument)
+        # An operation may be kept to be used again, and what was written must not be.
+        operation.argument = None
         return None
 
     def _check(self, operation: Operation) -> object:
@@ -196,9 +198,10 @@ class Writes(Outgoing):
         writer = self.writer
         writer._h_check_reader()
         writer._h_sender.flush()
-        if self.unsent() == 0 and not writer._h_sender.held:
-            if backend.unsent_below(writer._h_sender.transport):
-                # Nothing tells when that is gone.
+        transport = writer._h_sender.transport
+        if transport.get_write_buffer_size() == 0:
+            if writer._h_sender.held or backend.unsent_below(transport):
+                # A handshake goes on, or something is left below TLS: nothing tells of its end.
                 self._loop.call_later(LOOK_SECONDS, self._look_again, operation)
                 return operations.PENDING
             if operation.kind is HOLD:
@@ -207,8 +210,7 @@ class Writes(Outgoing):
         if writer._h_flow._connection_lost:
             raise ConnectionResetError("Connection lost")
         if self._limits is None:
-            # Its transport then tells when there is nothing left.
-            transport = writer._h_sender.transport
+            # It then tells when there is nothing left.
             self._limits = transport.get_write_buffer_limits()
             transport.set_write_buffer_limits(0)
         return operations.PENDING

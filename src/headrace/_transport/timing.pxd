@@ -80,6 +80,7 @@ cdef class Timing:
 @cython.locals(bounds=Bounds)
 cdef Bounds bounds_of(Operation operation)
 cdef long long moved_by(Waitable owner) except -1
+cdef bint waits(Waitable owner) except -1
 cdef Py_ssize_t limit_of(Operation operation, Py_ssize_t otherwise) except -1
 cdef object limit_to(Operation operation, Py_ssize_t limit)
 @cython.locals(deadline=Deadline)

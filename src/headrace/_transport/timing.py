@@ -224,7 +224,8 @@ class Timing:
 
     def look(self) -> None:
         """Look at all that wait in the loop's next turn: what bounds them has changed."""
-        self.arm(self.now())
+        if waits(self._reader()) or waits(self._writer()):
+            self.arm(self.now())
 
     def _fire(self) -> None:
         """Fail what has waited for too long, and set the timer for what is next."""
@@ -294,6 +295,11 @@ def bounds_of(operation: Operation) -> Bounds:
 def moved_by(owner: Waitable) -> int:
     """Return how many bytes *owner* has moved."""
     return owner._h_moved()
+
+
+def waits(owner: Waitable | None) -> bool:
+    """Tell whether somebody waits at *owner*."""
+    return owner is not None and len(owner._h_waiting()) > 0
 
 
 def limit_of(operation: Operation, otherwise: int) -> int:
