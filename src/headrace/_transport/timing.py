@@ -170,6 +170,7 @@ class Timing:
         if bounds.error is not None:
             error = bounds.error
             operation.end()
+            operation.argument = None  # the traceback may live for long
             raise error
         now = self.now()
         if bounds.since < 0.0:
