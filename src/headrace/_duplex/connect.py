@@ -248,7 +248,11 @@ class Connecting:
             # Only then: a socket that somebody has seen costs more from then on.
             sock = writer.get_extra_info("socket")
             if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-                self._tune(sock)
+                try:
+                    self._tune(sock)
+                except BaseException:
+                    writer.transport.abort()
+                    raise
         return Stream(reader, writer)
 
     def __await__(self) -> Generator[Any, None, Stream]:
