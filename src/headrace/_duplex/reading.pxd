@@ -21,11 +21,13 @@ cdef class Reading:
     cdef long long _h_reads
 
     cdef object _h_start(self, Read kind, Py_ssize_t amount, object argument, object timeout)
+    cdef object _h_start_bounded(
+        self, Read kind, Py_ssize_t amount, object argument, object timeout
+    )
     cdef object _h_start_within(
         self, Read kind, Py_ssize_t amount, object argument, object timeout, Py_ssize_t limit
     )
     cdef object _h_start_foreign(
         self, Read kind, Py_ssize_t amount, object argument, object timeout, Py_ssize_t limit
     )
-    cdef object _h_bound(self, Operation operation, object timeout)
     cdef Timing _h_timed(self)

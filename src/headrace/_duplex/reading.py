@@ -20,7 +20,6 @@ from headrace._streams.reader import Reader, StreamReader
 from headrace._transport import operation as operations
 from headrace._transport import sender as senders
 from headrace._transport import timing as timings
-from headrace._transport.operation import Operation
 from headrace._transport.timing import Timing
 
 Buffer = bytes | bytearray | memoryview
@@ -46,9 +45,17 @@ class Reading:
         self._h_reads += 1
         if self._h_is_foreign:
             return self._h_start_foreign(kind, amount, argument, timeout, -1)
+        if timeout is None and (self._h_timing is None or not self._h_timing.deadlines):
+            return self._h_reader._h_start(kind, amount, argument)
+        return self._h_start_bounded(kind, amount, argument, timeout)
+
+    def _h_start_bounded(
+        self, kind: Read, amount: int, argument: object, timeout: float | None
+    ) -> Any:
+        """The same within a time, or a deadline."""
+        seconds = timings.checked_seconds(timeout, kind.name)
         operation = self._h_reader._h_start(kind, amount, argument)
-        if timeout is not None or (self._h_timing is not None and self._h_timing.deadlines):
-            self._h_bound(operation, timeout)
+        self._h_timed().bound(operation, seconds)
         return operation
 
     def _h_start_within(
@@ -60,26 +67,20 @@ class Reading:
             raise ValueError(f"the limit is a number of bytes, not {limit}")
         if self._h_is_foreign:
             return self._h_start_foreign(kind, amount, argument, timeout, limit)
-        operation = self._h_reader._h_start(kind, amount, argument)
+        operation = self._h_start_bounded(kind, amount, argument, timeout)
         timings.limit_to(operation, limit)
-        if timeout is not None or (self._h_timing is not None and self._h_timing.deadlines):
-            self._h_bound(operation, timeout)
         return operation
 
     def _h_start_foreign(
         self, kind: Read, amount: int, argument: object, timeout: float | None, limit: int
     ) -> Any:
+        seconds = timings.checked_seconds(timeout, kind.name)
         operation = operations.by_hand(self._h_reader, kind, amount, argument)
         if limit >= 0:
             timings.limit_to(operation, limit)
-        seconds = timings.checked_seconds(timeout, kind.name)
         if self._h_timing is not None:
             self._h_timing.bound(operation, seconds)
         return foreign.fetch(self, self._h_given_reader, self._h_reader, kind, operation, seconds)
-
-    def _h_bound(self, operation: Operation, timeout: float | None) -> None:
-        seconds = timings.checked_seconds(timeout, operation.kind.name)
-        self._h_timed().bound(operation, seconds)
 
     def _h_timed(self) -> Timing:
         """Return what bounds the waits of this stream; most need none."""
