@@ -124,6 +124,7 @@ def views_of(many: Many, reader: ReadHalf) -> list[memoryview]:
     buffer = reader._h_bytes
     size = codecs.measure(cursor, buffer)
     if size <= 0:
+        codec.span(buffer, 0)  # raises where there are no views, before anything is taken
         if not reader._eof:
             cursor.want(buffer, -size)
             return []
@@ -325,17 +326,17 @@ def too_large(cursor: Cursor, stream: Duplex) -> int:
     try:
         codecs.measure(cursor, stream._h_reader._h_bytes)
     except FrameTooLarge as error:
-        if error.size is not None:
-            return error.size
         if isinstance(codec, DelimitedCodec):
-            return 0
-        raise
+            return 0  # what it says does not count the delimiter
+        if error.size is None:
+            raise
+        return error.size
     raise RuntimeError("discard() is for a frame that is too large, and the next one is not")
 
 
 def drop(cursor: Cursor, reader: ReadHalf) -> bool:
     """Drop what is there up to a delimiter; return whether it was found."""
-    return delimited.drop(cursor.codec, reader._h_bytes)
+    return delimited.drop(cursor.codec, reader._h_bytes, reader._eof)
 
 
 mark_coroutine_functions(Framed, ("read", "read_many", "write"))

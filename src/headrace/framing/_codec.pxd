@@ -8,6 +8,8 @@ cdef class Cursor:
     cdef BaseCodec codec
     # Its decode() is somebody's own.
     cdef bint is_python
+    # So is its encode().
+    cdef bint encodes_itself
     # How many bytes the next frame needs, from its start on, and where in the stream that is.
     cdef Py_ssize_t need
     cdef long long position
@@ -32,6 +34,7 @@ cdef class BaseCodec:
     cdef object finish(self, ReadBuffer buffer, Cursor cursor)
     cdef tuple encode_all(self, tuple frames)
 
+cdef bint is_ours(object method) except -1
 cdef bytes as_bytes(object data)
 cdef Py_ssize_t checked_limit(Py_ssize_t limit, Py_ssize_t least) except -1
 cdef object set_limit(BaseCodec codec, Py_ssize_t limit)
@@ -39,6 +42,7 @@ cdef object decoded(Cursor cursor, ReadBuffer buffer)
 cdef object take(Cursor cursor, ReadBuffer buffer)
 @cython.locals(size=Py_ssize_t, taken=Py_ssize_t)
 cdef object take_by_python(object codec, Cursor cursor, ReadBuffer buffer)
+cdef object view_of(ReadBuffer buffer)
 cdef bint is_ready(Cursor cursor, ReadBuffer buffer) except -1
 cdef Py_ssize_t measure(Cursor cursor, ReadBuffer buffer) except? -1
 @cython.locals(codec=BaseCodec, size=Py_ssize_t)

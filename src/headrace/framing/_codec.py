@@ -46,6 +46,8 @@ class Cursor:
             )
         self.codec: Any = codec
         self.is_python: bool = type(codec).decode is not Codec.decode
+        # A subclass of one of ours may have either.
+        self.encodes_itself: bool = not is_ours(type(codec).encode)
         self.need: int = 0
         self.position: int = 0
         self.error: Any = None
@@ -229,6 +231,11 @@ class Decoder(Generic[T]):
         return self._buffer.length()
 
 
+def is_ours(method: Any) -> bool:
+    """Tell whether *method* of a codec is one of this package."""
+    return getattr(method, "__module__", "").startswith("headrace.framing")
+
+
 def as_bytes(data: Any) -> bytes:
     """Return *data*, bytes-like, as bytes. Raises: TypeError where it is not."""
     if type(data) is bytes:
@@ -275,7 +282,7 @@ def take_by_python(codec: Any, cursor: Cursor, buffer: ReadBuffer) -> object:
         return cursor.want(buffer, 1)
     if cursor.is_short(buffer):
         return WANTED
-    decoded = codec.decode(memoryview(buffer.peek(0, size)))
+    decoded = codec.decode(view_of(buffer))
     if isinstance(decoded, Need):
         if decoded.size <= size:
             raise RuntimeError(f"{decoded!r} of decode(), which was given {size} bytes")
@@ -288,6 +295,15 @@ def take_by_python(codec: Any, cursor: Cursor, buffer: ReadBuffer) -> object:
         raise RuntimeError(f"decode() took {taken} of {size} bytes")
     buffer.skip(taken)
     return frame
+
+
+def view_of(buffer: ReadBuffer) -> memoryview:
+    """Return what is unread in *buffer*, as a view and not a copy: else a codec that takes a few
+    bytes at a time would cost the square of what is there. The buffer never changes those bytes
+    in place, but for those that somebody else holds (*live*)."""
+    if buffer.live is not None:
+        return memoryview(buffer.peek(0, buffer.length()))
+    return memoryview(buffer.head).toreadonly()[buffer.pos : buffer.end]
 
 
 def is_ready(cursor: Cursor, buffer: ReadBuffer) -> bool:
@@ -312,7 +328,7 @@ def finish(cursor: Cursor, buffer: ReadBuffer) -> object:
     size = buffer.length()
     if size > 0 and cursor.is_python:
         try:
-            frame = decode_end(codec, memoryview(buffer.peek(0, size)))
+            frame = decode_end(codec, view_of(buffer))
         except EndOfStream:
             pass
         else:
@@ -335,7 +351,7 @@ def encode_all(cursor: Cursor, frames: Any) -> Any:
     """Return the pieces that *frames* are on the wire. Raises: ValueError and TypeError where one
     cannot be encoded."""
     codec = cursor.codec
-    if not cursor.is_python:
+    if not cursor.encodes_itself:
         return codec.encode_all(frames)
     pieces: list[bytes] = []
     for frame in frames:

@@ -51,5 +51,5 @@ cdef class JSONCodec(DelimitedCodec):
     cdef object finish(self, ReadBuffer buffer, Cursor cursor)
 
 @cython.locals(before=Py_ssize_t, after=Py_ssize_t)
-cdef bint drop(DelimitedCodec codec, ReadBuffer buffer) except -1
+cdef bint drop(DelimitedCodec codec, ReadBuffer buffer, bint ended) except -1
 cdef object prepare(DelimitedCodec codec, Py_ssize_t limit, str last)

@@ -102,18 +102,21 @@ class DelimitedCodec(BaseCodec):
         """Return what *frame* is on the wire. Raises: ValueError where a delimiter is in it, or it
         is too long."""
         chunk = codecs.as_bytes(frame)
-        for delimiter in self.delimiters:
-            if not self.strip and chunk.endswith(delimiter):
-                inner = chunk[: len(chunk) - len(delimiter)]
-                if not any(each in inner for each in self.delimiters):
-                    return chunk
-            elif delimiter in chunk:
-                raise ValueError(f"a frame that has the delimiter {delimiter!r} in it")
-        if not self.strip:
-            raise ValueError("a frame that does not end with a delimiter")
-        if len(chunk) > self.limit:
-            raise FrameTooLarge(len(chunk), self.limit, 0)
-        return chunk + self.first
+        encoded = chunk + self.first if self.strip else chunk
+        # What the reader finds there: a delimiter may also begin at the end of the frame, or be
+        # the beginning of a longer one, which the next frame could complete.
+        buffer = ReadBuffer()
+        buffer.append(encoded)
+        before, after = self._find(buffer, False)
+        if before < 0 or after < len(encoded) or (self.strip and before < len(chunk)):
+            raise ValueError(
+                "a frame that has a delimiter in it, or makes one with what is next to it"
+                if self.strip
+                else "a frame that does not end with its only delimiter"
+            )
+        if before > self.limit:
+            raise FrameTooLarge(before, self.limit, 0)
+        return encoded
 
 
 class Delimited(DelimitedCodec, Codec[bytes]):
@@ -259,7 +262,7 @@ class JSONCodec(DelimitedCodec):
         """Return the value of *line*. Raises: BadFrame; the next line can be read."""
         try:
             return self.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BadFrame(f"a line is no JSON: {error}", position) from error
 
     def span(self, buffer: ReadBuffer, size: int) -> tuple[int, int]:
@@ -302,9 +305,10 @@ class JSONLines(JSONCodec, Codec[Any]):
     __signature__: Any = SignatureOf(lambda *, loads=None, dumps=None, limit=1 << 20: None)
 
 
-def drop(codec: DelimitedCodec, buffer: ReadBuffer) -> bool:
-    """Drop what is there up to a delimiter, with it; return whether it was found."""
-    before, after = codec._find(buffer, False)
+def drop(codec: DelimitedCodec, buffer: ReadBuffer, ended: bool) -> bool:
+    """Drop what is there up to a delimiter, with it; return whether it was found. Where the input
+    has *ended*, none can grow."""
+    before, after = codec._find(buffer, ended)
     if before >= 0:
         buffer.skip(after)
         return True
