@@ -99,8 +99,8 @@ class DelimitedCodec(BaseCodec):
         return data
 
     def encode(self, frame: Any) -> Any:
-        """Return what *frame* is on the wire. Raises: ValueError where a delimiter is in it, or it
-        is too long."""
+        """Return what *frame* is on the wire. Raises: ValueError where a delimiter is in it, or
+        begins at its end, and where it is too long."""
         chunk = codecs.as_bytes(frame)
         encoded = chunk + self.first if self.strip else chunk
         # What the reader finds there: a delimiter may also begin at the end of the frame, or be
@@ -124,7 +124,8 @@ class Delimited(DelimitedCodec, Codec[bytes]):
     those that begin there the longest: one that may still grow is waited for.
 
     Args:
-        delimiters: one or more, bytes-like; a frame that is written ends with the first.
+        delimiters: one or more, bytes-like; a frame that is written ends with the first, which
+            therefore must not be the beginning of another.
         limit: the most bytes before a delimiter.
         strip: leave the delimiter out of the frame.
         last: what an unfinished frame at the end of input is: "error", IncompleteFrame, or "yield",
