@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from headrace import framing as framing
 from headrace._core.publish import publish
 from headrace._duplex import passing as _passing  # noqa: F401 (compiled: see publish())
+from headrace._duplex.facts import Credentials, StreamStatistics, TCPInfo, TLSInfo
 from headrace._duplex.framed import Framed
+from headrace._duplex.gone import PeerGone
 from headrace._duplex.stream import Stream
 from headrace._streams.asyncio_server import Server
 from headrace._streams.connect import open_connection, open_unix_connection
@@ -38,8 +40,6 @@ from headrace.swap import install, uninstall
 if TYPE_CHECKING:
     from headrace import metrics as metrics
     from headrace._duplex.connect import connect
-    from headrace._duplex.facts import Credentials, StreamStatistics, TCPInfo, TLSInfo
-    from headrace._duplex.gone import PeerGone
     from headrace._duplex.relay import RelayResult, relay
     from headrace._server.api import serve
     from headrace._server.certificates import Certificates
@@ -119,8 +119,6 @@ if (
 _LATER = {
     "Certificates": "headrace._server.certificates",
     "Connection": "headrace._server.connection",
-    "Credentials": "headrace._duplex.facts",
-    "PeerGone": "headrace._duplex.gone",
     "RelayResult": "headrace._duplex.relay",
     "relay": "headrace._duplex.relay",
     "ProxyError": "headrace._server.proxy",
@@ -130,9 +128,6 @@ _LATER = {
     "ShutdownReport": "headrace._server.shutdown",
     "Statistics": "headrace._server.statistics",
     "StreamServer": "headrace._server.stream_server",
-    "StreamStatistics": "headrace._duplex.facts",
-    "TCPInfo": "headrace._duplex.facts",
-    "TLSInfo": "headrace._duplex.facts",
     "activated_sockets": "headrace._server.process.systemd",
     "connect": "headrace._duplex.connect",
     "current_connection": "headrace._server.connection",

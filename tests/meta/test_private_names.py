@@ -208,6 +208,14 @@ SUBCLASSED = (
 )
 # Other classes with such names, and why.
 ALSO = {
+    "BaseCodec": "users subclass framing.Codec, whose base it is; so are those of our codecs",
+    "DelimitedCodec": "BaseCodec's",
+    "FixedCodec": "BaseCodec's",
+    "JSONCodec": "BaseCodec's",
+    "LengthCodec": "BaseCodec's",
+    "LineCodec": "BaseCodec's",
+    "NetstringCodec": "BaseCodec's",
+    "VarintCodec": "BaseCodec's",
     "ForeignWrites": "what operations work on has these methods, and readers are such: Waitable's",
     "Outgoing": "Waitable's",
     "Server": "its base is asyncio's Server, whose private names these must not meet",

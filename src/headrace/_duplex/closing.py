@@ -43,7 +43,7 @@ async def close(stream: Duplex, writer: Any, timeout: float | None) -> None:
         # The system has everything, and the peer may still be taking it: a reset would lose that.
         # What is missing is the peer's answer, and it owes us none.
         if not isinstance(error, WriteTimeout):
-            writer.transport.abort()
+            cut(writer)
             raise
 
 
@@ -53,6 +53,11 @@ def reset(writer: Any) -> None:
     if sock is not None and sock.fileno() >= 0 and sock.family in (socket.AF_INET, socket.AF_INET6):
         with contextlib.suppress(OSError):  # it is broken already
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    cut(writer)
+
+
+def cut(writer: Any) -> None:
+    """Close *writer* at once, where it can be; its peer sees an end."""
     transport = getattr(writer, "transport", None)
     if transport is None:
         writer.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import struct
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 # struct ucred (unix(7)).
@@ -62,8 +61,7 @@ def credentials_of(sock: Any) -> Credentials | None:
     return Credentials(*_CREDENTIALS.unpack(data))
 
 
-@dataclass(frozen=True)
-class TLSInfo:
+class TLSInfo(NamedTuple):
     """What TLS has agreed on, and with whom."""
 
     # "TLSv1.3", and the name of the cipher.
@@ -72,8 +70,8 @@ class TLSInfo:
     # The protocol that both chose, None for none.
     alpn: str | None
     # The peer's certificate, as the ssl module decodes it once it was verified, and as it is.
-    peer_certificate: dict[str, Any] | None = field(repr=False)
-    peer_certificate_der: bytes | None = field(repr=False)
+    peer_certificate: dict[str, Any] | None
+    peer_certificate_der: bytes | None
     # The name that was asked for; None on a server.
     server_hostname: str | None
     # An earlier session goes on.
@@ -81,6 +79,10 @@ class TLSInfo:
     # None while the peer may send; then whether it has ended the stream by a close_notify. None,
     # too, where nobody tells: on the portable way.
     close_notify: bool | None
+
+    def __repr__(self) -> str:
+        # Without the certificates, which are long.
+        return f"TLSInfo({self.version}, {self.cipher}, alpn={self.alpn!r})"
 
 
 def tls_of(stream: Any) -> TLSInfo | None:
@@ -105,8 +107,7 @@ def tls_of(stream: Any) -> TLSInfo | None:
     )
 
 
-@dataclass(frozen=True)
-class TCPInfo:
+class TCPInfo(NamedTuple):
     """What the system knows of a TCP connection (TCP_INFO, tcp(7)). What it does not tell is
     None."""
 
@@ -151,8 +152,7 @@ def tcp_of(sock: Any) -> TCPInfo | None:
     return TCPInfo(**found)
 
 
-@dataclass(frozen=True)
-class StreamStatistics:
+class StreamStatistics(NamedTuple):
     """The figures of a stream."""
 
     # Bytes that were read, skipped or passed on; that have come and were not read.

@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from headrace._core.coroutines import SignatureOf, mark_coroutine_functions
+from headrace._duplex import stream as streams
 from headrace._duplex import writes
 from headrace._duplex.stream import Duplex
 from headrace._streams.read_half import Read, ReadHalf
@@ -133,7 +134,7 @@ def views_of(many: Many, reader: ReadHalf) -> list[memoryview]:
     views: list[memoryview] = []
     at = 0
     while size > 0 and len(views) < many.most:
-        start, stop = codec.span(buffer, size)
+        start, stop = codec._h_span(buffer, size)
         views.append(data[at + start : at + stop])
         at += size
         buffer.skip(size)
@@ -337,5 +338,8 @@ def drop(cursor: Cursor, reader: ReadHalf) -> bool:
     """Drop what is there up to a delimiter; return whether it was found."""
     return delimited.drop(cursor.codec, reader._h_bytes)
 
+
+# What Stream.framed() makes and is annotated with.
+streams.Framed = Framed
 
 mark_coroutine_functions(Framed, ("read", "read_many", "write"))

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from weakref import ref
 
 from headrace._core.coroutines import SignatureOf, mark_coroutine_functions
-from headrace._duplex import closing, foreign, writes
+from headrace._duplex import closing, facts, foreign, gone, writes
 from headrace._duplex.bounded import bounded
+from headrace._duplex.facts import Credentials, StreamStatistics, TLSInfo
 from headrace._duplex.foreign import ForeignWrites
+from headrace._duplex.gone import PeerGone
 from headrace._duplex.reading import Buffer, Reading
 from headrace._duplex.writes import Outgoing, Writes
 from headrace._streams.reader import Reader
@@ -25,12 +27,11 @@ from headrace._streams.writer import Writer
 from headrace._transport import timing as timings
 from headrace._transport.timing import Deadline, Timing
 from headrace.errors import ConnectTimeout, ReadTimeout
+from headrace.framing._codec import Codec
 
 if TYPE_CHECKING:
-    from headrace._duplex.facts import Credentials, StreamStatistics, TLSInfo
+    # It stands above, and puts itself here for those who look annotations up.
     from headrace._duplex.framed import Framed
-    from headrace._duplex.gone import PeerGone
-    from headrace.framing._codec import Codec
 
 T = TypeVar("T")
 
@@ -225,8 +226,8 @@ class Duplex(Reading):
         """Close at once and forget what was not sent. Over TCP the peer sees a reset
         (SO_LINGER of 0, socket(7)), in TLS no close_notify: it cannot take what it has got for the
         whole. A Unix socket cannot be reset: its peer sees an end. What reads or writes here, now
-        or later, raises ConnectionAbortedError: it is not told of an end that the peer never
-        sent."""
+        or later, raises ConnectionAbortedError: it is not told of an end that the peer never sent.
+        (Behind an end that it did send, reads go on to that.)"""
         reader = self._h_reader
         if reader._exception is None and not reader._eof:
             reader.set_exception(ConnectionAbortedError("the stream was aborted on this side"))
@@ -287,8 +288,6 @@ class Duplex(Reading):
         Args: *codec*, one of headrace.framing, or one's own.
         Raises: TypeError where it is none.
         """
-        from headrace._duplex.framed import Framed  # it stands above
-
         return Framed(self, codec)
 
     # ---- what it stands on
@@ -378,8 +377,6 @@ class Duplex(Reading):
         Raises: ReadTimeout and DeadlineExceeded.
         Cancellation: safe.
         """
-        from headrace._duplex import gone
-
         reader = self._h_reader
         async with self._h_bounded("Stream.wait_peer_gone", ReadTimeout, timeout):
             return await gone.watch(lambda: gone.how(self, *end_of(reader)))
@@ -387,22 +384,16 @@ class Duplex(Reading):
     @property
     def tls(self) -> TLSInfo | None:
         """What TLS has agreed on, and with whom; None in plain text."""
-        from headrace._duplex import facts
-
         return facts.tls_of(self)
 
     @property
     def peer_credentials(self) -> Credentials | None:
         """Who is at the other end of a Unix socket; None of another, and where the system does not
         tell."""
-        from headrace._duplex import facts
-
         return facts.credentials_of(self.get_extra_info("socket"))
 
     def statistics(self) -> StreamStatistics:
         """Return the figures of this stream, and what the system says of its connection."""
-        from headrace._duplex import facts
-
         return facts.statistics_of(self, self._h_reads, self._h_out.operations)
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:

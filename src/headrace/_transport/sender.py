@@ -94,13 +94,9 @@ class Sender(Flushable):
         self._send_pieces([chunk for chunk in chunks if chunk])
 
     def _send_pieces(self, pieces: list[bytes]) -> None:
-        """Send *pieces*, many bytes, without joining them where the transport can."""
-        self.unchecked = True
-        try:
-            self.transport.writelines(pieces)
-        except RuntimeError:
-            if not self.transport.is_closing():  # as for write()
-                raise
+        """Send *pieces*, many bytes, as one. (The writelines() of some Pythons' transports does not
+        pause the protocol.)"""
+        self._send(b"".join(pieces), False)
 
     def _keep(self, chunk: bytes, size: int) -> None:
         # Most of what is gathered is one piece: no list for that.

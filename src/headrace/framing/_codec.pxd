@@ -19,18 +19,18 @@ cdef class Cursor:
 
 cdef class BaseCodec:
     # The longest frame, in bytes.
-    cdef readonly Py_ssize_t limit
+    cdef Py_ssize_t _h_limit
 
     @cython.locals(size=Py_ssize_t)
-    cdef object take(self, ReadBuffer buffer, Cursor cursor)
+    cdef object _h_take(self, ReadBuffer buffer, Cursor cursor)
     @cython.locals(size=Py_ssize_t)
-    cdef bint is_ready(self, ReadBuffer buffer, Cursor cursor) except -1
-    cdef Py_ssize_t measure(self, ReadBuffer buffer) except? -1
-    cdef object extract(self, ReadBuffer buffer, Py_ssize_t size)
-    cdef tuple span(self, ReadBuffer buffer, Py_ssize_t size)
+    cdef bint _h_is_ready(self, ReadBuffer buffer, Cursor cursor) except -1
+    cdef Py_ssize_t _h_measure(self, ReadBuffer buffer) except? -1
+    cdef object _h_extract(self, ReadBuffer buffer, Py_ssize_t size)
+    cdef tuple _h_span(self, ReadBuffer buffer, Py_ssize_t size)
     @cython.locals(size=Py_ssize_t)
-    cdef object finish(self, ReadBuffer buffer, Cursor cursor)
-    cdef tuple encode_all(self, tuple frames)
+    cdef object _h_finish(self, ReadBuffer buffer, Cursor cursor)
+    cdef tuple _h_encode_all(self, tuple frames)
 
 cdef bytes as_bytes(object data)
 cdef Py_ssize_t checked_limit(Py_ssize_t limit, Py_ssize_t least) except -1

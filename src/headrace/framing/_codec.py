@@ -64,21 +64,21 @@ class Cursor:
 class BaseCodec:
     """What is called of a codec. It has no state. *limit* is the longest frame, in bytes."""
 
-    def take(self, buffer: ReadBuffer, cursor: Cursor) -> object:
+    def _h_take(self, buffer: ReadBuffer, cursor: Cursor) -> object:
         """Take the first frame out of *buffer* and return it, or return WANTED."""
-        size = self.measure(buffer)
+        size = self._h_measure(buffer)
         if size <= 0:
             return cursor.want(buffer, -size)
-        frame = self.extract(buffer, size)
+        frame = self._h_extract(buffer, size)
         buffer.skip(size)
         return frame
 
-    def is_ready(self, buffer: ReadBuffer, cursor: Cursor) -> bool:
+    def _h_is_ready(self, buffer: ReadBuffer, cursor: Cursor) -> bool:
         """Tell whether take() is worth while: a frame is whole, or it can only fail."""
         if cursor.is_short(buffer):
             return False
         try:
-            size = self.measure(buffer)
+            size = self._h_measure(buffer)
         except Exception:
             return True
         if size > 0:
@@ -86,23 +86,23 @@ class BaseCodec:
         cursor.want(buffer, -size)
         return False
 
-    def measure(self, buffer: ReadBuffer) -> int:
+    def _h_measure(self, buffer: ReadBuffer) -> int:
         """Return the size of the first frame on the wire, which is whole in *buffer*; or minus the
         number of bytes that are needed. Raises: FrameTooLarge and BadFrame."""
         raise NotImplementedError
 
-    def extract(self, buffer: ReadBuffer, size: int) -> object:
+    def _h_extract(self, buffer: ReadBuffer, size: int) -> object:
         """Return the first frame of *buffer*, which has *size* bytes on the wire."""
         return buffer.peek(0, size)
 
-    def span(self, buffer: ReadBuffer, size: int) -> tuple[int, int]:
+    def _h_span(self, buffer: ReadBuffer, size: int) -> tuple[int, int]:
         """Return where the payload of the first frame begins, and ends, in its *size* bytes.
         Raises: ValueError where frames are no bytes."""
         raise ValueError(
             f"frames of {type(self).__name__} are no bytes: there are no views of them"
         )
 
-    def finish(self, buffer: ReadBuffer, cursor: Cursor) -> object:
+    def _h_finish(self, buffer: ReadBuffer, cursor: Cursor) -> object:
         """The input has ended: return a last frame, taken, or WANTED where there is nothing left.
 
         Raises: IncompleteFrame, whose ``partial`` has what was left, as far as the limit; the
@@ -113,11 +113,11 @@ class BaseCodec:
             return WANTED
         need = cursor.need if cursor.position == buffer.taken and cursor.need > size else None
         position = buffer.taken
-        partial = buffer.peek(0, min(size, self.limit))
+        partial = buffer.peek(0, min(size, self._h_limit))
         buffer.skip(size)
         raise IncompleteFrame(partial, need, position)
 
-    def encode_all(self, frames: Any) -> Any:
+    def _h_encode_all(self, frames: Any) -> Any:
         """Return the pieces that *frames* are on the wire."""
         return (b"".join([self.encode(frame) for frame in frames]),)
 
@@ -125,8 +125,13 @@ class BaseCodec:
         """Return what *frame* is on the wire, in bytes."""
         raise NotImplementedError
 
+    @property
+    def limit(self) -> int:
+        """The longest frame, in bytes."""
+        return self._h_limit
+
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} limit={self.limit}>"
+        return f"<{type(self).__name__} limit={self._h_limit}>"
 
 
 class Codec(BaseCodec, Generic[T]):
@@ -247,7 +252,7 @@ def checked_limit(limit: int, least: int) -> int:
 
 def set_limit(codec: BaseCodec, limit: int) -> None:
     """Have *codec* take frames of up to *limit* bytes."""
-    codec.limit = checked_limit(limit, 1)
+    codec._h_limit = checked_limit(limit, 1)
 
 
 # ---- what a Framed and a Decoder call: a codec in Python is called here, and nowhere else
@@ -257,12 +262,12 @@ def take(cursor: Cursor, buffer: ReadBuffer) -> object:
     """Take the first frame out of *buffer* and return it, or return WANTED."""
     if cursor.is_python:
         return take_by_python(cursor.codec, cursor, buffer)
-    return cursor.codec.take(buffer, cursor)
+    return cursor.codec._h_take(buffer, cursor)
 
 
 def decoded(cursor: Cursor, buffer: ReadBuffer) -> object:
     """Return what decode() of one of our codecs does of *buffer*."""
-    frame = cursor.codec.take(buffer, cursor)
+    frame = cursor.codec._h_take(buffer, cursor)
     if frame is WANTED:
         return Need(cursor.need)
     return frame, buffer.taken
@@ -294,7 +299,7 @@ def is_ready(cursor: Cursor, buffer: ReadBuffer) -> bool:
     """Tell whether take() is worth while. No Python of a user's runs here."""
     if cursor.is_python:
         return not cursor.is_short(buffer)
-    return cursor.codec.is_ready(buffer, cursor)
+    return cursor.codec._h_is_ready(buffer, cursor)
 
 
 def measure(cursor: Cursor, buffer: ReadBuffer) -> int:
@@ -302,7 +307,7 @@ def measure(cursor: Cursor, buffer: ReadBuffer) -> int:
     codec is one in Python; FrameTooLarge and BadFrame."""
     if cursor.is_python:
         raise ValueError("only decode() knows the frames of a codec in Python")
-    return cursor.codec.measure(buffer)
+    return cursor.codec._h_measure(buffer)
 
 
 def finish(cursor: Cursor, buffer: ReadBuffer) -> object:
@@ -318,7 +323,7 @@ def finish(cursor: Cursor, buffer: ReadBuffer) -> object:
         else:
             buffer.skip(size)
             return frame
-    return codec.finish(buffer, cursor)
+    return codec._h_finish(buffer, cursor)
 
 
 def decode_end(codec: Any, view: memoryview) -> object:
@@ -328,7 +333,7 @@ def decode_end(codec: Any, view: memoryview) -> object:
 
 def limit_of(codec: BaseCodec) -> int:
     """Return the longest frame of *codec*, in bytes."""
-    return codec.limit
+    return codec._h_limit
 
 
 def encode_all(cursor: Cursor, frames: Any) -> Any:
@@ -336,7 +341,7 @@ def encode_all(cursor: Cursor, frames: Any) -> Any:
     cannot be encoded."""
     codec = cursor.codec
     if not cursor.is_python:
-        return codec.encode_all(frames)
+        return codec._h_encode_all(frames)
     pieces: list[bytes] = []
     for frame in frames:
         pieces += pieces_of(codec, frame)

@@ -21,23 +21,23 @@ cdef class DelimitedCodec(BaseCodec):
     cdef tuple _find(self, ReadBuffer buffer, bint ended)
     cdef object _check(self, ReadBuffer buffer, Py_ssize_t before)
     @cython.locals(before=Py_ssize_t, after=Py_ssize_t)
-    cdef Py_ssize_t measure(self, ReadBuffer buffer) except? -1
+    cdef Py_ssize_t _h_measure(self, ReadBuffer buffer) except? -1
     @cython.locals(start=Py_ssize_t, stop=Py_ssize_t)
-    cdef object extract(self, ReadBuffer buffer, Py_ssize_t size)
-    cdef tuple span(self, ReadBuffer buffer, Py_ssize_t size)
+    cdef object _h_extract(self, ReadBuffer buffer, Py_ssize_t size)
+    cdef tuple _h_span(self, ReadBuffer buffer, Py_ssize_t size)
     @cython.locals(
         before=Py_ssize_t, after=Py_ssize_t, size=Py_ssize_t, position="long long"
     )
-    cdef object finish(self, ReadBuffer buffer, Cursor cursor)
+    cdef object _h_finish(self, ReadBuffer buffer, Cursor cursor)
     cdef object _last(self, bytes data, long long position)
 
 cdef class LineCodec(DelimitedCodec):
     cdef object encoding
 
     @cython.locals(before=Py_ssize_t, line=bytes, position="long long")
-    cdef object take(self, ReadBuffer buffer, Cursor cursor)
+    cdef object _h_take(self, ReadBuffer buffer, Cursor cursor)
     cdef object _decoded(self, bytes line, long long position)
-    cdef tuple span(self, ReadBuffer buffer, Py_ssize_t size)
+    cdef tuple _h_span(self, ReadBuffer buffer, Py_ssize_t size)
     cdef object _last(self, bytes data, long long position)
 
 cdef class JSONCodec(DelimitedCodec):
@@ -45,10 +45,10 @@ cdef class JSONCodec(DelimitedCodec):
     cdef object dumps
 
     @cython.locals(before=Py_ssize_t, line=bytes)
-    cdef object take(self, ReadBuffer buffer, Cursor cursor)
+    cdef object _h_take(self, ReadBuffer buffer, Cursor cursor)
     cdef object _parsed(self, bytes line, long long position)
-    cdef tuple span(self, ReadBuffer buffer, Py_ssize_t size)
-    cdef object finish(self, ReadBuffer buffer, Cursor cursor)
+    cdef tuple _h_span(self, ReadBuffer buffer, Py_ssize_t size)
+    cdef object _h_finish(self, ReadBuffer buffer, Cursor cursor)
 
 @cython.locals(before=Py_ssize_t, after=Py_ssize_t)
 cdef bint drop(DelimitedCodec codec, ReadBuffer buffer) except -1

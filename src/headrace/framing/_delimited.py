@@ -64,33 +64,33 @@ class DelimitedCodec(BaseCodec):
 
     def _check(self, buffer: ReadBuffer, before: int) -> None:
         """Raise FrameTooLarge where *before* bytes, or all that are there, are too many."""
-        if before > self.limit:
-            raise FrameTooLarge(before, self.limit, buffer.taken)
-        if before < 0 and buffer.length() - self.longest + 1 > self.limit:
-            raise FrameTooLarge(None, self.limit, buffer.taken)
+        if before > self._h_limit:
+            raise FrameTooLarge(before, self._h_limit, buffer.taken)
+        if before < 0 and buffer.length() - self.longest + 1 > self._h_limit:
+            raise FrameTooLarge(None, self._h_limit, buffer.taken)
 
-    def measure(self, buffer: ReadBuffer) -> int:
+    def _h_measure(self, buffer: ReadBuffer) -> int:
         before, after = self._find(buffer, False)
         self._check(buffer, before)
         return after if before >= 0 else -(buffer.length() + 1)
 
-    def extract(self, buffer: ReadBuffer, size: int) -> object:
-        start, stop = self.span(buffer, size)
+    def _h_extract(self, buffer: ReadBuffer, size: int) -> object:
+        start, stop = self._h_span(buffer, size)
         return buffer.peek(start, stop - start)
 
-    def span(self, buffer: ReadBuffer, size: int) -> tuple[int, int]:
+    def _h_span(self, buffer: ReadBuffer, size: int) -> tuple[int, int]:
         return 0, self._find(buffer, True)[0] if self.strip else size
 
-    def finish(self, buffer: ReadBuffer, cursor: Cursor) -> object:
+    def _h_finish(self, buffer: ReadBuffer, cursor: Cursor) -> object:
         before, after = self._find(buffer, True)
         if before >= 0:  # a delimiter that might have grown
-            frame = self.extract(buffer, after)
+            frame = self._h_extract(buffer, after)
             buffer.skip(after)
             return frame
         size = buffer.length()
         if size == 0 or not self.yields_last:
             cursor.need = 0  # where a delimiter would have come is not known
-            return BaseCodec.finish(self, buffer, cursor)
+            return BaseCodec._h_finish(self, buffer, cursor)
         position = buffer.taken
         return self._last(buffer.take(size), position)
 
@@ -111,8 +111,8 @@ class DelimitedCodec(BaseCodec):
                 raise ValueError(f"a frame that has the delimiter {delimiter!r} in it")
         if not self.strip:
             raise ValueError("a frame that does not end with a delimiter")
-        if len(chunk) > self.limit:
-            raise FrameTooLarge(len(chunk), self.limit, 0)
+        if len(chunk) > self._h_limit:
+            raise FrameTooLarge(len(chunk), self._h_limit, 0)
         return chunk + self.first
 
 
@@ -156,7 +156,7 @@ class LineCodec(DelimitedCodec):
         if encoding is not None:
             "".encode(encoding)  # LookupError now, and not at the first line
 
-    def take(self, buffer: ReadBuffer, cursor: Cursor) -> object:
+    def _h_take(self, buffer: ReadBuffer, cursor: Cursor) -> object:
         before = buffer.find_one(NEWLINE)
         self._check(buffer, before)
         if before < 0:
@@ -176,9 +176,9 @@ class LineCodec(DelimitedCodec):
         except UnicodeDecodeError as error:
             raise BadFrame(f"a line is no {self.encoding}: {error}", position) from error
 
-    def span(self, buffer: ReadBuffer, size: int) -> tuple[int, int]:
+    def _h_span(self, buffer: ReadBuffer, size: int) -> tuple[int, int]:
         if self.encoding is not None:
-            return BaseCodec.span(self, buffer, size)
+            return BaseCodec._h_span(self, buffer, size)
         if not self.strip:
             return 0, size
         if size > 1 and buffer.number(size - 2, 1, True) == 13:
@@ -198,8 +198,8 @@ class LineCodec(DelimitedCodec):
             chunk = chunk[: len(chunk) - 1]
         if NEWLINE in chunk:
             raise ValueError("a line that has a newline in it")
-        if len(chunk) > self.limit:
-            raise FrameTooLarge(len(chunk), self.limit, 0)
+        if len(chunk) > self._h_limit:
+            raise FrameTooLarge(len(chunk), self._h_limit, 0)
         return chunk + NEWLINE
 
 
@@ -245,7 +245,7 @@ class JSONCodec(DelimitedCodec):
         self.loads = loads
         self.dumps = dumps
 
-    def take(self, buffer: ReadBuffer, cursor: Cursor) -> object:
+    def _h_take(self, buffer: ReadBuffer, cursor: Cursor) -> object:
         while True:
             before = buffer.find_one(NEWLINE)
             self._check(buffer, before)
@@ -262,10 +262,10 @@ class JSONCodec(DelimitedCodec):
         except ValueError as error:
             raise BadFrame(f"a line is no JSON: {error}", position) from error
 
-    def span(self, buffer: ReadBuffer, size: int) -> tuple[int, int]:
-        return BaseCodec.span(self, buffer, size)
+    def _h_span(self, buffer: ReadBuffer, size: int) -> tuple[int, int]:
+        return BaseCodec._h_span(self, buffer, size)
 
-    def finish(self, buffer: ReadBuffer, cursor: Cursor) -> object:
+    def _h_finish(self, buffer: ReadBuffer, cursor: Cursor) -> object:
         size = buffer.length()
         if size == 0:
             return codecs.WANTED
@@ -280,8 +280,8 @@ class JSONCodec(DelimitedCodec):
         chunk = text.encode() if isinstance(text, str) else codecs.as_bytes(text)
         if NEWLINE in chunk:
             raise ValueError("dumps() made a newline, which ends a frame")
-        if len(chunk) > self.limit:
-            raise FrameTooLarge(len(chunk), self.limit, 0)
+        if len(chunk) > self._h_limit:
+            raise FrameTooLarge(len(chunk), self._h_limit, 0)
         return chunk + NEWLINE
 
 
@@ -315,7 +315,7 @@ def drop(codec: DelimitedCodec, buffer: ReadBuffer) -> bool:
 
 def prepare(codec: DelimitedCodec, limit: int, last: str) -> None:
     """Set what all codecs here have. Raises: ValueError."""
-    codec.limit = codecs.checked_limit(limit, 1)
+    codec._h_limit = codecs.checked_limit(limit, 1)
     if last not in ("yield", "error"):
         raise ValueError(f"last is 'yield' or 'error', not {last!r}")
     codec.yields_last = last == "yield"

@@ -20,14 +20,14 @@ cdef class LengthCodec(BaseCodec):
     cdef Py_ssize_t skip
 
     @cython.locals(there=Py_ssize_t, value="long long", whole=Py_ssize_t, known=bint)
-    cdef Py_ssize_t measure(self, ReadBuffer buffer) except? -1
-    cdef object extract(self, ReadBuffer buffer, Py_ssize_t size)
-    cdef tuple span(self, ReadBuffer buffer, Py_ssize_t size)
+    cdef Py_ssize_t _h_measure(self, ReadBuffer buffer) except? -1
+    cdef object _h_extract(self, ReadBuffer buffer, Py_ssize_t size)
+    cdef tuple _h_span(self, ReadBuffer buffer, Py_ssize_t size)
     @cython.locals(
         chunks=list, chunk=bytes, total=Py_ssize_t, head=bytes, storage=bytes, at=Py_ssize_t,
         size=Py_ssize_t
     )
-    cdef tuple encode_all(self, tuple frames)
+    cdef tuple _h_encode_all(self, tuple frames)
     @cython.locals(whole=Py_ssize_t, value="long long")
     cdef Py_ssize_t _whole(self, Py_ssize_t size) except -1
     @cython.locals(size=Py_ssize_t, value="long long")
@@ -45,10 +45,10 @@ cdef class VarintCodec(BaseCodec):
     @cython.locals(
         there=Py_ssize_t, head=Py_ssize_t, value="long long", at=Py_ssize_t, whole=Py_ssize_t
     )
-    cdef Py_ssize_t measure(self, ReadBuffer buffer) except? -1
+    cdef Py_ssize_t _h_measure(self, ReadBuffer buffer) except? -1
     @cython.locals(start=Py_ssize_t)
-    cdef object extract(self, ReadBuffer buffer, Py_ssize_t size)
-    cdef tuple span(self, ReadBuffer buffer, Py_ssize_t size)
+    cdef object _h_extract(self, ReadBuffer buffer, Py_ssize_t size)
+    cdef tuple _h_span(self, ReadBuffer buffer, Py_ssize_t size)
 
 cdef class NetstringCodec(BaseCodec):
     # The most digits of a length.
@@ -59,11 +59,11 @@ cdef class NetstringCodec(BaseCodec):
     @cython.locals(
         there=Py_ssize_t, head=Py_ssize_t, value="long long", at=Py_ssize_t, whole=Py_ssize_t
     )
-    cdef Py_ssize_t measure(self, ReadBuffer buffer) except? -1
+    cdef Py_ssize_t _h_measure(self, ReadBuffer buffer) except? -1
     @cython.locals(start=Py_ssize_t)
-    cdef object extract(self, ReadBuffer buffer, Py_ssize_t size)
-    cdef tuple span(self, ReadBuffer buffer, Py_ssize_t size)
+    cdef object _h_extract(self, ReadBuffer buffer, Py_ssize_t size)
+    cdef tuple _h_span(self, ReadBuffer buffer, Py_ssize_t size)
 
 cdef class FixedCodec(BaseCodec):
-    cdef Py_ssize_t measure(self, ReadBuffer buffer) except? -1
-    cdef tuple span(self, ReadBuffer buffer, Py_ssize_t size)
+    cdef Py_ssize_t _h_measure(self, ReadBuffer buffer) except? -1
+    cdef tuple _h_span(self, ReadBuffer buffer, Py_ssize_t size)

@@ -52,30 +52,30 @@ class LengthCodec(BaseCodec):
         self.head: int = offset + size
         self.offset = offset
         self.skip: int = self.head if skip is None else skip
-        self.limit: int = codecs.checked_limit(limit, self.head)
+        self._h_limit: int = codecs.checked_limit(limit, self.head)
 
-    def measure(self, buffer: ReadBuffer) -> int:
+    def _h_measure(self, buffer: ReadBuffer) -> int:
         there = buffer.length()
         if there < self.head:
             return -self.head
         value = buffer.number(self.offset, self.size, self.is_big)
-        if value < 0 or value > self.limit - self.head - self.adjust:
+        if value < 0 or value > self._h_limit - self.head - self.adjust:
             # Eight bytes can say more than anybody has.
             known = 0 <= value <= MOST_BYTES
             size = self.head + value + self.adjust if known else None
-            raise FrameTooLarge(size, self.limit, buffer.taken)
+            raise FrameTooLarge(size, self._h_limit, buffer.taken)
         whole = self.head + value + self.adjust
         if whole < self.head or whole < self.skip:
             raise BadFrame(f"the length {value} is less than that of a frame's head", buffer.taken)
         return whole if there >= whole else -whole
 
-    def extract(self, buffer: ReadBuffer, size: int) -> object:
+    def _h_extract(self, buffer: ReadBuffer, size: int) -> object:
         return buffer.peek(self.skip, size - self.skip)
 
-    def span(self, buffer: ReadBuffer, size: int) -> tuple[int, int]:
+    def _h_span(self, buffer: ReadBuffer, size: int) -> tuple[int, int]:
         return self.skip, size
 
-    def encode_all(self, frames: Any) -> Any:
+    def _h_encode_all(self, frames: Any) -> Any:
         chunks = [codecs.as_bytes(frame) for frame in frames]
         if self.skip != self.head or self.offset != 0:
             return (b"".join([self._checked(chunk) for chunk in chunks]),)
@@ -104,8 +104,8 @@ class LengthCodec(BaseCodec):
         """Return how many bytes a payload of *size* bytes takes on the wire. Raises: ValueError
         where it cannot be sent."""
         whole = self.head + size
-        if whole > self.limit:
-            raise FrameTooLarge(whole, self.limit, 0)
+        if whole > self._h_limit:
+            raise FrameTooLarge(whole, self._h_limit, 0)
         value = size - self.adjust
         if value < 0 or (self.size < 8 and value >> (8 * self.size)):
             raise ValueError(
@@ -123,8 +123,8 @@ class LengthCodec(BaseCodec):
                 f"(skip=0), not with offset={self.offset}, skip={self.skip}"
             )
         size = len(frame)
-        if size > self.limit:
-            raise FrameTooLarge(size, self.limit, 0)
+        if size > self._h_limit:
+            raise FrameTooLarge(size, self._h_limit, 0)
         if size >= self.head:
             value = cprims.number_at(frame, self.offset, self.size, self.is_big)
             if self.head + value + self.adjust == size:
@@ -133,7 +133,7 @@ class LengthCodec(BaseCodec):
 
     def encode(self, frame: Any) -> Any:
         """Return what *frame* is on the wire. Raises: ValueError where it cannot be sent."""
-        return b"".join(self.encode_all((frame,)))
+        return b"".join(self._h_encode_all((frame,)))
 
 
 class LengthPrefixed(LengthCodec, Codec[bytes]):
@@ -191,7 +191,7 @@ class VarintCodec(BaseCodec):
         self.most = max_bytes
         self.canonical = canonical
         self.keep_head = keep_head
-        self.limit: int = codecs.checked_limit(limit, offset + 1)
+        self._h_limit: int = codecs.checked_limit(limit, offset + 1)
 
     def _head(self, buffer: ReadBuffer) -> int:
         """Return how many bytes the head of the first frame has, 0 where it is not whole."""
@@ -208,7 +208,7 @@ class VarintCodec(BaseCodec):
                 raise BadFrame(f"a length of more than {self.most} bytes", buffer.taken)
         return 0
 
-    def measure(self, buffer: ReadBuffer) -> int:
+    def _h_measure(self, buffer: ReadBuffer) -> int:
         there = buffer.length()
         head = self._head(buffer)
         if head == 0:
@@ -217,15 +217,15 @@ class VarintCodec(BaseCodec):
         for at in range(head - 1, self.offset - 1, -1):
             value = value << 7 | (buffer.number(at, 1, True) & 127)
         whole = head + value
-        if whole > self.limit:
-            raise FrameTooLarge(whole, self.limit, buffer.taken)
+        if whole > self._h_limit:
+            raise FrameTooLarge(whole, self._h_limit, buffer.taken)
         return whole if there >= whole else -whole
 
-    def extract(self, buffer: ReadBuffer, size: int) -> object:
+    def _h_extract(self, buffer: ReadBuffer, size: int) -> object:
         start = 0 if self.keep_head else self._head(buffer)
         return buffer.peek(start, size - start)
 
-    def span(self, buffer: ReadBuffer, size: int) -> tuple[int, int]:
+    def _h_span(self, buffer: ReadBuffer, size: int) -> tuple[int, int]:
         return (0 if self.keep_head else self._head(buffer)), size
 
     def encode(self, frame: Any) -> Any:
@@ -234,7 +234,7 @@ class VarintCodec(BaseCodec):
         if self.keep_head:
             buffer = ReadBuffer()
             buffer.append(chunk)
-            if self.measure(buffer) != len(chunk):
+            if self._h_measure(buffer) != len(chunk):
                 raise ValueError(f"a frame of {len(chunk)} bytes whose head says something else")
             return chunk
         if self.offset != 0:
@@ -250,8 +250,8 @@ class VarintCodec(BaseCodec):
         head.append(left)
         if len(head) > self.most:
             raise ValueError(f"the length {len(chunk)} takes more than {self.most} bytes")
-        if len(head) + len(chunk) > self.limit:
-            raise FrameTooLarge(len(head) + len(chunk), self.limit, 0)
+        if len(head) + len(chunk) > self._h_limit:
+            raise FrameTooLarge(len(head) + len(chunk), self._h_limit, 0)
         return bytes(head) + chunk
 
 
@@ -281,7 +281,7 @@ class NetstringCodec(BaseCodec):
     """What Netstring does."""
 
     def __init__(self, *, limit: int = codecs.LIMIT_BYTES) -> None:
-        self.limit: int = codecs.checked_limit(limit, 3)
+        self._h_limit: int = codecs.checked_limit(limit, 3)
         self.most: int = min(18, len(str(limit)))  # what a C integer can be
 
     def _head(self, buffer: ReadBuffer) -> int:
@@ -294,10 +294,10 @@ class NetstringCodec(BaseCodec):
             if not 48 <= byte <= 57 or (at == 1 and buffer.number(0, 1, True) == 48):
                 raise BadFrame("a netstring begins with its length and a colon", buffer.taken)
         if there > self.most:
-            raise FrameTooLarge(None, self.limit, buffer.taken)
+            raise FrameTooLarge(None, self._h_limit, buffer.taken)
         return 0
 
-    def measure(self, buffer: ReadBuffer) -> int:
+    def _h_measure(self, buffer: ReadBuffer) -> int:
         there = buffer.length()
         head = self._head(buffer)
         if head == 0:
@@ -306,27 +306,27 @@ class NetstringCodec(BaseCodec):
         for at in range(head - 1):
             value = 10 * value + buffer.number(at, 1, True) - 48
         whole = head + value + 1
-        if whole > self.limit:
-            raise FrameTooLarge(whole, self.limit, buffer.taken)
+        if whole > self._h_limit:
+            raise FrameTooLarge(whole, self._h_limit, buffer.taken)
         if there < whole:
             return -whole
         if buffer.number(whole - 1, 1, True) != 44:
             raise BadFrame("a netstring ends with a comma", buffer.taken)
         return whole
 
-    def extract(self, buffer: ReadBuffer, size: int) -> object:
+    def _h_extract(self, buffer: ReadBuffer, size: int) -> object:
         start = self._head(buffer)
         return buffer.peek(start, size - start - 1)
 
-    def span(self, buffer: ReadBuffer, size: int) -> tuple[int, int]:
+    def _h_span(self, buffer: ReadBuffer, size: int) -> tuple[int, int]:
         return self._head(buffer), size - 1
 
     def encode(self, frame: Any) -> Any:
         """Return what *frame* is on the wire. Raises: ValueError where it cannot be sent."""
         chunk = codecs.as_bytes(frame)
         encoded = b"%d:%b," % (len(chunk), chunk)
-        if len(encoded) > self.limit:
-            raise FrameTooLarge(len(encoded), self.limit, 0)
+        if len(encoded) > self._h_limit:
+            raise FrameTooLarge(len(encoded), self._h_limit, 0)
         return encoded
 
 
@@ -346,19 +346,19 @@ class FixedCodec(BaseCodec):
     """What Fixed does."""
 
     def __init__(self, size: int) -> None:
-        self.limit: int = codecs.checked_limit(size, 1)
+        self._h_limit: int = codecs.checked_limit(size, 1)
 
-    def measure(self, buffer: ReadBuffer) -> int:
-        return self.limit if buffer.length() >= self.limit else -self.limit
+    def _h_measure(self, buffer: ReadBuffer) -> int:
+        return self._h_limit if buffer.length() >= self._h_limit else -self._h_limit
 
-    def span(self, buffer: ReadBuffer, size: int) -> tuple[int, int]:
+    def _h_span(self, buffer: ReadBuffer, size: int) -> tuple[int, int]:
         return 0, size
 
     def encode(self, frame: Any) -> Any:
         """Return *frame*. Raises: ValueError where it is not as long as all others."""
         chunk = codecs.as_bytes(frame)
-        if len(chunk) != self.limit:
-            raise ValueError(f"a frame has {self.limit} bytes here, not {len(chunk)}")
+        if len(chunk) != self._h_limit:
+            raise ValueError(f"a frame has {self._h_limit} bytes here, not {len(chunk)}")
         return chunk
 
 
