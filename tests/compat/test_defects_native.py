@@ -65,12 +65,14 @@ def test_the_count_costs_the_same_however_much_is_queued(run, streams):
             transport.write(bytes(BIG))
             time_of(write_and_ask, 100)
             few = time_of(transport.get_write_buffer_size, 20, repeats=20)
-            first, second = time_of(write_and_ask, 2000), time_of(write_and_ask, 2000)
+            # The least of several: the machine may be busy with others, but not all the time.
+            parts = [time_of(write_and_ask, 200) for _ in range(20)]
+            first, second = min(parts[:10]), min(parts[10:])
             for _ in range(6000):
                 transport.write(b"chunk")
             many = time_of(transport.get_write_buffer_size, 20, repeats=5)
             assert many < 10 * few
-            assert second < 2 * first + 0.01
+            assert second < 2 * first + 0.001
 
     run(main)
 
