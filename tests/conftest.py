@@ -273,6 +273,14 @@ def run_on(request: pytest.FixtureRequest) -> Callable[[Callable[[], Awaitable[A
     return run
 
 
+@pytest.fixture(params=["native", "portable"])
+def way(request: pytest.FixtureRequest) -> str:
+    """Each way to the socket that there is, as an argument of connect() and the like."""
+    if request.param not in WAYS:
+        pytest.skip("the pure-Python build has the portable way only")
+    return request.param  # type: ignore[no-any-return]
+
+
 @pytest.fixture
 def native(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
     """Our streams, which take the native way."""

@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from types import TracebackType
 from typing import Any
 
+from headrace._duplex import descriptors
 from headrace._duplex.bounded import bounded
-from headrace._duplex.descriptors import with_descriptors
 from headrace._duplex.resolver import look_up
 from headrace._duplex.stream import Stream
 from headrace._streams.arguments import check_port, checked_limit
@@ -107,6 +107,10 @@ def connect(
         checked_seconds(seconds, name)
     if max_fds and (context is not None or (path is None and sock is None)):
         raise ValueError("max_fds is for Unix sockets in plain text: path=, or sock=")
+    if max_fds:
+        descriptors.check(sock, max_fds)
+    if local_addr is not None and (not isinstance(local_addr, tuple) or len(local_addr) != 2):
+        raise TypeError(f"local_addr must be a tuple of host and port, not {local_addr!r}")
     options: dict[str, Any] = {
         "limit": checked_limit(limit),
         "ssl": context,
@@ -149,7 +153,8 @@ class Connecting:
 
         async def opened() -> tuple[Any, Any]:
             self._phase = f"connecting to {path!r}"
-            return await open_unix_connection(path, **self._options)
+            loop = asyncio.get_running_loop()
+            return await self._over(await connected_unix_socket(loop, path))
 
         self._open = opened
 
@@ -160,7 +165,9 @@ class Connecting:
             self._phase = f"connecting to {path!r}"
             loop = asyncio.get_running_loop()
             connected = sock or await connected_unix_socket(loop, path)
-            stream = with_descriptors(connected, max_fds=most, limit=self._options["limit"])
+            stream = descriptors.with_descriptors(
+                connected, max_fds=most, limit=self._options["limit"]
+            )
             return stream.reader, stream.writer
 
         self._open = opened

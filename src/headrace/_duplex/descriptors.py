@@ -39,16 +39,22 @@ def with_descriptors(sock: socket.socket, *, max_fds: int, limit: int = DEFAULT_
     open_connection().
     Raises: ValueError where it is no Unix stream socket, or *max_fds* is not from 1 to 253.
     """
-    if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
-        raise ValueError("descriptors are passed over a Unix stream socket only")
-    if not 1 <= max_fds <= MOST_DESCRIPTORS:
-        raise ValueError(f"max_fds is from 1 to {MOST_DESCRIPTORS}, not {max_fds}")
+    check(sock, max_fds)
     sock.setblocking(False)
     loop = asyncio.get_running_loop()
     reader = StreamReader(limit=limit, loop=loop)
     protocol = StreamReaderProtocol(reader, loop=loop)
     transport = DescriptorTransport(loop, sock, protocol, max_fds)
     return Stream(reader, StreamWriter(transport, protocol, reader, loop))
+
+
+def check(sock: socket.socket | None, max_fds: int) -> None:
+    """Raise ValueError where *sock* is no Unix stream socket (None is not known yet), or *max_fds*
+    is not from 1 to 253."""
+    if sock is not None and (sock.family != socket.AF_UNIX or sock.type != socket.SOCK_STREAM):
+        raise ValueError("descriptors are passed over a Unix stream socket only")
+    if not 1 <= max_fds <= MOST_DESCRIPTORS:
+        raise ValueError(f"max_fds is from 1 to {MOST_DESCRIPTORS}, not {max_fds}")
 
 
 async def send_fds(stream: Stream, data: Buffer, fds: Sequence[int]) -> None:
