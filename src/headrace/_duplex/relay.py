@@ -7,7 +7,6 @@ plain sockets of ours. Over TLS and over the transports of others it stays in bu
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -335,16 +334,29 @@ class Direction:
                     self.source.unread(pipe.take())
         finally:
             passing.release(self.target)
-            await end_read(read)
+            try:
+                await end_read(read)
+            except asyncio.CancelledError:
+                if rest:
+                    self.source.unread(rest)
+                raise
         if rest:
             await self._deliver(rest)
 
 
 async def end_read(read: asyncio.Future[bytes]) -> None:
-    """End *read*, which takes nothing."""
+    """End *read*, which takes nothing. Cancellation: after that."""
     read.cancel()
-    with contextlib.suppress(asyncio.CancelledError, Exception):
-        await read
+    cancelled: asyncio.CancelledError | None = None
+    while not read.done():
+        try:
+            await asyncio.wait([read])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if not read.cancelled():
+        read.exception()  # of a connection that broke: the next read says so
+    if cancelled is not None:
+        raise cancelled
 
 
 def end_of(stream: Any) -> End | None:
