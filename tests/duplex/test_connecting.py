@@ -296,7 +296,6 @@ CONTEXT = object()
         ({"path": "p", "max_fds": 254}, ValueError, "max_fds"),
         ({"path": "p", "max_fds": -1}, ValueError, "max_fds"),
     ],
-    ids=str,
 )
 def test_arguments(tls, given, error, says):
     """What is wrong, or contradicts itself, is told at the call, before anything is awaited, and
@@ -353,7 +352,6 @@ def reserved_port():
         (socket.gaierror(socket.EAI_NONAME, "no such name"), socket.gaierror, "no such name"),
         (KeyError("a defect"), KeyError, "a defect"),
     ],
-    ids=str,
 )
 def test_resolver_is_wrong(run, way, answer, error, says):
     """What no resolver returns is told clearly; what it raises passes."""
