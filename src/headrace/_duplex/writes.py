@@ -201,6 +201,8 @@ class Writes(Outgoing):
         transport = writer._h_sender.transport
         if transport.get_write_buffer_size() == 0:
             if writer._h_sender.held or backend.unsent_below(transport):
+                if writer._h_flow._connection_lost:
+                    raise ConnectionResetError("Connection lost")
                 # A handshake goes on, or something is left below TLS: nothing tells of its end.
                 self._loop.call_later(LOOK_SECONDS, self._look_again, operation)
                 return operations.PENDING
