@@ -306,6 +306,9 @@ cdef class Reactor:
                     break
         finally:
             self.serving = False
+            if self.ended:
+                # By what ran when the last ones had taken leave: nothing else need ever happen.
+                self.loop.call_soon(self.end_all, context=self.context)
             if self.interrupted:
                 # First the loop is left, which uvloop does after one more look at its descriptors.
                 # It may be run again.
