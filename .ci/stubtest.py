@@ -34,7 +34,7 @@ _streams\.reader\.Reader\.__setattr__ is inconsistent, .* should be positional-o
 _transport\.stream_protocol\.\w+\._h_(attempt|detach|wait) is not present at runtime
 # What stubtest does not understand: an alias of a Literal, functools.cache, a partial, a class that
 # a function is narrowed to.
-_transport\.base\.Way is not a Union
+(_transport\.base\.Way|_duplex\.relay\.Reason) is not a Union
 _transport\.frames\.code_of is inconsistent, .*
 _transport\.portable\.Portable\.start_tls variable differs .*
 _server\.api\.<callable subtype of object> is not present at runtime

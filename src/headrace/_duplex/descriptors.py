@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import socket
+from asyncio import trsock
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -139,7 +140,7 @@ class DescriptorTransport(asyncio.Transport):
     ) -> None:
         super().__init__(
             {
-                "socket": asyncio.trsock.TransportSocket(sock),
+                "socket": trsock.TransportSocket(sock),
                 "sockname": sock.getsockname(),
                 "peername": sock.getpeername(),
             }
