@@ -36,6 +36,7 @@ cdef class BaseCodec:
 
 cdef bint is_ours(object method) except -1
 cdef bytes as_bytes(object data)
+cdef tuple all_bytes(tuple frames)
 cdef Py_ssize_t checked_limit(Py_ssize_t limit, Py_ssize_t least) except -1
 cdef object set_limit(BaseCodec codec, Py_ssize_t limit)
 cdef object decoded(Cursor cursor, ReadBuffer buffer)

@@ -250,6 +250,15 @@ def as_bytes(data: Any) -> bytes:
     raise TypeError(f"a bytes-like object is required, not {type(data).__name__!r}")
 
 
+def all_bytes(frames: Any) -> Any:
+    """Return *frames*, a tuple of bytes-like objects, as one of bytes. Raises: TypeError where one
+    is not."""
+    for frame in frames:
+        if type(frame) is not bytes:
+            return tuple([as_bytes(each) for each in frames])
+    return frames  # no tuple of our own: most frames are bytes
+
+
 def checked_limit(limit: int, least: int) -> int:
     """Return *limit*, in bytes. Raises: ValueError where it is less than *least*."""
     if limit < least:

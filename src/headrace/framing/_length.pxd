@@ -24,7 +24,7 @@ cdef class LengthCodec(BaseCodec):
     cdef object _h_extract(self, ReadBuffer buffer, Py_ssize_t size)
     cdef tuple _h_span(self, ReadBuffer buffer, Py_ssize_t size)
     @cython.locals(
-        chunks=list, chunk=bytes, total=Py_ssize_t, head=bytes, storage=bytes, at=Py_ssize_t,
+        chunks=tuple, chunk=bytes, total=Py_ssize_t, head=bytes, storage=bytes, at=Py_ssize_t,
         size=Py_ssize_t
     )
     cdef tuple _h_encode_all(self, tuple frames)

@@ -76,7 +76,7 @@ class LengthCodec(BaseCodec):
         return self.skip, size
 
     def _h_encode_all(self, frames: Any) -> Any:
-        chunks = [codecs.as_bytes(frame) for frame in frames]
+        chunks = codecs.all_bytes(frames)
         if self.skip != self.head or self.offset != 0:
             return (b"".join([self._checked(chunk) for chunk in chunks]),)
         total = 0
