@@ -55,10 +55,10 @@ QUICK = (
 OURS = "not peers and not slow and not stock"
 # What each Python runs, in under four minutes. The session `slow` runs the rest.
 EVERYDAY = f"{OURS} and not debug"
-# On these, SCOPE=python runs only the quick tests of the pure build, and no suites of CPython's.
-# Their asyncio no longer changes. Their compiled build, of the same text, is tested whole, and so
-# is the pure one on the newer Pythons. SCOPE=world leaves out nothing.
-QUICK_PURE = ("3.11", "3.12")
+# SCOPE=python runs everything on these, Debian's and the newest. On the others it leaves out what
+# those show as well: the tests on uvloop, the tests of the pure build but for the quick ones, and
+# CPython's suites on that. SCOPE=world leaves out nothing.
+WHOLE = ("3.13", "3.15")
 # What SCOPE=python runs with sanitizers: these go through every compiled module. `make
 # test-sanitizers` runs all tests.
 SANITIZED = (
@@ -269,9 +269,11 @@ def prepare(session: nox.Session, build: str, *groups: str) -> None:
         session.env.update(SWITCHES["pure"])  # or importing it warns
 
 
-def run_tests(session: nox.Session, which: str, files: Iterable[str] = ()) -> None:
-    """Run the tests that the marker expression *which* selects: those of the command line, or of
-    *files*."""
+def run_tests(
+    session: nox.Session, which: str, files: Iterable[str] = (), *, without: str = ""
+) -> None:
+    """Run the tests that the marker expression *which* selects, but for those with *without* in
+    their names: those of the command line, or of *files*."""
     # One process runs a whole file, so that what its tests share is made once. Tests also wait: use
     # one process more than there are cores.
     parallel = ["-n", str((os.cpu_count() or 1) + 1), "--dist", "loadfile"]
@@ -283,6 +285,7 @@ def run_tests(session: nox.Session, which: str, files: Iterable[str] = ()) -> No
         "no:cacheprovider",
         "-m",
         which,
+        *(["-k", f"not {without}"] if without else []),
         *parallel,
         *(session.posargs or files),
     )
@@ -325,8 +328,13 @@ def tests(session: nox.Session, build: str) -> None:
     which = "not peers" if SCOPE == "world" else EVERYDAY
     if SCOPE == "world" and build == "pure":
         which += " and not stock"
-    quick = SCOPE == "python" and build == "pure" and session.python in QUICK_PURE
-    run_tests(session, which, QUICK if quick else ())
+    less = SCOPE == "python" and session.python not in WHOLE
+    run_tests(
+        session,
+        which,
+        QUICK if less and build == "pure" else (),
+        without="uvloop" if less else "",
+    )
 
 
 @nox.session(python=HERE[-1])
@@ -341,7 +349,7 @@ def slow(session: nox.Session) -> None:
 @nox.parametrize("build", BUILDS, ids=BUILDS)
 def conformance(session: nox.Session, build: str) -> None:
     """CPython's installed test suites, with asyncio's names meaning headrace's."""
-    if SCOPE == "python" and build == "pure" and session.python in QUICK_PURE:
+    if SCOPE == "python" and build == "pure" and session.python not in WHOLE:
         session.skip("SCOPE=python runs them on the compiled build of this Python")
     has_suites = "import test.test_asyncio"
     if session.run("python", "-c", has_suites, success_codes=[0, 1], silent=True, log=False) != "":

@@ -29,6 +29,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypedDict
 
@@ -162,21 +163,29 @@ def _line(name: str, value: int, kept: int | None) -> str:
 def _count_all(
     options: argparse.Namespace, environment: dict[str, str], kept: Mapping[str, int]
 ) -> tuple[dict[str, int], bool]:
-    """Count each operation and print it at once: the whole takes minutes."""
+    """Count each operation, as many at a time as there are cores, and print it at once: the whole
+    takes minutes."""
     print(f"{'operation':18}{'now':>12}{'baseline':>12}    change", flush=True)
     counts: dict[str, int] = {}
     failed = False
-    for name in options.only or SUBJECTS:
-        if reason := SUBJECTS[name].unsupported(options.module):
-            print(f"{name:18}{'skipped':>12}: {reason}", flush=True)
-            continue
-        try:
-            counts[name] = count(options.module, name, environment)
-        except CannotCount as error:
-            failed = True
-            print(f"{name:18}{'failed':>12}: {error}", flush=True)
-        else:
-            print(_line(name, counts[name], kept.get(name)), flush=True)
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        running = {
+            name: threads.submit(count, options.module, name, environment)
+            for name in options.only or SUBJECTS
+            if SUBJECTS[name].unsupported(options.module) is None
+        }
+        for name in options.only or SUBJECTS:
+            if name not in running:
+                reason = SUBJECTS[name].unsupported(options.module)
+                print(f"{name:18}{'skipped':>12}: {reason}", flush=True)
+                continue
+            try:
+                counts[name] = running[name].result()
+            except CannotCount as error:
+                failed = True
+                print(f"{name:18}{'failed':>12}: {error}", flush=True)
+            else:
+                print(_line(name, counts[name], kept.get(name)), flush=True)
     return counts, failed
 
 
