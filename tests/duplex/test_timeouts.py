@@ -6,6 +6,7 @@ import asyncio
 import gc
 import math
 import pickle
+import socket
 import weakref
 
 import pytest
@@ -190,6 +191,47 @@ def test_a_deadline_is_rescheduled(run, way):
     run(main)
 
 
+def test_a_reschedule_is_seen_by_what_waits_in_coroutines(run, way):
+    """What is more than one operation, as the wait for the peer's end, is told as well."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        async with stream_to(way) as (stream, peer):
+            with stream.deadline(LONG) as deadline:
+                loop.call_later(SHORT, lambda: deadline.reschedule(loop.time()))
+                with pytest.raises(headrace.DeadlineExceeded):
+                    await stream.wait_peer_gone()
+                # It is over: what begins now is refused at once.
+                with pytest.raises(headrace.DeadlineExceeded):
+                    await stream.wait_peer_gone()
+            with stream.deadline(SHORT) as deadline:
+                loop.call_soon(lambda: deadline.reschedule(math.inf))
+                with pytest.raises(headrace.ReadTimeout):
+                    await stream.wait_peer_gone(timeout=4 * SHORT)
+
+    run(main)
+
+
+def test_an_expired_deadline_and_the_pair_of_others(run, way):
+    """A write over asyncio's own pair is refused when its deadline was over, also with room."""
+
+    async def main():
+        ours, theirs = socket.socketpair()
+        reader, writer = await asyncio.open_connection(sock=ours)
+        with theirs:
+            stream = headrace.Stream(reader, writer)
+            with stream.deadline(SHORT):
+                with pytest.raises(headrace.DeadlineExceeded):
+                    await stream.read()
+                with pytest.raises(headrace.DeadlineExceeded):
+                    await stream.write(b"late")
+            await stream.write(b"now")
+            assert theirs.recv(10) == b"now"
+            await stream.aclose()
+
+    run(main)
+
+
 def test_what_other_tasks_do_is_not_bounded(run, way):
     """A deadline is for the operations that its own task starts, whoever awaits them."""
 
@@ -319,8 +361,14 @@ def test_no_times(run, way, wrong):
                 stream.deadline()
             with pytest.raises(TypeError):
                 stream.deadline(1, at=1)
-            with stream.deadline(LONG) as deadline, pytest.raises(RuntimeError):
-                deadline.__enter__()
+            with stream.deadline(LONG) as deadline:
+                with pytest.raises(RuntimeError):
+                    deadline.__enter__()
+                if wrong != -1:  # a time that was
+                    with pytest.raises((TypeError, ValueError), match="time of the loop"):
+                        deadline.reschedule(wrong)
+                    with pytest.raises((TypeError, ValueError), match="time of the loop"):
+                        stream.deadline(at=wrong)
             peer.send(b"x")
             assert await stream.read() == b"x"
 

@@ -129,6 +129,23 @@ def test_an_error_behind_good_frames(run, way):
     run(main)
 
 
+def test_an_error_behind_good_frames_is_of_its_place(run, way):
+    """Where its bytes are gone by the next call, as plain bytes or by discard(), so is the
+    error."""
+
+    async def main():
+        async with streams(way) as (stream, peer):
+            frames = stream.framed(LengthPrefixed(1, limit=4))
+            for get_rid in (lambda: stream.readexactly(10), frames.discard):
+                peer.send(b"\x01a" + b"\x09123456789" + b"\x01b")
+                await stream.peek(14)
+                assert await frames.read_many() == [b"a"]
+                await get_rid()
+                assert await frames.read_many() == [b"b"]
+
+    run(main)
+
+
 def test_a_frame_that_is_too_large(run, way):
     """It is refused when its length is there, as often as it is read; discard() gets past it."""
 

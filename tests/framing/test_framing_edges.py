@@ -321,3 +321,36 @@ def test_lines_longer_than_the_stream_buffers(run):
                 await sending
 
     run(main)
+
+
+def test_a_carriage_return_at_the_end_of_a_line():
+    """The reader would take it for a part of the line's end; one within the line is nothing."""
+    with pytest.raises(ValueError, match="carriage return"):
+        Lines().encode(b"a\r")
+    assert Lines().encode(b"a\rb") == b"a\rb\n"
+    assert Lines(keepends=True).encode(b"a\r\n") == b"a\r\n"
+
+
+@pytest.mark.parametrize("line", [b"\xef\xbb\xbf1\n", "1\n".encode("utf-16"), b"\xff\n"])
+def test_json_is_utf_8(line):
+    """JSON Lines are UTF-8 without a byte order mark; json.loads() would take more."""
+    decoder = Decoder(JSONLines())
+    decoder.feed(line)
+    decoder.feed_eof()
+    with pytest.raises(headrace.BadFrame):
+        next(decoder)
+
+
+def test_a_codec_without_its_constructor():
+    """One's own codec that forgets super().__init__() is told so, and not that all frames are too
+    large."""
+
+    class Forgetful(Codec):
+        def __init__(self):
+            pass
+
+        def decode(self, view):
+            return bytes(view), len(view)
+
+    with pytest.raises(RuntimeError, match=r"super\(\)"):
+        Decoder(Forgetful())

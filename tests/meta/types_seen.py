@@ -67,6 +67,7 @@ async def frames(it: headrace.Stream) -> None:
     assert_type(lengths, headrace.Framed[bytes])
     assert_type(await lengths.read(), bytes)
     assert_type(await lengths.read_many(), list[bytes])
+    assert_type(await lengths.read_many(5, views=True), list[memoryview])
     async for frame in lengths:
         assert_type(frame, bytes)
     await lengths.write(b"a", b"b")

@@ -8,7 +8,7 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 from headrace._transport import backend
-from headrace.errors import WriteTimeout
+from headrace.errors import StreamTimeout, WriteTimeout
 
 if TYPE_CHECKING:
     from headrace._duplex.stream import Duplex
@@ -42,7 +42,7 @@ async def close(stream: Duplex, writer: Any, timeout: float | None) -> None:
             raise
         # The system has everything, and the peer may still be taking it: a reset would lose that.
         # What is missing is the peer's answer, and it owes us none.
-        if not isinstance(error, WriteTimeout):
+        if not isinstance(error, StreamTimeout):
             cut(writer)
             raise
 

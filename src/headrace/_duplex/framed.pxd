@@ -50,7 +50,7 @@ cdef list frames_of(Many many, ReadHalf reader)
     start=Py_ssize_t, stop=Py_ssize_t
 )
 cdef list views_of(Many many, ReadHalf reader)
-cdef object raise_left(Cursor cursor)
+cdef object raise_left(Cursor cursor, ReadBuffer buffer)
 cdef Py_ssize_t need_of(Cursor cursor) except -1
 cdef Cursor cursor_of(Many many)
 cdef bint wants_views(Many many) except -1

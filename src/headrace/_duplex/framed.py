@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, overload
 
+from headrace._core.buffer import ReadBuffer
 from headrace._core.coroutines import SignatureOf, mark_coroutine_functions
 from headrace._duplex import stream as streams
 from headrace._duplex import writes
@@ -30,7 +31,7 @@ class ReadFrame(Read):
         if reader._exception is not None:
             reader._h_check()
         cursor = operation.argument
-        raise_left(cursor)
+        raise_left(cursor, reader._h_bytes)
         frame = codecs.take(cursor, reader._h_bytes)
         if frame is codecs.WANTED and reader._eof:
             frame = codecs.finish(cursor, reader._h_bytes)
@@ -76,7 +77,7 @@ class ReadMany(Read):
         if reader._exception is not None:
             reader._h_check()
         many = operation.argument
-        raise_left(cursor_of(many))
+        raise_left(cursor_of(many), reader._h_bytes)
         frames = views_of(many, reader) if wants_views(many) else frames_of(many, reader)
         if frames or reader._eof:
             reader._h_maybe_resume()
@@ -109,8 +110,7 @@ def frames_of(many: Many, reader: ReadHalf) -> list[Any]:
         except Exception as error:
             if not frames:
                 raise
-            # Some errors take their frame out of the buffer.
-            many.cursor.error = error
+            many.cursor.leave(buffer, error)
             break
         if frame is codecs.WANTED:
             break
@@ -142,7 +142,7 @@ def views_of(many: Many, reader: ReadHalf) -> list[memoryview]:
         try:
             size = codecs.measure(cursor, buffer)
         except Exception as error:
-            cursor.error = error
+            cursor.leave(buffer, error)
             break
     return views
 
@@ -150,12 +150,14 @@ def views_of(many: Many, reader: ReadHalf) -> list[memoryview]:
 # What stands in an untyped field is typed by a call.
 
 
-def raise_left(cursor: Cursor) -> None:
-    """Raise what was found behind the good frames of the last read_many()."""
+def raise_left(cursor: Cursor, buffer: ReadBuffer) -> None:
+    """Raise what was found behind the good frames of the last read_many(), where nothing of
+    *buffer* was taken since."""
     error = cursor.error
     if error is not None:
         cursor.error = None
-        raise error
+        if cursor.error_at == buffer.taken:
+            raise error
 
 
 def need_of(cursor: Cursor) -> int:
@@ -291,9 +293,25 @@ class Framed(FramedStream, Generic[T]):
 
         def __anext__(self) -> Coroutine[Any, Any, T]: ...
 
+        @overload
+        def read_many(
+            self, most: int = 100, *, views: Literal[False] = False, timeout: float | None = None
+        ) -> Coroutine[Any, Any, list[T]]:
+            """See FramedStream."""
+
+        @overload
+        def read_many(
+            self, most: int = 100, *, views: Literal[True], timeout: float | None = None
+        ) -> Coroutine[Any, Any, list[memoryview]]:
+            """See FramedStream."""
+
+        @overload
         def read_many(
             self, most: int = 100, *, views: bool = False, timeout: float | None = None
-        ) -> Coroutine[Any, Any, list[T]]:
+        ) -> Coroutine[Any, Any, list[Any]]:
+            """See FramedStream."""
+
+        def read_many(self, most: int = 100, **options: Any) -> Any:
             """See FramedStream."""
 
         def write(self, *frames: T, timeout: float | None = None) -> Coroutine[Any, Any, None]:

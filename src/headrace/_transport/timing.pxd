@@ -35,6 +35,9 @@ cdef class Deadline:
     # The deadline that the task was in before.
     cdef Deadline _outer
 
+    @cython.locals(first=Deadline)
+    cpdef tuple nearest(self)
+
 @cython.final
 cdef class Timing:
     cdef object _reader
@@ -47,18 +50,19 @@ cdef class Timing:
     cdef double write_seconds
     # Those that were entered and not left, of all tasks.
     cdef list deadlines
+    # What is called when one of them is rescheduled: by what waits in coroutines (see bounded.py).
+    cdef readonly list watchers
     # The loop's clock, where that is not the system's monotonic one.
     cdef object _time
     cdef object _handle
     # When the timer goes off.
     cdef double _when
 
-    cdef double now(self) except? -1
+    cpdef double now(self) except? -1
     cdef object current_task(self)
     @cython.locals(deadline=Deadline)
     cdef Deadline innermost(self, object task)
-    @cython.locals(when=double, deadline=Deadline, nearest=Deadline)
-    cpdef tuple soonest(self, double seconds)
+    cpdef Deadline current_deadline(self)
     @cython.locals(bounds=Bounds)
     cdef object bound(self, Operation operation, double seconds)
     @cython.locals(bounds=Bounds, rest=double, now=double)
@@ -83,8 +87,9 @@ cdef long long moved_by(Waitable owner) except -1
 cdef bint waits(Waitable owner) except -1
 cdef Py_ssize_t limit_of(Operation operation, Py_ssize_t otherwise) except -1
 cdef object limit_to(Operation operation, Py_ssize_t limit)
-@cython.locals(deadline=Deadline)
 cdef object check(Operation operation)
+cpdef object check_deadline(Deadline deadline, str name)
 @cython.locals(first=Deadline)
 cdef Deadline nearest_of(Deadline deadline)
+cdef double checked_time(object at) except? -1
 cpdef double checked_seconds(object seconds, str what) except? -1

@@ -48,7 +48,7 @@ class Deadline:
             raise TypeError("deadline() needs either seconds or at=, a time of the loop")
         self._timing = timing
         self._seconds = NEVER if seconds is None else checked_seconds(seconds, "deadline()")
-        self._when = NEVER if at is None else float(at)
+        self._when = NEVER if at is None else checked_time(at)
         self._expired = False
         self._task = None
         self._outer = None
@@ -98,10 +98,20 @@ class Deadline:
         return self._expired
 
     def reschedule(self, at: float) -> None:
-        """Let it be over at *at*, a time of the loop, instead: an operation that waits is told."""
-        self._when = float(at)
+        """Let it be over at *at*, a time of the loop, instead: an operation that waits is told.
+
+        Raises: TypeError where that is no number, ValueError where it is not a number (nan).
+        """
+        self._when = checked_time(at)
         self._expired = self._when <= self._timing.now()
         self._timing.arm(self._when)
+        for moved in list(self._timing.watchers):
+            moved()
+
+    def nearest(self) -> tuple[float, float]:
+        """Return when it, or one around it, is over, and the seconds of that."""
+        first = nearest_of(self)
+        return first._when, first._seconds
 
 
 class Timing:
@@ -118,6 +128,7 @@ class Timing:
         self.read_seconds = NEVER
         self.write_seconds = NEVER
         self.deadlines: list = []
+        self.watchers: list = []
         self._time = None if tells_monotonic(self._loop) else self._loop.time
         self._handle = None
         self._when = NEVER
@@ -130,23 +141,16 @@ class Timing:
         """Return the task that runs, or None."""
         return self.scheduler.current_task()
 
-    def innermost(self, task: object) -> object:
+    def innermost(self, task: object) -> Deadline | None:
         """Return the deadline that *task* entered last and did not leave, or None."""
         for deadline in reversed(self.deadlines):
             if deadline._task is task:
                 return deadline
         return None
 
-    def soonest(self, seconds: float) -> tuple[float, float, bool]:
-        """Return when what the running task begins now, which may take *seconds*, has to be over
-        (infinity for never); how long that is; and whether it is by a deadline."""
-        when = self.now() + seconds
-        deadline = self.innermost(self.current_task()) if self.deadlines else None
-        if deadline is not None:
-            nearest = nearest_of(deadline)
-            if nearest._when < when:
-                return nearest._when, nearest._seconds, True
-        return when, seconds, False
+    def current_deadline(self) -> Deadline | None:
+        """Return the deadline that the running task entered last and did not leave, or None."""
+        return self.innermost(self.current_task()) if self.deadlines else None
 
     # ---- an operation
 
@@ -317,12 +321,15 @@ def limit_to(operation: Operation, limit: int) -> None:
 def check(operation: Operation) -> None:
     """Raise DeadlineExceeded where *operation* was started within a deadline that is over: also one
     that would not have to wait."""
-    deadline = bounds_of(operation).deadline
+    check_deadline(bounds_of(operation).deadline, operation.kind.name)
+
+
+def check_deadline(deadline: Deadline | None, name: str) -> None:
+    """Raise DeadlineExceeded where *deadline*, or one around it, was over when the method *name*
+    began."""
     while deadline is not None:
         if deadline._expired:
-            raise DeadlineExceeded(
-                operation.kind.name, deadline._seconds, deadline._timing._stream()
-            )
+            raise DeadlineExceeded(name, deadline._seconds, deadline._timing._stream())
         deadline = deadline._outer
 
 
@@ -334,6 +341,17 @@ def nearest_of(deadline: Deadline) -> Deadline:
         if deadline._when < first._when:
             first = deadline
     return first
+
+
+def checked_time(at: float) -> float:
+    """Return *at*, a time of the loop. Raises: TypeError where it is no number, ValueError where it
+    is nan."""
+    if isinstance(at, (str, bytes)):
+        raise TypeError(f"a deadline is at a time of the loop, not at a {type(at).__name__!r}")
+    value = float(at)
+    if math.isnan(value):
+        raise ValueError("a deadline is at a time of the loop, and nan is none")
+    return value
 
 
 def checked_seconds(seconds: float | None, what: str) -> float:

@@ -15,7 +15,10 @@ cdef class Cursor:
     cdef long long position
     # What was wrong behind the good frames of a batch, for the next call.
     cdef object error
+    # Where in the stream that was.
+    cdef long long error_at
 
+    cdef object leave(self, ReadBuffer buffer, object error)
     cdef object want(self, ReadBuffer buffer, Py_ssize_t need)
     cdef bint is_short(self, ReadBuffer buffer) except -1
 

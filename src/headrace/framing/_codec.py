@@ -9,6 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
+try:
+    import cython
+except ModuleNotFoundError:
+    from headrace._core import _uncompiled as cython
+
 from headrace._core.buffer import ReadBuffer
 from headrace.errors import EndOfStream, FrameTooLarge, IncompleteFrame
 
@@ -51,12 +56,24 @@ class Cursor:
         self.need: int = 0
         self.position: int = 0
         self.error: Any = None
+        self.error_at: int = 0
+        if limit_of(codec) == 0:
+            raise RuntimeError(
+                f"{type(codec).__name__}.__init__() does not call super().__init__(), which sets "
+                "the limit"
+            )
 
     def want(self, buffer: ReadBuffer, need: int) -> object:
         """Note that *need* bytes of *buffer* are needed; return WANTED."""
         self.need = need
         self.position = buffer.taken
         return WANTED
+
+    def leave(self, buffer: ReadBuffer, error: Exception) -> None:
+        """Note *error*, which was found in *buffer* behind good frames, for the next call."""
+        self.error = error
+        # Some errors take their frame out of the buffer, so this is where the next call begins.
+        self.error_at = buffer.taken
 
     def is_short(self, buffer: ReadBuffer) -> bool:
         """Tell whether *buffer* has not yet what was needed."""
@@ -65,6 +82,9 @@ class Cursor:
 
 class BaseCodec:
     """What is called of a codec. It has no state. *limit* is the longest frame, in bytes."""
+
+    if not cython.compiled:
+        _h_limit = 0  # as a field of C is
 
     def _h_take(self, buffer: ReadBuffer, cursor: Cursor) -> object:
         """Take the first frame out of *buffer* and return it, or return WANTED."""
@@ -357,7 +377,7 @@ def decode_end(codec: Any, view: memoryview) -> object:
 
 
 def limit_of(codec: BaseCodec) -> int:
-    """Return the longest frame of *codec*, in bytes."""
+    """Return the longest frame of *codec*, in bytes; 0 where its constructor did not run."""
     return codec._h_limit
 
 

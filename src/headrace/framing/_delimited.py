@@ -194,7 +194,7 @@ class LineCodec(DelimitedCodec):
 
     def encode(self, frame: Any) -> Any:
         """Return what *frame*, bytes, or text where there is an encoding, is on the wire. Raises:
-        ValueError where a newline is in it, or it is too long."""
+        ValueError where a newline is in it, a carriage return at its end, or it is too long."""
         if self.encoding is not None and isinstance(frame, str):
             frame = frame.encode(self.encoding)
         chunk = codecs.as_bytes(frame)
@@ -202,6 +202,11 @@ class LineCodec(DelimitedCodec):
             chunk = chunk[: len(chunk) - 1]
         if NEWLINE in chunk:
             raise ValueError("a line that has a newline in it")
+        if self.strip and chunk.endswith(b"\r"):
+            raise ValueError(
+                "a line that ends with a carriage return, which its reader would take for a part "
+                "of the line's end"
+            )
         if len(chunk) > self._h_limit:
             raise FrameTooLarge(len(chunk), self._h_limit, 0)
         return chunk + NEWLINE
@@ -244,7 +249,10 @@ class JSONCodec(DelimitedCodec):
         if loads is None or dumps is None:
             import json  # not for everybody to import
 
-            loads = loads or json.loads
+            def of_utf8(line: bytes) -> Any:
+                return json.loads(line.decode())  # of bytes it would take UTF-16 and a BOM, too
+
+            loads = loads or of_utf8
             dumps = dumps or json.dumps
         self.loads = loads
         self.dumps = dumps
