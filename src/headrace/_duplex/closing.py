@@ -61,5 +61,7 @@ def cut(writer: Any) -> None:
     transport = getattr(writer, "transport", None)
     if transport is None:
         writer.close()
-    else:
+        return
+    # One of asyncio's that was closed with something unsent, and has sent it, has no loop any more.
+    with contextlib.suppress(AttributeError):
         transport.abort()

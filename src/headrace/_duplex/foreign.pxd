@@ -26,5 +26,6 @@ cdef class ForeignWrites(Outgoing):
     cdef object check_open(self)
     cdef Py_ssize_t unsent(self) except -1
     cdef long long sent(self) except -1
+    cpdef object pass_on(self, Py_ssize_t size)
     cdef list _h_waiting(self)
     cdef long long _h_moved(self) except -1

@@ -115,16 +115,22 @@ class ForeignWrites(Outgoing):
         self.send_gathered()
         transport = self.writer.transport
         limits = transport.get_write_buffer_limits()
-        transport.set_write_buffer_limits(0)
+        writes.set_limits(transport, 0)
         try:
             await self.writer.drain()
         finally:
-            transport.set_write_buffer_limits(limits[1], limits[0])
+            writes.set_limits(transport, limits[1], limits[0])
 
     def send(self, pieces: Any) -> None:
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        self.writer.write(data)
         self.written += len(data)
+        try:
+            self.writer.write(data)
+        except RuntimeError:
+            # One of uvloop's that is closed raises; others drop it.
+            if not self.writer.is_closing():
+                self.written -= len(data)
+                raise
 
     def check_open(self) -> None:
         pass  # its writer says so when it is written to
@@ -135,6 +141,9 @@ class ForeignWrites(Outgoing):
 
     def sent(self) -> int:
         return self.written + self._gathered_bytes
+
+    def pass_on(self, size: int) -> None:
+        self.written += size
 
     def _h_waiting(self) -> list[Operation]:
         return []  # it waits in coroutines

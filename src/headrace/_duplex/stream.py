@@ -399,7 +399,10 @@ class Duplex(Reading):
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Return what the transport knows under *name*, or *default*: 'peername', 'sockname',
         'socket', 'sslcontext', …, as in asyncio."""
-        return self._h_given_writer.get_extra_info(name, default)
+        try:
+            return self._h_given_writer.get_extra_info(name, default)
+        except ValueError:  # a transport of uvloop's that is closed
+            return default
 
     @property
     def peername(self) -> Any:
