@@ -24,7 +24,7 @@ from headrace import framing
 TIMEOUT_S = 500.0
 JUMP_S = 1000.0
 # Above so many turns not each is tried.
-EACH_TURN = 14
+EACH_TURN = 10
 # So much has to wait, whatever the sockets keep.
 FILL_BYTES = 500_000
 
@@ -106,8 +106,8 @@ def at_each_turn(kind, how, case, *arguments):
             trial = Trial(turn, how)
             await trying(trial)
             for _ in range(100):  # a loop may close in a turn of its own
-                left = open_descriptors() - before
-                if not left:
+                left = {each for each in open_descriptors() - before if "/dev/null" not in each}
+                if not left:  # (libuv opens /dev/null once for each loop)
                     break
                 await asyncio.sleep(0.001)
             assert not left, f"left open after turn {turn}: {left}"
@@ -684,7 +684,7 @@ async def of_relay(trial, way, size):
         assert b.bytes_written == len(to_right)
 
 
-@pytest.mark.parametrize("size", [10_000, 1_500_000], ids=["copied", "spliced"])
+@pytest.mark.parametrize("size", [10_000, 1_000_000], ids=["copied", "spliced"])
 def test_relay(each_turn, any_way, size):
     """What was received and not passed on is read from its stream next, however it was passed."""
     each_turn(of_relay, any_way, size)

@@ -104,7 +104,8 @@ class ForeignWrites(Outgoing):
         async with bounded(self.timing, kind.name, WriteTimeout, seconds, self.stream()), self.lock:
             async with bounded(None, kind.name, WriteTimeout, rest, self.stream()):
                 await (self._flush() if kind is writes.FLUSH else self._have_room())
-            self.accept(pieces)
+            if kind is not writes.FLUSH:  # after write_eof() not even nothing may be written
+                self.accept(pieces)
 
     async def _have_room(self) -> None:
         await self.writer.drain()
@@ -114,6 +115,11 @@ class ForeignWrites(Outgoing):
     async def _flush(self) -> None:
         self.send_gathered()
         transport = self.writer.transport
+        if kept_by(transport) == 0:
+            # With limits of 0 the loop's TLS would take nothing for too much, and never say
+            # otherwise.
+            await self.writer.drain()
+            return
         limits = transport.get_write_buffer_limits()
         writes.set_limits(transport, 0)
         try:
@@ -136,8 +142,7 @@ class ForeignWrites(Outgoing):
         pass  # its writer says so when it is written to
 
     def unsent(self) -> int:
-        size = getattr(self.writer.transport, "get_write_buffer_size", None)
-        return self._gathered_bytes + (0 if size is None else size())
+        return self._gathered_bytes + kept_by(self.writer.transport)
 
     def sent(self) -> int:
         return self.written + self._gathered_bytes
@@ -150,3 +155,11 @@ class ForeignWrites(Outgoing):
 
     def _h_moved(self) -> int:
         return self.sent() - self.unsent()
+
+
+def kept_by(transport: Any) -> int:
+    """Return how many bytes *transport* has that the system has not taken."""
+    try:
+        return int(transport.get_write_buffer_size())
+    except AttributeError:  # it cannot tell, or is one of asyncio's TLS that is closed
+        return 0
