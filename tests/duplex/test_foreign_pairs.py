@@ -257,10 +257,10 @@ def test_slow_but_moving(run, echoing):
             async def drip(count):
                 for _ in range(count):
                     await stream.write(b"x")
-                    await asyncio.sleep(0.03)
+                    await asyncio.sleep(0.08)
 
             dripping = asyncio.ensure_future(drip(8))
-            stream.read_timeout = 0.15
+            stream.read_timeout = 0.5
             assert await stream.readexactly(8) == b"x" * 8
             await dripping
             dripping = asyncio.ensure_future(drip(8))

@@ -9,6 +9,7 @@ from headrace._transport.operation cimport Kind, Operation
 from headrace._transport.timing cimport Timing
 
 cdef object attempt(Read kind, Reader reader, Operation operation)
+cdef object forget(Operation operation)
 cdef object feed(Reader reader, bytes data)
 cdef double rest_of(Timing timing, bint writing) except? -1
 cdef object timing_of(Reader reader)

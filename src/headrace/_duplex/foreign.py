@@ -30,11 +30,14 @@ async def fetch(
     """
     timing = timing_of(reader)
     rest = rest_of(timing, False)
-    async with bounded(timing, kind.name, ReadTimeout, seconds, stream):
-        while (result := attempt(kind, reader, operation)) is operations.PENDING:
-            async with bounded(None, kind.name, ReadTimeout, rest, stream):
-                data = await source.read(reader._limit)
-            feed(reader, bytes(data))
+    try:
+        async with bounded(timing, kind.name, ReadTimeout, seconds, stream):
+            while (result := attempt(kind, reader, operation)) is operations.PENDING:
+                async with bounded(None, kind.name, ReadTimeout, rest, stream):
+                    data = await source.read(reader._limit)
+                feed(reader, bytes(data))
+    finally:
+        forget(operation)
     return result
 
 
@@ -46,6 +49,11 @@ def attempt(kind: Read, reader: Reader, operation: Operation) -> object:
     if operation.bounds is not None:
         timings.check(operation)
     return kind.attempt(reader, operation)
+
+
+def forget(operation: Operation) -> None:
+    """Keep nothing of the caller's: a traceback with *operation* may live for long."""
+    operation.argument = None
 
 
 def feed(reader: Reader, data: bytes) -> None:
