@@ -209,3 +209,66 @@ def test_a_stream_that_is_dropped(run, way):
             assert await ends(right) == (b"", None)
 
     run(main)
+
+
+def test_abort_behind_a_close(run, way):
+    """abort() of a stream that was closed with something unsent, and has sent it, does nothing."""
+
+    async def main():
+        async with stream_to(way) as (stream, peer):
+            while stream.unsent < 1 << 20:
+                stream.write_nowait(bytes(1 << 20))
+            stream.close()
+            received, error = await ends(peer)
+            assert len(received) == stream.bytes_written
+            await stream.writer.wait_closed()
+            stream.abort()
+
+    run(main)
+
+
+def test_a_closed_stream_can_be_asked(run, way):
+    """What is known of a stream that is closed is told, or None, and no error."""
+
+    async def main():
+        async with stream_to(way) as (stream, _):
+            stream.abort()
+            await asyncio.sleep(0.01)
+            assert "closing" in repr(stream)
+            assert isinstance(stream.peername, (tuple, type(None)))
+            assert isinstance(stream.sockname, (tuple, type(None)))
+            assert stream.statistics().unsent == 0
+
+    run(main)
+
+
+def test_a_flush_is_aborted(run, way):
+    """A flush that waits raises that the stream was aborted, whatever the transport says then."""
+
+    async def main():
+        async with stream_to(way) as (stream, _):
+            while stream.unsent < 1 << 20:
+                stream.write_nowait(bytes(1 << 20))
+            flushing = asyncio.ensure_future(stream.flush())
+            await asyncio.sleep(0.01)
+            stream.abort()
+            with pytest.raises(ConnectionAbortedError):
+                await flushing
+
+    run(main)
+
+
+def test_what_was_gathered_is_aborted(run, way):
+    """What corked() had gathered is forgotten, and stays counted as accepted."""
+
+    async def main():
+        async with stream_to(way) as (stream, peer):
+            with stream.corked():
+                await stream.write(b"abc")
+                stream.abort()
+                assert stream.bytes_written == 3
+            assert stream.bytes_written == 3
+            assert stream.unsent == 0
+            assert (await ends(peer))[0] == b""
+
+    run(main)

@@ -240,6 +240,23 @@ def test_told_at_the_call(run, way, call, error):
     run(main)
 
 
+def test_unread_beside_a_skip(run, way):
+    """What is put back while a skip waits is skipped too, and counted."""
+
+    async def main():
+        async with stream_to(way) as (stream, peer):
+            skipping = asyncio.ensure_future(stream.skip(5))
+            await asyncio.sleep(0)
+            stream.unread(b"ab")
+            await asyncio.sleep(0.01)
+            peer.shutdown(1)
+            with pytest.raises(asyncio.IncompleteReadError) as caught:
+                await skipping
+            assert caught.value.transferred == 2
+
+    run(main)
+
+
 def test_skip_checks_when_it_is_awaited(run, way):
     """skip() of less than nothing is refused."""
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import struct
 from typing import TYPE_CHECKING, Any
 
+from headrace._streams.writer import Writer
 from headrace._transport import backend
 from headrace.errors import StreamTimeout, WriteTimeout
 
@@ -35,7 +37,7 @@ async def close(stream: Duplex, writer: Any, timeout: float | None) -> None:
             left = True
             stream.close()
             with contextlib.suppress(OSError):  # an end that is not clean takes nothing from us
-                await writer.wait_closed()
+                await closed(writer)
     except BaseException as error:
         if not left:
             stream.abort()
@@ -45,6 +47,19 @@ async def close(stream: Duplex, writer: Any, timeout: float | None) -> None:
         if not isinstance(error, StreamTimeout):
             cut(writer)
             raise
+
+
+async def closed(writer: Any) -> None:
+    """Wait until *writer* is closed. Raises: what its wait_closed() does. Cancellation: safe."""
+    if isinstance(writer, Writer):
+        await writer.wait_closed()
+        return
+    # asyncio's waits for a future that all share: a cancellation would end it for those who come
+    # later, too.
+    waiting = asyncio.ensure_future(writer.wait_closed())
+    waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
+    await asyncio.wait([waiting])
+    waiting.result()
 
 
 def reset(writer: Any) -> None:
@@ -61,5 +76,7 @@ def cut(writer: Any) -> None:
     transport = getattr(writer, "transport", None)
     if transport is None:
         writer.close()
-    else:
+        return
+    # One of asyncio's that was closed with something unsent, and has sent it, has no loop any more.
+    with contextlib.suppress(AttributeError):
         transport.abort()

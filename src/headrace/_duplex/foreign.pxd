@@ -9,6 +9,7 @@ from headrace._transport.operation cimport Kind, Operation
 from headrace._transport.timing cimport Timing
 
 cdef object attempt(Read kind, Reader reader, Operation operation)
+cdef object forget(Operation operation)
 cdef object feed(Reader reader, bytes data)
 cdef double rest_of(Timing timing, bint writing) except? -1
 cdef object timing_of(Reader reader)
@@ -26,5 +27,6 @@ cdef class ForeignWrites(Outgoing):
     cdef object check_open(self)
     cdef Py_ssize_t unsent(self) except -1
     cdef long long sent(self) except -1
+    cpdef object pass_on(self, Py_ssize_t size)
     cdef list _h_waiting(self)
     cdef long long _h_moved(self) except -1

@@ -30,11 +30,14 @@ async def fetch(
     """
     timing = timing_of(reader)
     rest = rest_of(timing, False)
-    async with bounded(timing, kind.name, ReadTimeout, seconds, stream):
-        while (result := attempt(kind, reader, operation)) is operations.PENDING:
-            async with bounded(None, kind.name, ReadTimeout, rest, stream):
-                data = await source.read(reader._limit)
-            feed(reader, bytes(data))
+    try:
+        async with bounded(timing, kind.name, ReadTimeout, seconds, stream):
+            while (result := attempt(kind, reader, operation)) is operations.PENDING:
+                async with bounded(None, kind.name, ReadTimeout, rest, stream):
+                    data = await source.read(reader._limit)
+                feed(reader, bytes(data))
+    finally:
+        forget(operation)
     return result
 
 
@@ -46,6 +49,11 @@ def attempt(kind: Read, reader: Reader, operation: Operation) -> object:
     if operation.bounds is not None:
         timings.check(operation)
     return kind.attempt(reader, operation)
+
+
+def forget(operation: Operation) -> None:
+    """Keep nothing of the caller's: a traceback with *operation* may live for long."""
+    operation.argument = None
 
 
 def feed(reader: Reader, data: bytes) -> None:
@@ -104,7 +112,8 @@ class ForeignWrites(Outgoing):
         async with bounded(self.timing, kind.name, WriteTimeout, seconds, self.stream()), self.lock:
             async with bounded(None, kind.name, WriteTimeout, rest, self.stream()):
                 await (self._flush() if kind is writes.FLUSH else self._have_room())
-            self.accept(pieces)
+            if kind is not writes.FLUSH:  # after write_eof() not even nothing may be written
+                self.accept(pieces)
 
     async def _have_room(self) -> None:
         await self.writer.drain()
@@ -114,30 +123,51 @@ class ForeignWrites(Outgoing):
     async def _flush(self) -> None:
         self.send_gathered()
         transport = self.writer.transport
+        if kept_by(transport) == 0:
+            # With limits of 0 the loop's TLS would take nothing for too much, and never say
+            # otherwise.
+            await self.writer.drain()
+            return
         limits = transport.get_write_buffer_limits()
-        transport.set_write_buffer_limits(0)
+        writes.set_limits(transport, 0)
         try:
             await self.writer.drain()
         finally:
-            transport.set_write_buffer_limits(limits[1], limits[0])
+            writes.set_limits(transport, limits[1], limits[0])
 
     def send(self, pieces: Any) -> None:
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        self.writer.write(data)
         self.written += len(data)
+        try:
+            self.writer.write(data)
+        except RuntimeError:
+            # One of uvloop's that is closed raises; others drop it.
+            if not self.writer.is_closing():
+                self.written -= len(data)
+                raise
 
     def check_open(self) -> None:
         pass  # its writer says so when it is written to
 
     def unsent(self) -> int:
-        size = getattr(self.writer.transport, "get_write_buffer_size", None)
-        return self._gathered_bytes + (0 if size is None else size())
+        return self._gathered_bytes + kept_by(self.writer.transport)
 
     def sent(self) -> int:
         return self.written + self._gathered_bytes
+
+    def pass_on(self, size: int) -> None:
+        self.written += size
 
     def _h_waiting(self) -> list[Operation]:
         return []  # it waits in coroutines
 
     def _h_moved(self) -> int:
         return self.sent() - self.unsent()
+
+
+def kept_by(transport: Any) -> int:
+    """Return how many bytes *transport* has that the system has not taken."""
+    try:
+        return int(transport.get_write_buffer_size())
+    except AttributeError:  # it cannot tell, or is one of asyncio's TLS that is closed
+        return 0

@@ -214,11 +214,12 @@ class Reading:
         """
         if n < 0:
             raise ValueError("skip() takes a number of bytes that is not negative")
-        before = self.bytes_read
+        # How many there were to be, and how many are gone. (bytes_read goes back at an unread().)
+        skipped = [n, 0]
         try:
-            await self._h_start(reads.SKIP, cprims.clipped(n), n, timeout)
+            await self._h_start(reads.SKIP, cprims.clipped(n), skipped, timeout)
         except BaseException as error:
-            error.transferred = self.bytes_read - before
+            error.transferred = skipped[1]
             raise
         return n
 

@@ -115,7 +115,8 @@ class ReadInto(Read):
 
 
 class Skip(Read):
-    """skip(n): throws away *amount* bytes as they come; *argument* is how many there were to be."""
+    """skip(n): throws away *amount* bytes as they come; *argument* is a list of how many there were
+    to be and how many are gone."""
 
     def attempt(self, reader: ReadHalf, operation: Operation) -> object:
         if reader._exception is not None:
@@ -124,11 +125,12 @@ class Skip(Read):
         if size > 0:
             reader._h_bytes.skip(size)
             operation.amount -= size
+            operation.argument[1] += size
             reader._h_maybe_resume()
         if operation.amount == 0:
-            return operation.argument
+            return operation.argument[0]
         if reader._eof:
-            raise asyncio.IncompleteReadError(b"", operation.argument)
+            raise asyncio.IncompleteReadError(b"", operation.argument[0])
         return reader._h_pending()
 
 

@@ -7,6 +7,7 @@ a pair that is not ours it fetches the bytes into a reader of its own, when a re
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ssl as ssl_module
 from collections.abc import Coroutine, Iterator, Sequence
@@ -274,12 +275,18 @@ class Duplex(Reading):
         if self._h_reader._h_waits():
             raise RuntimeError("start_tls() cannot be while a read waits")
         self._h_out.send_gathered()
-        async with self._h_bounded("Stream.start_tls", handshake_took, timeout):
-            await self._h_given_writer.start_tls(
-                sslcontext,
-                server_hostname=server_hostname,
-                **({} if ssl_session is None else {"ssl_session": ssl_session}),
-            )
+        try:
+            async with self._h_bounded("Stream.start_tls", handshake_took, timeout):
+                await self._h_given_writer.start_tls(
+                    sslcontext,
+                    server_hostname=server_hostname,
+                    **({} if ssl_session is None else {"ssl_session": ssl_session}),
+                )
+        except (asyncio.CancelledError, OSError):
+            # Over uvloop's own it would stay open, in the middle of the handshake.
+            if not self.closing:
+                closing.cut(self._h_given_writer)
+            raise
 
     def framed(self, codec: Codec[T]) -> Framed[T]:
         """Return this stream as frames: see Framed. Another codec may come after this one, and
@@ -399,7 +406,10 @@ class Duplex(Reading):
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Return what the transport knows under *name*, or *default*: 'peername', 'sockname',
         'socket', 'sslcontext', …, as in asyncio."""
-        return self._h_given_writer.get_extra_info(name, default)
+        try:
+            return self._h_given_writer.get_extra_info(name, default)
+        except ValueError:  # a transport of uvloop's that is closed
+            return default
 
     @property
     def peername(self) -> Any:

@@ -31,6 +31,7 @@ cdef class Outgoing(Waitable):
     cdef Py_ssize_t unsent(self) except -1
     cdef long long sent(self) except -1
     @cython.locals(chunks=list, chunk=bytes)
+    cdef object pass_on(self, Py_ssize_t size)
     cdef object accept(self, tuple pieces)
     @cython.locals(gathered=list)
     cdef object send_gathered(self)
@@ -71,3 +72,4 @@ cdef class Writes(Outgoing):
     cdef long long _h_moved(self) except -1
 
 cdef bint is_waiting(Operation operation) except -1
+cpdef object set_limits(object transport, object high, object low=*)

@@ -68,6 +68,10 @@ class Outgoing(Waitable):
         """Return how many bytes were accepted in all."""
         raise NotImplementedError
 
+    def pass_on(self, size: int) -> None:
+        """Count *size* bytes as accepted that were not sent by send()."""
+        raise NotImplementedError
+
     def accept(self, pieces: Any) -> None:
         """Send *pieces*, or gather them, whatever waits."""
         if self._corks == 0:
@@ -88,9 +92,12 @@ class Outgoing(Waitable):
         """Send what was gathered, as one write."""
         gathered = self._gathered
         if gathered is not None:
+            accepted = self.sent()
             self._gathered = None
             self._gathered_bytes = 0
             self.send(tuple(gathered))
+            # A connection that is closed drops it uncounted, and it was accepted before.
+            self.pass_on(accepted - self.sent())
 
     def cork(self) -> None:
         """Gather from now on; corks may stand within one another."""
@@ -241,7 +248,7 @@ class Writes(Outgoing):
     def _restore_limits(self) -> None:
         low, high = self._limits
         self._limits = None
-        self.writer._h_sender.transport.set_write_buffer_limits(high, low)
+        set_limits(self.writer._h_sender.transport, high, low)
 
     def _h_wait(self, operation: Operation) -> None:
         if self._queue is None:
@@ -290,3 +297,13 @@ class Writes(Outgoing):
 def is_waiting(operation: Operation) -> bool:
     """Call is_waiting() of an *operation* that comes out of something untyped."""
     return operation.is_waiting()
+
+
+def set_limits(transport: Any, high: int, low: int | None = None) -> None:
+    """Set the limits of *transport*, where it is open: one of uvloop's that is closed raises
+    RuntimeError."""
+    try:
+        transport.set_write_buffer_limits(high, low)
+    except RuntimeError:
+        if not transport.is_closing():
+            raise
