@@ -34,6 +34,8 @@ cdef class ReadBuffer:
     @cython.locals(head=bytes, data=bytes)
     cpdef bytes take(self, Py_ssize_t size)
     cpdef bytes peek(self, Py_ssize_t start, Py_ssize_t size)
+    @cython.locals(data=bytes)
+    cpdef bytes take_behind(self, Py_ssize_t start, Py_ssize_t size)
     cpdef Py_ssize_t number(self, Py_ssize_t start, int size, bint big) except? -1
     cpdef object take_into(self, object view)
     cpdef object skip(self, Py_ssize_t size)

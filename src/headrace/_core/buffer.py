@@ -192,6 +192,20 @@ class ReadBuffer:
             return bytes(self.live[start : start + size])
         return piece(self.head, self.pos + start, size)
 
+    def take_behind(self, start: int, size: int) -> bytes:
+        """Remove the first *size* bytes, of which there are enough, and return those of them that
+        are behind the first *start*."""
+        if start == 0 or self.live is not None:
+            data = self.take(size)
+            return data[start:]
+        data = piece(self.head, self.pos + start, size - start)
+        self.taken += size
+        if size == self.end - self.pos:
+            self._clear()
+        else:
+            self.pos += size
+        return data
+
     def number(self, start: int, size: int, big: bool) -> int:
         """Return the unsigned number that is written in *size* bytes, at most 8, behind the first
         *start*; one of 8 bytes whose highest bit is set is returned as negative."""

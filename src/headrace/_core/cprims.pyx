@@ -131,6 +131,8 @@ cpdef Py_ssize_t number_at(bytes data, Py_ssize_t at, int size, bint big) noexce
     cdef unsigned char *written = <unsigned char *>PyBytes_AS_STRING(data) + at
     cdef unsigned long long number = 0
     cdef int i
+    if size == 4 and big:  # what most protocols have
+        return <Py_ssize_t>written[0] << 24 | written[1] << 16 | written[2] << 8 | written[3]
     for i in range(size):
         number = number << 8 | written[i if big else size - 1 - i]
     return <Py_ssize_t>number

@@ -3,7 +3,7 @@ cimport cython
 from headrace._core cimport cprims
 from headrace._core.buffer cimport ReadBuffer
 from headrace.framing cimport _codec as codecs
-from headrace.framing._codec cimport BaseCodec
+from headrace.framing._codec cimport BaseCodec, Cursor
 
 cdef Py_ssize_t COPY_BYTES
 cdef Py_ssize_t MOST_BYTES
@@ -19,6 +19,8 @@ cdef class LengthCodec(BaseCodec):
     cdef Py_ssize_t head
     cdef Py_ssize_t skip
 
+    @cython.locals(size=Py_ssize_t)
+    cdef object _h_take(self, ReadBuffer buffer, Cursor cursor)
     @cython.locals(there=Py_ssize_t, value="long long", whole=Py_ssize_t, known=bint)
     cdef Py_ssize_t _h_measure(self, ReadBuffer buffer) except? -1
     cdef object _h_extract(self, ReadBuffer buffer, Py_ssize_t size)

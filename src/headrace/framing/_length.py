@@ -16,7 +16,7 @@ from headrace._core.buffer import ReadBuffer
 from headrace._core.coroutines import SignatureOf
 from headrace.errors import BadFrame, FrameTooLarge
 from headrace.framing import _codec as codecs
-from headrace.framing._codec import BaseCodec, Codec
+from headrace.framing._codec import BaseCodec, Codec, Cursor
 
 # Frames of more than this on average are handed on beside their heads, and not copied behind them.
 # Not measured.
@@ -53,6 +53,12 @@ class LengthCodec(BaseCodec):
         self.offset = offset
         self.skip: int = self.head if skip is None else skip
         self._h_limit: int = codecs.checked_limit(limit, self.head)
+
+    def _h_take(self, buffer: ReadBuffer, cursor: Cursor) -> object:
+        size = self._h_measure(buffer)
+        if size <= 0:
+            return cursor.want(buffer, -size)
+        return buffer.take_behind(self.skip, size)
 
     def _h_measure(self, buffer: ReadBuffer) -> int:
         there = buffer.length()
