@@ -7,6 +7,7 @@ import contextlib
 import os
 import socket
 import struct
+import time
 from typing import Any
 
 import pytest
@@ -216,6 +217,45 @@ def test_no_descriptor_is_left_by_a_cancellation_at_any_turn(
             assert turn < 60
         assert turn >= 3
         assert len(pumps) >= turn
+
+    run(main())
+
+
+@pytest.mark.skipif(backend.native is None, reason="it splices on the native way only")
+@pytest.mark.parametrize("who", ["source", "target"])
+def test_a_reset_that_splicing_is_told_of_is_no_end(
+    run: Any, native: Any, who: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system tells a reset once, and then an end. Where splice() is told, on either side, the
+    other peer sees a reset nevertheless, and no end in front of it."""
+    counted_pumps(monkeypatch)
+    number = -1
+    victim: list[socket.socket] = []
+    call = os.splice
+
+    def after_a_reset(source: int, target: int, *args: Any, **options: Any) -> int:
+        if victim and number == (source if who == "source" else target):
+            reset(victim.pop())
+            time.sleep(0.02)
+        return call(source, target, *args, **options)
+
+    monkeypatch.setattr(splice.os, "splice", after_a_reset)
+
+    async def main() -> None:
+        nonlocal number
+        async with peers(native) as p:
+            stream = p.a if who == "source" else p.b
+            number = stream.writer.get_extra_info("socket").fileno()
+            task = asyncio.create_task(relay(p.a, p.b))
+            await asyncio.gather(p.send(p.left, LARGE), p.receive(p.right, len(LARGE)))
+            victim.append(p.left if who == "source" else p.right)
+            await p.send(p.left, b"more")
+            result = await task
+            assert not victim
+            assert result.reason == "reset"
+            assert result.ended_first == ("a" if who == "source" else "b")
+            with pytest.raises(ConnectionResetError):
+                await p.receive(p.right if who == "source" else p.left)
 
     run(main())
 
