@@ -260,6 +260,39 @@ def test_a_reset_that_splicing_is_told_of_is_no_end(
     run(main())
 
 
+@pytest.mark.skipif(backend.native is None, reason="it splices on the native way only")
+def test_a_reset_while_splicing_begins_is_of_the_source(
+    run: Any, native: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A source that is lost while what was read ahead of splicing is still passed on is not taken
+    for the loss of the target."""
+    pumps = counted_pumps(monkeypatch)
+
+    async def main() -> None:
+        async with peers(native) as p:
+
+            class Late(Stream):
+                """Waits for the reset where it is to be written to."""
+
+                async def write(self, *pieces: Any, **options: Any) -> None:
+                    await super().write(*pieces)
+                    if len(pieces[0]) >= splice.SMALL_BYTES and p.left.fileno() >= 0:
+                        reset(p.left)
+                        while p.a.reader.exception() is None:
+                            await asyncio.sleep(0)
+
+            b = Late(p.b.reader, p.b.writer)
+            task = asyncio.create_task(relay(p.a, b, linger=0.3))
+            await p.send(p.left, LARGE[:50_000])
+            result = await task
+            assert pumps == []
+            assert (result.reason, result.ended_first) == ("reset", "a")
+            with pytest.raises(ConnectionResetError):
+                await p.receive(p.right)
+
+    run(main())
+
+
 async def receive(p: Peers, got: bytearray) -> None:
     """Add what comes on the right to *got*, up to the end."""
     with contextlib.suppress(ConnectionResetError):

@@ -321,9 +321,16 @@ class Direction:
 
     async def _empty_buffer(self, came: End) -> None:
         """Pass on what the reader has, while nothing is received."""
-        while data := self.source.read_nowait():
+        while data := self._taken():
             came.transport.pause_reading()  # taking may have resumed it
             await self._deliver(data)
+
+    def _taken(self) -> bytes:
+        """Return what the reader has. Raises: SourceLost, as an OSError here is the target's."""
+        try:
+            return self.source.read_nowait()
+        except OSError as error:
+            raise splice.SourceLost from error
 
     async def _splice_through(self, shared: Splices, pipe: Pipe, came: End, goes: End) -> None:
         await passing.hold(self.target)
@@ -332,6 +339,8 @@ class Direction:
         read.add_done_callback(lambda done: came.notice(splice.EVERYTHING))
         rest = b""
         try:
+            if came.transport.is_closing() or goes.transport.is_closing():
+                return  # its number may be another's: buffers can tell what it was
             shared.watch(came)
             shared.watch(goes)
             try:
