@@ -104,7 +104,8 @@ class ForeignWrites(Outgoing):
         async with bounded(self.timing, kind.name, WriteTimeout, seconds, self.stream()), self.lock:
             async with bounded(None, kind.name, WriteTimeout, rest, self.stream()):
                 await (self._flush() if kind is writes.FLUSH else self._have_room())
-            self.accept(pieces)
+            if kind is writes.WRITE:  # a flush may come after write_eof()
+                self.accept(pieces)
 
     async def _have_room(self) -> None:
         await self.writer.drain()
