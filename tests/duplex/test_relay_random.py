@@ -21,7 +21,7 @@ from headrace._transport import backend
 
 BLOB = os.urandom(1 << 20)
 # Relays at once, in each test.
-RELAYS = 8
+RELAYS = 6
 
 
 class Peer:
