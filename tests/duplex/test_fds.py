@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import asyncio
 import os
+import random
 import socket
 from typing import Any
 
@@ -50,6 +51,125 @@ def test_descriptors_keep_their_place_in_the_bytes(run: Any) -> None:
             assert await receive_fds(b, 5) == (b"", [])
             for each in (reading, writing, *first, *second):
                 os.close(each)
+
+    run(main())
+
+
+async def received(stream: Stream, size: int, n: int) -> tuple[bytes, list[tuple[int, int]]]:
+    """Return *size* bytes of *stream*, at most *n* at once, and where how many descriptors came."""
+    found = bytearray()
+    places = []
+    while len(found) < size:
+        data, fds = await receive_fds(stream, n)
+        if fds:
+            places.append((len(found), len(fds)))
+        for each in fds:
+            os.close(each)
+        found += data
+    return bytes(found), places
+
+
+def test_what_was_sent_before_does_not_come_with_them(run: Any) -> None:
+    """Plain bytes that wait in front of a message with descriptors, or behind it, are not given
+    with these, though the system would join them."""
+
+    async def main() -> None:
+        a, b = streams_of_a_pair()
+        async with a, b:
+            await a.write(b"plain")
+            await a.write(b"more")
+            await send_fds(a, b"one", [0])
+            await a.write(b"between")
+            await send_fds(a, b"two", [0, 0])
+            await a.write(b"rest")
+            found = []
+            for _ in range(5):
+                data, fds = await receive_fds(b, 100)
+                found.append((data, len(fds)))
+                for each in fds:
+                    os.close(each)
+            assert found == [
+                (b"plainmore", 0),
+                (b"one", 1),
+                (b"between", 0),
+                (b"two", 2),
+                (b"rest", 0),
+            ]
+
+    run(main())
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_place_is_exact_whatever_waits(run: Any, seed: int) -> None:
+    """Messages of any size, with and without descriptors, that wait together or come one by one:
+    each descriptor has the place of the first byte it was sent with."""
+    chance = random.Random(seed)
+
+    async def main() -> None:
+        mine, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        async with with_descriptors(mine, max_fds=253) as stream:
+            sent = bytearray()
+            places = []
+
+            async def send() -> None:
+                for _ in range(60):
+                    data = os.urandom(chance.choice((1, 2, 7, 300, 5000, 20_000)))
+                    count = chance.choice((0, 0, 0, 1, 3))
+                    if count:
+                        places.append((len(sent), count))
+                    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0] * count))]
+                    left = len(data)
+                    while left:
+                        try:
+                            left -= theirs.sendmsg([data[-left:]], rights if count else [])
+                            count = 0
+                        except BlockingIOError:
+                            await asyncio.sleep(0.001)
+                    sent.extend(data)
+                    if chance.random() < 0.3:
+                        await asyncio.sleep(0)
+                theirs.shutdown(socket.SHUT_WR)
+
+            sending = asyncio.create_task(send())
+            await asyncio.sleep(0.002)
+            got = bytearray()
+            found = []
+            while True:
+                data, fds = await receive_fds(stream, chance.choice((1, 100, 70_000)))
+                if fds:
+                    found.append((len(got), len(fds)))
+                for each in fds:
+                    os.close(each)
+                if not data:
+                    break
+                got += data
+            await sending
+            assert got == sent
+            assert found == places
+        theirs.close()
+
+    run(main())
+
+
+def test_without_a_way_to_look_they_come_early_and_never_late(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the system gives no memory to ask with, descriptors come with what was sent before, and
+    nothing is lost."""
+
+    def refuse(*args: Any) -> int:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(os, "memfd_create", refuse)
+
+    async def main() -> None:
+        a, b = streams_of_a_pair()
+        async with a, b:
+            await a.write(b"plain")
+            await send_fds(a, b"one", [0])
+            await a.write(b"rest")
+            assert await received(b, 12, 100) == (b"plainonerest", [(0, 1)])
 
     run(main())
 

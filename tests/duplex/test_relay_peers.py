@@ -12,6 +12,7 @@ import pytest
 
 from headrace import Stream, relay
 from headrace._duplex.send_file import send_file
+from tests.system.peers.programs import program, running
 
 DATA = os.urandom(3_000_000)
 
@@ -128,5 +129,66 @@ def test_openssl_through_a_relay(run: Any, ours: Any, tls: Any) -> None:
             assert got == b"HELLO\n" * 1000
             while not results:
                 await asyncio.sleep(0.01)
+
+    run(main())
+
+
+NGINX = """
+daemon off;
+pid {folder}/pid;
+error_log stderr;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {folder};
+    proxy_temp_path {folder};
+    fastcgi_temp_path {folder};
+    uwsgi_temp_path {folder};
+    scgi_temp_path {folder};
+    sendfile on;
+    server {{
+        listen unix:{folder}/socket;
+        root {folder};
+    }}
+}}
+"""
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("relayed", [False, True], ids=["directly", "relayed"])
+def test_a_file_of_nginx(run: Any, ours: Any, tmp_path: Path, relayed: bool) -> None:
+    """nginx sends a file by sendfile(): to a Stream, and through a relay, every byte comes."""
+    (tmp_path / "data").write_bytes(DATA)
+    (tmp_path / "data").chmod(0o644)
+    (tmp_path / "conf").write_text(f"user root;\n{NGINX.format(folder=tmp_path)}")
+
+    async def main() -> None:
+        results: list[Any] = []
+
+        async def handler(reader: Any, writer: Any) -> None:
+            pair = await ours.open_unix_connection(f"{tmp_path}/socket")
+            async with Stream(reader, writer) as a, Stream(*pair) as b:
+                results.append(await relay(a, b, idle_timeout=10))
+
+        command = (program("nginx"), "-c", f"{tmp_path}/conf", "-e", "stderr")
+        with running(*command):
+            while not (tmp_path / "pid").exists():
+                await asyncio.sleep(0.01)
+            proxy = await ours.start_server(handler, "127.0.0.1", 0)
+            async with proxy:
+                if relayed:
+                    pair = await ours.open_connection(*proxy.sockets[0].getsockname())
+                else:
+                    pair = await ours.open_unix_connection(f"{tmp_path}/socket")
+                async with Stream(*pair) as stream:
+                    await stream.write(b"GET /data HTTP/1.0\r\n\r\n")
+                    head = await stream.readuntil(b"\r\n\r\n")
+                    assert b"\r\nContent-Length: %d\r\n" % len(DATA) in head
+                    found = await stream.read_all()
+                    stream.write_eof()
+                assert found == DATA
+                while relayed and not results:
+                    await asyncio.sleep(0.01)
+                assert not relayed or results[0].b_to_a == len(head) + len(DATA)
 
     run(main())

@@ -14,9 +14,9 @@ import socket
 from asyncio import trsock
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from headrace._duplex import passing
+from headrace._duplex import boundary, passing
 from headrace._duplex.reading import Buffer
 from headrace._duplex.stream import Stream
 from headrace._streams.arguments import DEFAULT_LIMIT
@@ -88,10 +88,12 @@ async def send_fds(stream: Stream, data: Buffer, fds: Sequence[int]) -> None:
 async def receive_fds(stream: Stream, n: int) -> tuple[bytes, list[int]]:
     """Return up to *n* bytes as soon as there are any, and the descriptors that came with them.
 
-    The bytes never go past the place of the next descriptors, nor behind the message these came
-    with. Bytes sent right before that, without any, may come with them: Linux joins these in one
-    receive. What a plain read has gone past comes with the next call. The descriptors are the
-    caller's, close-on-exec. Those that nobody fetches are closed with the stream.
+    The bytes never go past the place of the next descriptors, and where there are some, not behind
+    the message they came with, as the system cuts it: one of more than some 32 KiB is several. On
+    Linux their place is the first byte they were sent with; elsewhere it may be one that was sent
+    before, as the systems join messages. What a plain read has gone past comes with the next call.
+    The descriptors are the caller's, close-on-exec. Those that nobody fetches are closed with the
+    stream.
 
     Args: *n*, a positive number of bytes.
     Returns: the bytes, b"" at the end, and a list that may be empty.
@@ -106,12 +108,13 @@ async def receive_fds(stream: Stream, n: int) -> tuple[bytes, list[int]]:
     place = stream.bytes_read
     fds: list[int] = []
     waiting = transport.waiting
-    while waiting and waiting[0][0] <= place:
-        fds += waiting.popleft()[1]
+    while waiting and waiting[0].place <= place:
+        passed = waiting.popleft()
+        fds += passed.fds
+        if passed.end > place:
+            n = min(n, passed.end - place)
     if waiting:
-        n = min(n, waiting[0][0] - place)
-    elif fds and transport.barrier > place:
-        n = min(n, transport.barrier - place)
+        n = min(n, waiting[0].place - place)
     return stream.read_nowait(n), fds
 
 
@@ -132,6 +135,14 @@ def close_all(fds: Sequence[int]) -> None:
         os.close(each)
 
 
+class Passed(NamedTuple):
+    """Descriptors that came: with which bytes of the input, from and up to which."""
+
+    place: int
+    end: int
+    fds: list[int]
+
+
 class DescriptorTransport(asyncio.Transport):
     """A Unix socket with what came with its bytes."""
 
@@ -149,11 +160,8 @@ class DescriptorTransport(asyncio.Transport):
         self._sock = sock
         self._protocol = protocol
         self._most = most
-        # The place of descriptors in the input, and they.
-        self.waiting: deque[tuple[int, list[int]]] = deque()
+        self.waiting: deque[Passed] = deque()
         self._received = 0
-        # Where the receive ended that brought the last descriptors.
-        self.barrier = 0
         self._outgoing: deque[tuple[memoryview, list[int]]] = deque()
         self._size = 0
         self._high, self._low = HIGH_BYTES, HIGH_BYTES // 4
@@ -171,7 +179,8 @@ class DescriptorTransport(asyncio.Transport):
         space = socket.CMSG_SPACE(MOST_DESCRIPTORS * _INT)
         flags = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
         try:
-            data, extra, _, _ = self._sock.recvmsg(RECEIVE_BYTES, space, flags)
+            size = boundary.size_of_next(self._sock, RECEIVE_BYTES)
+            data, extra, _, _ = self._sock.recvmsg(size, space, flags)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -182,8 +191,7 @@ class DescriptorTransport(asyncio.Transport):
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 fds.frombytes(content[: len(content) // _INT * _INT])
         if fds:
-            self._keep(list(fds))
-            self.barrier = self._received + len(data)
+            self._keep(list(fds), self._received + len(data))
         if data:
             self._received += len(data)
             self._protocol.data_received(data)
@@ -193,13 +201,13 @@ class DescriptorTransport(asyncio.Transport):
         if not self._protocol.eof_received():
             self.close()
 
-    def _keep(self, fds: list[int]) -> None:
-        room = self._most - sum(len(each) for _, each in self.waiting)
+    def _keep(self, fds: list[int], end: int) -> None:
+        room = self._most - sum(len(each.fds) for each in self.waiting)
         close_all(fds[room:])
         for each in fds[:room]:
             os.set_inheritable(each, False)
         if room > 0:
-            self.waiting.append((self._received, fds[:room]))
+            self.waiting.append(Passed(self._received, end, fds[:room]))
 
     def pause_reading(self) -> None:
         if not (self._paused or self._closing):
@@ -338,7 +346,7 @@ class DescriptorTransport(asyncio.Transport):
         if self._sock.fileno() < 0:
             return
         while self.waiting:
-            close_all(self.waiting.popleft()[1])
+            close_all(self.waiting.popleft().fds)
         try:
             self._protocol.connection_lost(error)
         finally:

@@ -112,7 +112,7 @@ class ForeignWrites(Outgoing):
         async with bounded(self.timing, kind.name, WriteTimeout, seconds, self.stream()), self.lock:
             async with bounded(None, kind.name, WriteTimeout, rest, self.stream()):
                 await (self._flush() if kind is writes.FLUSH else self._have_room())
-            if kind is not writes.FLUSH:  # after write_eof() not even nothing may be written
+            if kind is writes.WRITE:  # after write_eof() not even nothing may be written
                 self.accept(pieces)
 
     async def _have_room(self) -> None:

@@ -92,6 +92,8 @@ class Relay:
             Direction(a, b, ends[0], ends[1]),
             Direction(b, a, ends[1], ends[0]),
         )
+        forth, back = self._directions
+        forth.other, back.other = back, forth
         self._tasks: list[asyncio.Task[None]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._ended_first: Literal["a", "b"] | None = None
@@ -226,6 +228,7 @@ class Direction:
         # Whether it is over, and who was lost where somebody was: "source" or "target".
         self.is_over = False
         self.lost: str | None = None
+        self.other: Direction | None = None
         self._ends = None if came is None or goes is None else (came, goes)
 
     def poke(self) -> None:
@@ -254,6 +257,11 @@ class Direction:
                 return
             try:
                 if not data:
+                    if self.other is not None and self.other.lost == "target":
+                        # Splicing was told of the loss, which the system tells once: a receive
+                        # sees an end.
+                        self.lost = "source"
+                        return
                     await self.target.flush()
                     if self.target.can_write_eof() and not self.target.closing:
                         self.target.write_eof()
@@ -263,6 +271,9 @@ class Direction:
                 if full >= FULL_RECEIVES and self._may_splice():
                     full = 0
                     await self._splice()
+            except splice.SourceLost:
+                self.lost = "source"
+                return
             except OSError as error:
                 if isinstance(error, StreamTimeout):
                     raise
@@ -310,9 +321,16 @@ class Direction:
 
     async def _empty_buffer(self, came: End) -> None:
         """Pass on what the reader has, while nothing is received."""
-        while data := self.source.read_nowait():
+        while data := self._taken():
             came.transport.pause_reading()  # taking may have resumed it
             await self._deliver(data)
+
+    def _taken(self) -> bytes:
+        """Return what the reader has. Raises: SourceLost, as an OSError here is the target's."""
+        try:
+            return self.source.read_nowait()
+        except OSError as error:
+            raise splice.SourceLost from error
 
     async def _splice_through(self, shared: Splices, pipe: Pipe, came: End, goes: End) -> None:
         await passing.hold(self.target)
@@ -321,12 +339,18 @@ class Direction:
         read.add_done_callback(lambda done: came.notice(splice.EVERYTHING))
         rest = b""
         try:
+            if came.transport.is_closing() or goes.transport.is_closing():
+                return  # its number may be another's: buffers can tell what it was
             shared.watch(came)
             shared.watch(goes)
             try:
                 await splice.pump(came, goes, pipe, self._counted)
                 if pipe.held:
                     rest = pipe.take()
+            except OSError as error:
+                if not isinstance(error, StreamTimeout):
+                    self.lost = "target"  # at once: the other direction may run before this ends
+                raise
             finally:
                 shared.unwatch(came)
                 shared.unwatch(goes)

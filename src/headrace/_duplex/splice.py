@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import select
 from collections.abc import Callable
@@ -34,6 +35,10 @@ CAN_SPLICE = hasattr(os, "splice") and hasattr(select, "epoll")
 
 # What wakes whoever waits for anything of a socket.
 EVERYTHING = select.EPOLLIN | select.EPOLLOUT if CAN_SPLICE else 0
+
+
+class SourceLost(Exception):
+    """What was to be received from is broken."""
 
 
 class Pipe:
@@ -219,7 +224,7 @@ async def pump(source: End, target: End, pipe: Pipe, count: Callable[[int], None
 
     What *pipe* holds afterwards was received and not sent. *count* is told what was sent.
 
-    Raises: OSError where *target* takes no more, and what bounds the waits of both.
+    Raises: SourceLost; OSError where *target* takes no more, and what bounds the waits of both.
     Cancellation: safe.
     """
     small = turn = 0
@@ -232,8 +237,11 @@ async def pump(source: End, target: End, pipe: Pipe, count: Callable[[int], None
             if source.stream.reader.exception() is not None:
                 return
             continue
-        except OSError:
-            return  # its transport finds out too, or its next receive
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.ENOMEM):
+                return  # it cannot be spliced
+            # The system tells that once: a receive would see an end.
+            raise SourceLost from error
         if size == 0:
             return
         pipe.held = size

@@ -357,9 +357,10 @@ class Duplex(Reading):
         """Return up to *n* bytes as soon as there are any, and the descriptors that came with them:
         only over a stream of ``connect(max_fds=…)``.
 
-        The bytes never go past the place of the next descriptors. What a plain read has gone past
-        comes with the next call. The descriptors are the caller's, close-on-exec; those that nobody
-        fetches are closed with the stream.
+        The bytes never go past the place of the next descriptors. On Linux that is the first byte
+        they were sent with; elsewhere it may be one that was sent before. What a plain read has
+        gone past comes with the next call. The descriptors are the caller's, close-on-exec; those
+        that nobody fetches are closed with the stream.
 
         Args: *n*, a positive number of bytes.
         Returns: the bytes, b"" at the end, and a list that may be empty.
