@@ -9,6 +9,7 @@ import socket
 import ssl as ssl_module
 from collections.abc import Iterable, Sequence
 
+from headrace._duplex.trace import Trace, checked_trace
 from headrace._server.certificates import Certificates
 from headrace._server.config import Limits, most_connections
 from headrace._server.endpoints import Addresses, Endpoint, Inherited, UnixPath
@@ -54,6 +55,7 @@ def serve(
     reuse_port: bool = False,
     workers: int | None = None,
     name: str | None = None,
+    trace: Trace | None = None,
     way: Way | None = None,
 ) -> StreamServer:
     """Return a server that calls *handler*, a coroutine function, for every connection; ``async
@@ -126,9 +128,9 @@ def serve(
             a pause that grows if that happens again and again, and meanwhile another accepts in its
             place; SIGHUP, or renew(), replaces them one after another by new ones, which read the
             program and the certificates anew, and refuses no connection. Bounds are each worker's.
-            The handler, on_error and the function of Certificates have to be those of a module that
-            can be imported, and the main program needs ``if __name__ == "__main__":``, as for
-            multiprocessing (start method "spawn").
+            The handler, on_error, the class of trace and the function of Certificates have to be
+            those of a module that can be imported, and the main program needs
+            ``if __name__ == "__main__":``, as for multiprocessing (start method "spawn").
     In the end:
         grace: seconds in which connections may finish in a shutdown. Default 20: Kubernetes kills
             after 30.
@@ -136,6 +138,7 @@ def serve(
             logged.
         name: what logs and metrics call the server; default: where it listens, with the port that
             was bound.
+        trace: an object that is told how each connection goes, and how it ends: see Trace.
 
     Raises: ValueError and TypeError for arguments that are wrong, or contradict each other. For
     what the start raises see StreamServer.start().
@@ -193,6 +196,7 @@ def serve(
         grace=grace,
         on_error=on_error,
         backlog=backlog,
+        trace=checked_trace(trace),
         way=way,
     )
     if workers is None:

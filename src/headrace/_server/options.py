@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from headrace._duplex.stream import Stream
+from headrace._duplex.trace import Trace
 from headrace._server.certificates import Certificates
 from headrace._server.config import Limits
 from headrace._server.connection import Connection
@@ -58,6 +59,7 @@ class Options:
     grace: float
     on_error: OnError | None
     backlog: int
+    trace: Trace | None
     way: Way | None
 
     @property

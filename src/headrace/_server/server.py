@@ -35,6 +35,8 @@ from headrace._transport.acceptor import Acceptor
 from headrace._transport.backend import for_loop
 from headrace._transport.base import Backend
 
+SHUT_DOWN = "the server has been shut down"
+
 
 class LocalServer(StreamServer):
     """The life of a server's connections, from admission to the end."""
@@ -140,14 +142,14 @@ class LocalServer(StreamServer):
         """Admit the connection, or turn it away."""
         protocol: Any = writer._protocol
         session: Session = protocol._h_server
-        session.begin(reader, writer)
+        session.begin(reader, writer, self._options.trace)
         if self._log.wants(logging.DEBUG):
             self._log.say_of(session, logging.DEBUG, "from %r", session.peername)
         if session.refused is not None:
             self._refuse(session, session.refused)
         elif session.ended is not None:
             # By a shutdown that has overtaken it.
-            session.move(Phase.TURNED_AWAY)
+            session.turn_away(ConnectionAbortedError(SHUT_DOWN))
             writer.transport.abort()
         elif self._options.proxies and session.peername in self._options.proxies:
             # Whom it counts for, the proxy is about to say.
@@ -162,7 +164,7 @@ class LocalServer(StreamServer):
     def _refuse(self, session: Session, reason: RefuseReason) -> None:
         """Turn the connection away: say so where TLS does not come first, and close it."""
         session.refused = reason
-        session.move(Phase.TURNED_AWAY)
+        session.turn_away(ConnectionRefusedError(f"there are too many connections: {reason}"))
         self._registry.refused[reason] += 1
         refusal, writer = self._options.refusal, session.writer
         assert writer is not None
@@ -186,16 +188,18 @@ class LocalServer(StreamServer):
         if not task.cancelled() and (error := task.exception()) is not None:
             self._not_negotiated(session, error)
         elif task.cancelled() or (shut_down and task.result() is Outcome.ADMITTED):
-            session.move(Phase.TURNED_AWAY)
-            session.abort(ConnectionAbortedError("the server has been shut down"))
+            error = ConnectionAbortedError(SHUT_DOWN)
+            session.turn_away(error)
+            session.abort(error)
         elif task.result() is Outcome.TOO_MANY:
             self._refuse(session, RefuseReason.PEER)
         elif task.result() is Outcome.CHECK:
             # A proxy looked whether the server is there: that counts as nothing.
-            session.move(Phase.TURNED_AWAY)
+            session.turn_away(None)
             session.close()
         elif session.lost or session.ended is not None:
-            session.move(Phase.TURNED_AWAY)
+            assert session.reader is not None
+            session.turn_away(session.reader.exception() or ConnectionResetError("Connection lost"))
         else:
             assert session.writer is not None
             received, unread, *_ = session.writer._h_figures()
@@ -205,8 +209,10 @@ class LocalServer(StreamServer):
 
     def _not_negotiated(self, session: Session, error: BaseException) -> None:
         """Count why the negotiation failed, and end the connection."""
-        session.move(Phase.TURNED_AWAY)
-        if not is_a_check(session.proxy, error):
+        if is_a_check(session.proxy, error):
+            session.turn_away(None)
+        else:
+            session.turn_away(error)
             cause = cause_of(error)
             self._registry.failed[cause] += 1
             self._log.say_of(
