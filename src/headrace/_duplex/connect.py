@@ -16,7 +16,13 @@ from headrace._duplex.bounded import bounded
 from headrace._duplex.resolver import look_up
 from headrace._duplex.stream import Stream
 from headrace._duplex.trace import Trace, Tracing, checked_trace
-from headrace._streams.arguments import check_port, checked_limit
+from headrace._streams.arguments import (
+    MOST_KEEPALIVE_SECONDS,
+    MOST_USER_TIMEOUT_SECONDS,
+    check_option,
+    check_port,
+    checked_limit,
+)
 from headrace._streams.connect import (
     connected_unix_socket,
     open_connection,
@@ -80,9 +86,9 @@ def connect(
             not answered (RFC 8305 recommends 0.25); None for one after the other. interleave: as
             for open_connection().
         nodelay: TCP_NODELAY; False lets the system gather small writes (Nagle).
-        keepalive: seconds after which the system asks a silent peer whether it is there; one that
-            is gone ends the connection within a minute more. None: never.
-        user_timeout: seconds that the peer may leave what was sent unacknowledged
+        keepalive: seconds, up to 32,767, after which the system asks a silent peer whether it is
+            there; one that is gone ends the connection within a minute more. None: never.
+        user_timeout: seconds, up to 2,147,483, that the peer may leave what was sent unacknowledged
             (TCP_USER_TIMEOUT, Linux). It sees nothing on a connection on which nothing is sent:
             *keepalive* does.
         resolver: ``async (host, port, *, family, type)`` that returns what socket.getaddrinfo()
@@ -107,8 +113,8 @@ def connect(
     context = checked_context(tls, server_hostname, alpn, host)
     if resolver is not None and not callable(resolver):
         raise TypeError(f"resolver must be a coroutine function, not {type(resolver).__name__!r}")
-    for name, seconds in (("keepalive", keepalive), ("user_timeout", user_timeout)):
-        checked_seconds(seconds, name)
+    check_option(keepalive, "keepalive", MOST_KEEPALIVE_SECONDS)
+    check_option(user_timeout, "user_timeout", MOST_USER_TIMEOUT_SECONDS)
     if max_fds and (context is not None or (path is None and sock is None)):
         raise ValueError("max_fds is for Unix sockets in plain text: path=, or sock=")
     if max_fds:

@@ -19,7 +19,12 @@ from headrace._server.networks import Networks
 from headrace._server.options import Handler, OnError, Options, takes_stream
 from headrace._server.server import LocalServer
 from headrace._server.stream_server import StreamServer
-from headrace._streams.arguments import check_server_context, checked_limit
+from headrace._streams.arguments import (
+    MOST_KEEPALIVE_SECONDS,
+    check_option,
+    check_server_context,
+    checked_limit,
+)
 from headrace._streams.socketfile import Path
 from headrace._transport.base import Way
 
@@ -170,10 +175,7 @@ def serve(
         raise TypeError(f"refusal must be bytes, not {type(refusal).__name__!r}")
     if not 0 <= grace < math.inf:
         raise ValueError(f"grace must be 0 or more seconds, not {grace!r}")
-    if keep_alive is not None and not 0 < keep_alive < math.inf:
-        raise ValueError(
-            f"keep_alive must be a number of seconds above 0, or None, not {keep_alive!r}"
-        )
+    check_option(keep_alive, "keep_alive", MOST_KEEPALIVE_SECONDS)
     limits = Limits(
         max_connections=most_connections() if max_connections is None else max_connections,
         max_connections_per_peer=max_connections_per_peer,
