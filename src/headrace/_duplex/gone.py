@@ -23,15 +23,19 @@ class PeerGone(enum.Enum):
     LOCAL = "local"
 
 
-def how(stream: Any, is_ended: bool, error: BaseException | None) -> PeerGone | None:
-    """Return how *stream*, whose reader has what else is given, is over; None while it is not."""
+def how(
+    stream: Any, is_ended: bool, error: BaseException | None, is_closed: bool
+) -> PeerGone | None:
+    """Return how *stream* is over, whose peer has ended it (*is_ended*), that *error* broke, or
+    that this side has closed (*is_closed*); None while it is not. What came first counts: the end
+    of input that our own close() brings is none of the peer's."""
     if isinstance(error, ConnectionAbortedError):
         return PeerGone.LOCAL
     if error is not None:
         return PeerGone.RESET
     if is_ended:
         return PeerGone.EOF
-    if stream.closing:
+    if is_closed:
         return PeerGone.LOCAL
     sock = stream.get_extra_info("socket")
     if sock is None or sock.fileno() < 0 or not hasattr(select, "poll"):
@@ -41,9 +45,11 @@ def how(stream: Any, is_ended: bool, error: BaseException | None) -> PeerGone | 
     ended = getattr(select, "POLLRDHUP", 0)
     poll.register(sock.fileno(), ended)
     for _, events in poll.poll(0):
-        if events & (select.POLLERR | select.POLLHUP):
+        if events & select.POLLERR:
             return PeerGone.RESET
-        if events & ended:
+        # Both halves are over (POLLHUP): of a Unix socket its peer has closed, of TCP this side had
+        # ended its own before.
+        if events & (ended | select.POLLHUP):
             return PeerGone.EOF
     return None
 

@@ -274,7 +274,11 @@ class StreamProtocol(FlowControl):
         reader = self._stream_reader
         if reader is not None:
             if exc is None:
-                self._h_ended_here = not getattr(reader, "_eof", False)
+                # A loop's TLS may close by itself where the peer's end has no close_notify.
+                is_closed = self._h_sender is not None and self._h_sender.closing
+                self._h_ended_here = (is_closed or not self._over_ssl) and not getattr(
+                    reader, "_eof", False
+                )
                 reader.feed_eof()
             elif isinstance(reader, Receiver) and takes_fast(reader):
                 lose(reader, exc)
