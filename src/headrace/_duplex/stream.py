@@ -370,7 +370,7 @@ class Duplex(Reading):
 
         An end is not death: a client may end its half and wait for the answer. Over TLS an end that
         stands behind unread input is seen only where the peer closes the socket, too. It is noticed
-        within 0.05 s.
+        within 0.06 s.
 
         Args: *timeout*, how many seconds this call may take.
         Returns: PeerGone.EOF, RESET, or LOCAL where this side has closed or aborted the stream
@@ -380,7 +380,7 @@ class Duplex(Reading):
         """
         reader, writer = self._h_reader, self._h_given_writer
         async with self._h_bounded("Stream.wait_peer_gone", ReadTimeout, timeout):
-            return await gone.watch(lambda: gone.how(self, *end_of(reader, writer)))
+            return await gone.watch(self, lambda: end_of(reader, writer))
 
     @property
     def tls(self) -> TLSInfo | None:
