@@ -8,6 +8,7 @@ import math
 import socket
 import ssl as ssl_module
 from collections.abc import Iterable, Sequence
+from typing import Unpack, overload
 
 from headrace._duplex.trace import Trace, checked_trace
 from headrace._server.certificates import Certificates
@@ -16,7 +17,15 @@ from headrace._server.endpoints import Addresses, Endpoint, Inherited, UnixPath
 from headrace._server.log import logger
 from headrace._server.negotiation import lacks_certificate
 from headrace._server.networks import Networks
-from headrace._server.options import Handler, OnError, Options, takes_stream
+from headrace._server.options import (
+    Handler,
+    OnError,
+    Options,
+    PairHandler,
+    ServeOptions,
+    StreamHandler,
+    takes_stream,
+)
 from headrace._server.server import LocalServer
 from headrace._server.stream_server import StreamServer
 from headrace._streams.arguments import (
@@ -27,6 +36,25 @@ from headrace._streams.arguments import (
 )
 from headrace._streams.socketfile import Path
 from headrace._transport.base import Way
+
+
+# A lambda has the arguments of the first of these that it fits.
+@overload
+def serve(
+    handler: StreamHandler,
+    host: str | Sequence[str] | None = None,
+    port: int | str | None = None,
+    **options: Unpack[ServeOptions],
+) -> StreamServer: ...
+
+
+@overload
+def serve(
+    handler: PairHandler,
+    host: str | Sequence[str] | None = None,
+    port: int | str | None = None,
+    **options: Unpack[ServeOptions],
+) -> StreamServer: ...
 
 
 def serve(
