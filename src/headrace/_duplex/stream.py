@@ -333,7 +333,7 @@ class Duplex(Reading):
 
     async def send_fds(self, data: Buffer, fds: Sequence[int]) -> None:
         """Send *data*, with descriptors at its first byte, behind what was written before: only
-        over a stream of ``connect(max_fds=…)``.
+        over a stream of ``connect(max_fds=…)`` or ``serve(max_fds=…)``.
 
         Args: *data*, bytes-like, not empty; *fds*, descriptors: they are duplicated, and may be
         closed once this returns.
@@ -348,7 +348,7 @@ class Duplex(Reading):
 
     async def receive_fds(self, n: int) -> tuple[bytes, list[int]]:
         """Return up to *n* bytes as soon as there are any, and the descriptors that came with them:
-        only over a stream of ``connect(max_fds=…)``.
+        only over a stream of ``connect(max_fds=…)`` or ``serve(max_fds=…)``.
 
         The bytes never go past the place of the next descriptors. What a plain read has gone past
         comes with the next call. The descriptors are the caller's, close-on-exec; those that nobody

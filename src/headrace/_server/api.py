@@ -10,6 +10,7 @@ import ssl as ssl_module
 from collections.abc import Iterable, Sequence
 from typing import Unpack, overload
 
+from headrace._duplex.descriptors import check as check_descriptors
 from headrace._duplex.trace import Trace, checked_trace
 from headrace._server.certificates import Certificates
 from headrace._server.config import Limits, most_connections
@@ -70,6 +71,7 @@ def serve(
     limit: int | None = None,
     ssl: ssl_module.SSLContext | Certificates | None = None,
     ssl_shutdown_timeout: float | None = None,
+    max_fds: int = 0,
     proxies: Iterable[str] = (),
     max_connections: int | None = None,
     max_connections_per_peer: int | None = None,
@@ -117,6 +119,9 @@ def serve(
     How to talk:
         limit, way: as for start_server(). ssl: a context, or Certificates, which can be renewed and
             chosen by name. ssl_shutdown_timeout: as for start_server().
+        max_fds: how many descriptors may wait to be received by a connection, up to 253; only with
+            Unix sockets in plain text, and a handler that takes a Stream: its send_fds() and
+            receive_fds(). 0 for none.
         proxies: networks ("10.0.0.0/8", "unix") whose connections begin with a PROXY header,
             version 1 or 2, before TLS; a connection from there without one is closed. From anywhere
             else such a header is data like any other. The header says who the client is:
@@ -197,6 +202,8 @@ def serve(
         endpoints.append(Inherited(sockets, keep_alive))
     if not endpoints:
         raise ValueError("where to listen? Give host and port, path, or sockets")
+    if max_fds:
+        _check_descriptors(max_fds, handler, ssl, sockets, host is None and port is None)
     if inspect.iscoroutinefunction(on_error):
         raise TypeError("on_error is called, not awaited: give a function, which may start a task")
     if refusal is not None and not isinstance(refusal, bytes):
@@ -226,6 +233,7 @@ def serve(
         grace=grace,
         on_error=on_error,
         backlog=backlog,
+        max_fds=max_fds,
         trace=checked_trace(trace),
         way=way,
     )
@@ -239,6 +247,24 @@ def serve(
     from headrace._server.workers.supervisor import Supervisor
 
     return Supervisor(handler, endpoints, options, workers)
+
+
+def _check_descriptors(
+    max_fds: int,
+    handler: Handler,
+    ssl: object,
+    sockets: Sequence[socket.socket],
+    is_unix: bool,
+) -> None:
+    """Raise ValueError where descriptors cannot be passed, and TypeError where *handler* could not
+    take any."""
+    if not is_unix or ssl is not None:
+        raise ValueError("max_fds is for Unix sockets in plain text: path=, or sockets=")
+    unknown: Sequence[socket.socket | None] = [None]
+    for sock in sockets or unknown:
+        check_descriptors(sock, max_fds)
+    if not takes_stream(handler):
+        raise TypeError("max_fds is for a handler that takes a Stream: one parameter")
 
 
 def _check_handler(handler: object) -> None:

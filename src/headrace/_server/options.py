@@ -38,6 +38,7 @@ class ServeOptions(TypedDict, total=False):
     limit: int | None
     ssl: ssl_module.SSLContext | Certificates | None
     ssl_shutdown_timeout: float | None
+    max_fds: int
     proxies: Iterable[str]
     max_connections: int | None
     max_connections_per_peer: int | None
@@ -95,6 +96,7 @@ class Options:
     grace: float
     on_error: OnError | None
     backlog: int
+    max_fds: int
     trace: Trace | None
     way: Way | None
 

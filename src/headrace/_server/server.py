@@ -31,7 +31,7 @@ from headrace._server.stream_server import StreamServer
 from headrace._streams.factory import make
 from headrace._streams.reader import StreamReader
 from headrace._streams.writer import StreamWriter
-from headrace._transport.acceptor import Acceptor
+from headrace._transport.acceptor import Acceptor, LoopAcceptor
 from headrace._transport.backend import for_loop
 from headrace._transport.base import Backend
 
@@ -102,8 +102,14 @@ class LocalServer(StreamServer):
 
     async def _acceptor(self, sock: socket.socket) -> Acceptor:
         """Return what accepts from *sock*, a bound socket."""
-        options = self._options
-        backend = await for_loop(self.get_loop(), options.limit, sock=sock, way=options.way)
+        options, loop = self._options, self.get_loop()
+        if options.max_fds:
+            # Its transport is none of the loop's; the protocol is that of any.
+            backend = await for_loop(loop, options.limit, way="portable")
+            factory = functools.partial(self._make_protocol, backend)
+            connect = functools.partial(connect_for_descriptors, loop, options.max_fds)
+            return LoopAcceptor(loop, sock, factory, connect)
+        backend = await for_loop(loop, options.limit, sock=sock, way=options.way)
         return backend.acceptor(sock, functools.partial(self._make_protocol, backend))
 
     def _end(self, grace: float) -> Coroutine[Any, Any, ShutdownReport]:
@@ -231,3 +237,19 @@ class LocalServer(StreamServer):
         self._admission.left(session)
         if self._stopping is not None:
             self._stopping.connection_left()
+
+
+async def connect_for_descriptors(
+    loop: asyncio.AbstractEventLoop, most: int, protocol: Any, sock: socket.socket
+) -> None:
+    """Connect *protocol* to *sock*, a Unix socket that was accepted, by a transport for as many as
+    *most* descriptors.
+
+    Raises: OSError. Cancellation: it does not wait.
+    """
+    from headrace._duplex.descriptors import DescriptorTransport
+
+    # The protocol may close the connection at once; the transport has to be whole by then.
+    transport = DescriptorTransport(loop, sock, asyncio.Protocol(), most)
+    transport.set_protocol(protocol)
+    protocol.connection_made(transport)
