@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from headrace import metrics as metrics
     from headrace._duplex.connect import connect
     from headrace._duplex.relay import RelayResult, relay
+    from headrace._duplex.trace import Trace, Traced
     from headrace._server.api import serve
     from headrace._server.certificates import Certificates
     from headrace._server.connection import Connection, current_connection
@@ -83,6 +84,8 @@ __all__ = (
     "StreamWriter",
     "TCPInfo",
     "TLSInfo",
+    "Trace",
+    "Traced",
     "UpgradeError",
     "WriteTimeout",
     "activated_sockets",
@@ -128,6 +131,8 @@ _LATER = {
     "ShutdownReport": "headrace._server.shutdown",
     "Statistics": "headrace._server.statistics",
     "StreamServer": "headrace._server.stream_server",
+    "Trace": "headrace._duplex.trace",
+    "Traced": "headrace._duplex.trace",
     "activated_sockets": "headrace._server.process.systemd",
     "connect": "headrace._duplex.connect",
     "current_connection": "headrace._server.connection",

@@ -287,6 +287,13 @@ CONTEXT = object()
         ({"host": "h", "port": 1, "timeout": float("nan")}, ValueError, "negative"),
         ({"host": "h", "port": 1, "keepalive": -1}, ValueError, "keepalive"),
         ({"host": "h", "port": 1, "user_timeout": -1}, ValueError, "user_timeout"),
+        ({"host": "h", "port": 1, "keepalive": 0}, ValueError, "keepalive .* above 0"),
+        ({"host": "h", "port": 1, "keepalive": float("nan")}, ValueError, "keepalive .* not nan"),
+        ({"host": "h", "port": 1, "keepalive": 32768}, ValueError, "keepalive .* at most 32,767"),
+        ({"host": "h", "port": 1, "keepalive": "30"}, TypeError, "keepalive .* seconds"),
+        ({"host": "h", "port": 1, "user_timeout": 0}, ValueError, "user_timeout .* above 0"),
+        ({"host": "h", "port": 1, "user_timeout": float("inf")}, ValueError, "user_timeout .* inf"),
+        ({"host": "h", "port": 1, "user_timeout": 2147484}, ValueError, "at most 2,147,483"),
         ({"host": "h", "port": 1, "limit": 0}, ValueError, "[Ll]imit"),
         ({"host": "h", "port": 70000}, (ValueError, OverflowError), "port|0-65535"),
         ({"host": "h", "port": 1, "resolver": 5}, TypeError, "resolver"),
@@ -634,6 +641,27 @@ def test_socket_options(run, way):
                 assert option(stream, socket.IPPROTO_TCP, "TCP_KEEPINTVL") == 15
                 assert option(stream, socket.IPPROTO_TCP, "TCP_KEEPCNT") == 4
                 assert option(stream, socket.IPPROTO_TCP, "TCP_USER_TIMEOUT") == 2500
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "value"),
+    [
+        ({"keepalive": 32767}, "TCP_KEEPIDLE", 32767),
+        ({"keepalive": 0.001}, "TCP_KEEPIDLE", 1),
+        ({"user_timeout": (2**31 - 1) / 1000}, "TCP_USER_TIMEOUT", 2**31 - 1),
+        ({"user_timeout": 0.0001}, "TCP_USER_TIMEOUT", 1),
+    ],
+)
+def test_bounds_of_socket_options(run, way, given, name, value):
+    """The system takes the least and the most that connect() takes."""
+
+    async def main():
+        with listening() as (listener, port):
+            async with headrace.connect(LOOPBACK, port, way=way, **given) as stream:
+                peer_of(listener).close()
+                assert option(stream, socket.IPPROTO_TCP, name) == value
 
     run(main)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from collections.abc import Awaitable, Callable
 from typing import assert_type
 
 import headrace
@@ -88,12 +89,33 @@ async def of_a_pair(reader: headrace.StreamReader, writer: headrace.StreamWriter
         assert_type(proxy.ssl.client, headrace.ProxySSLFlags)
 
 
+class Hooks(headrace.Trace):
+    def connected(self, traced: headrace.Traced) -> None:
+        assert_type(traced.tls, headrace.TLSInfo | None)
+        assert_type(traced.attributes(), dict[str, str | int | bool])
+        traced.span = object()
+
+    def failed(self, traced: headrace.Traced, error: BaseException) -> None:
+        assert_type(traced.phases, dict[str, float])
+
+
 async def servers() -> None:
     async with headrace.serve(of_a_stream, "::1", 0) as server:
         assert_type(await server.serve_forever(), headrace.ShutdownReport)
         assert_type(server.statistics(), headrace.Statistics)
     headrace.serve(of_a_pair, path="/tmp/socket")
     headrace.serve(functools.partial(of_a_stream, number=1), "::1", 0)
+    assert_type(headrace.serve(lambda stream: of_a_stream(stream)), headrace.StreamServer)
+    headrace.serve(lambda stream: of_a_stream(stream), "::1", 0, max_connections=10)
+    headrace.serve(lambda reader, writer: of_a_pair(reader, writer), path="/tmp/socket")
+
+    def with_option(option: int) -> Callable[[headrace.Stream], Awaitable[None]]:
+        async def handler(stream: headrace.Stream) -> None:
+            assert_type(await stream.readline(), bytes)
+
+        return handler
+
+    headrace.serve(with_option(1), ["::1", "127.0.0.1"], "80", trace=Hooks(), workers=2)
     assert_type(await headrace.start_server(of_a_pair, "::1", 0), headrace.Server)
 
 

@@ -4,6 +4,7 @@ argument."""
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 import ssl
 
@@ -12,6 +13,7 @@ from support.connections import LOOPBACK
 from support.wires import connected
 
 import headrace
+from headrace._server.options import ServeOptions
 
 
 async def nothing(reader, writer):
@@ -56,6 +58,13 @@ def test_handlers_that_are_none(handler):
 def test_handlers_that_are_some(handler):
     """Whatever may return a coroutine is taken."""
     headrace.serve(handler, LOOPBACK, 0)
+
+
+def test_what_type_checkers_know():
+    """Type checkers see every argument of serve(), in the order of its signature."""
+    parameters = inspect.signature(headrace.serve).parameters.values()
+    keywords = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
+    assert list(ServeOptions.__annotations__) == keywords
 
 
 @pytest.mark.parametrize("wrong", ["server.pem", True, ("pem", "key"), 1])

@@ -245,6 +245,11 @@ def test_on_error_knows_the_connection(run, ours, caplog):
             ValueError,
             "keep_alive must be a number of seconds above 0",
         ),
+        (
+            {"keep_alive": 40000},
+            ValueError,
+            "keep_alive must be .* at most 32,767",
+        ),
         ({"max_connections": 1.5}, ValueError, "max_connections must be a whole number above 0"),
         ({"proxies": "127.0.0.1"}, TypeError, "proxies must be a list of networks"),
     ],

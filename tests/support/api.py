@@ -18,7 +18,7 @@ import headrace
 from headrace import framing, metrics
 
 # What headrace makes, and users do not: how is nobody's but ours.
-MADE_BY_US = {"Connection", "Measured", "Server", "StreamServer"}
+MADE_BY_US = {"Connection", "Measured", "Server", "StreamServer", "Traced"}
 
 
 def described() -> str:

@@ -7,6 +7,7 @@ import os
 import socket
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Generator, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -14,7 +15,14 @@ from headrace._duplex import descriptors
 from headrace._duplex.bounded import bounded
 from headrace._duplex.resolver import look_up
 from headrace._duplex.stream import Stream
-from headrace._streams.arguments import check_port, checked_limit
+from headrace._duplex.trace import Trace, Tracing, checked_trace
+from headrace._streams.arguments import (
+    MOST_KEEPALIVE_SECONDS,
+    MOST_USER_TIMEOUT_SECONDS,
+    check_option,
+    check_port,
+    checked_limit,
+)
 from headrace._streams.connect import (
     connected_unix_socket,
     open_connection,
@@ -54,6 +62,7 @@ def connect(
     resolver: Resolver | None = None,
     ssl_session: ssl_module.SSLSession | None = None,
     max_fds: int = 0,
+    trace: Trace | None = None,
     way: Way | None = None,
 ) -> Connecting:
     """Connect to *host* and *port*, to the Unix socket at *path*, or over *sock*: await it for a
@@ -77,9 +86,9 @@ def connect(
             not answered (RFC 8305 recommends 0.25); None for one after the other. interleave: as
             for open_connection().
         nodelay: TCP_NODELAY; False lets the system gather small writes (Nagle).
-        keepalive: seconds after which the system asks a silent peer whether it is there; one that
-            is gone ends the connection within a minute more. None: never.
-        user_timeout: seconds that the peer may leave what was sent unacknowledged
+        keepalive: seconds, up to 32,767, after which the system asks a silent peer whether it is
+            there; one that is gone ends the connection within a minute more. None: never.
+        user_timeout: seconds, up to 2,147,483, that the peer may leave what was sent unacknowledged
             (TCP_USER_TIMEOUT, Linux). It sees nothing on a connection on which nothing is sent:
             *keepalive* does.
         resolver: ``async (host, port, *, family, type)`` that returns what socket.getaddrinfo()
@@ -87,6 +96,7 @@ def connect(
             not wait for.
         max_fds: how many descriptors may wait to be received, up to 253; only over a Unix socket,
             in plain text. 0 for a stream that passes none.
+        trace: an object that is told how it goes, and how it ends: see Trace.
         ssl_session, way: as for open_connection().
 
     Raises: at the call TypeError and ValueError for what is wrong or contradicts itself. When it is
@@ -103,8 +113,8 @@ def connect(
     context = checked_context(tls, server_hostname, alpn, host)
     if resolver is not None and not callable(resolver):
         raise TypeError(f"resolver must be a coroutine function, not {type(resolver).__name__!r}")
-    for name, seconds in (("keepalive", keepalive), ("user_timeout", user_timeout)):
-        checked_seconds(seconds, name)
+    check_option(keepalive, "keepalive", MOST_KEEPALIVE_SECONDS)
+    check_option(user_timeout, "user_timeout", MOST_USER_TIMEOUT_SECONDS)
     if max_fds and (context is not None or (path is None and sock is None)):
         raise ValueError("max_fds is for Unix sockets in plain text: path=, or sock=")
     if max_fds:
@@ -121,6 +131,7 @@ def connect(
     if context is None:
         options["server_hostname"] = None
     connecting = Connecting(checked_seconds(timeout, "connect()"), options)
+    connecting.tell(checked_trace(trace), path if host is None else host, port)
     if max_fds:
         connecting.dial_for_descriptors(path, sock, max_fds)
     elif path is not None:
@@ -142,17 +153,24 @@ class Connecting:
         self._seconds = seconds
         self._options = options
         self._phase = "connecting"
+        self._trace: Callable[[], Tracing] | None = None
+        self._tracing: Tracing | None = None
         self._open: Callable[[], Awaitable[tuple[Any, Any]]] | None = None
         self._tune: Callable[[socket.socket], None] | None = None
         self._stream: Stream | None = None
 
     # ---- what connect() says
 
+    def tell(self, trace: Trace | None, host: Any, port: int | str | None) -> None:
+        """Tell *trace* how it goes."""
+        if trace is not None:
+            self._trace = partial(Tracing, trace, "client", host, port)
+
     def dial_path(self, path: Any) -> None:
         """Connect to the Unix socket at *path*."""
 
         async def opened() -> tuple[Any, Any]:
-            self._phase = f"connecting to {path!r}"
+            self._enter("connecting", f"connecting to {path!r}")
             loop = asyncio.get_running_loop()
             return await self._over(await connected_unix_socket(loop, path))
 
@@ -162,9 +180,10 @@ class Connecting:
         """Connect to the Unix socket at *path*, or take *sock*, to pass descriptors."""
 
         async def opened() -> tuple[Any, Any]:
-            self._phase = f"connecting to {path!r}"
-            loop = asyncio.get_running_loop()
-            connected = sock or await connected_unix_socket(loop, path)
+            connected = sock
+            if connected is None:
+                self._enter("connecting", f"connecting to {path!r}")
+                connected = await connected_unix_socket(asyncio.get_running_loop(), path)
             stream = descriptors.with_descriptors(
                 connected, max_fds=most, limit=self._options["limit"]
             )
@@ -195,12 +214,13 @@ class Connecting:
         async def opened() -> tuple[Any, Any]:
             loop = asyncio.get_running_loop()
             hints: dict[str, Any] = {"family": family, "type": socket.SOCK_STREAM}
-            self._phase = f"resolving {host}"
+            self._enter("resolving", f"resolving {host}")
             addresses = checked_addresses(await resolver(host, port, **hints), host)
             local = None
             if local_addr is not None:
                 local = checked_addresses(await look_up(*local_addr, **hints), local_addr[0])
-            self._phase = "connecting to " + ", ".join(str(each[4][0]) for each in addresses)
+            shown = ", ".join(str(each[4][0]) for each in addresses)
+            self._enter("connecting", f"connecting to {shown}")
             try:
                 sock = await race(loop, addresses, local, delay, interleave, True)
             except ExceptionGroup as group:
@@ -233,10 +253,17 @@ class Connecting:
 
     # ---- connecting
 
+    def _enter(self, phase: str, text: str) -> None:
+        """Be in *phase*, which *text* says more of."""
+        self._phase = text
+        if self._tracing is not None:
+            self._tracing.enter(phase)
+
     async def _over(self, sock: socket.socket) -> tuple[Any, Any]:
         """Return the pair over *sock*, which is connected."""
         if self._options["ssl"] is not None:
-            self._phase = f"TLS handshake with {self._options['server_hostname'] or 'the peer'}"
+            peer = self._options["server_hostname"] or "the peer"
+            self._enter("handshake", f"TLS handshake with {peer}")
         if sock.family == getattr(socket, "AF_UNIX", None):
             return await open_unix_connection(sock=sock, **self._options)
         return await open_connection(sock=sock, **self._options)
@@ -245,6 +272,21 @@ class Connecting:
         if self._open is None:
             raise RuntimeError("connect() was awaited already")
         opened, self._open = self._open, None
+        if self._trace is None:
+            return Stream(*await self._tuned(opened))
+        tracing = self._tracing = self._trace()
+        tracing.begins()
+        try:
+            reader, writer = await self._tuned(opened)
+        except BaseException as error:
+            tracing.failed(error)
+            raise
+        tracing.connected(writer, writer.get_extra_info("peername"))
+        tracing.watch(writer)
+        return Stream(reader, writer)
+
+    async def _tuned(self, opened: Callable[[], Awaitable[tuple[Any, Any]]]) -> tuple[Any, Any]:
+        """Return the pair that opened() returns in time, with the options of its socket set."""
 
         def failure(operation: str, seconds: float, stream: Any) -> ConnectTimeout:
             return ConnectTimeout(operation, seconds, self._phase)
@@ -260,7 +302,7 @@ class Connecting:
                 except BaseException:
                     writer.transport.abort()
                     raise
-        return Stream(reader, writer)
+        return reader, writer
 
     def __await__(self) -> Generator[Any, None, Stream]:
         return self._connected().__await__()

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import enum
 import select
+from collections.abc import Callable
 from typing import Any
 
 # How often to look, in seconds. The system tells nobody who does not read; a peer that is gone is
 # noticed within this.
 LOOK_SECONDS = 0.05
+# How soon to look again at what is not sure, in seconds: more than a turn of the loop.
+AGAIN_SECONDS = 0.005
 
 
 class PeerGone(enum.Enum):
@@ -23,35 +26,51 @@ class PeerGone(enum.Enum):
     LOCAL = "local"
 
 
-def how(stream: Any, is_ended: bool, error: BaseException | None) -> PeerGone | None:
-    """Return how *stream*, whose reader has what else is given, is over; None while it is not."""
+def told(is_ended: bool, error: BaseException | None, is_closed: bool) -> PeerGone | None:
+    """Return how a stream is over whose peer has ended it (*is_ended*), that *error* broke, or that
+    this side has closed (*is_closed*); None where nobody has said so. What came first counts: the
+    end of input that our own close() brings is none of the peer's."""
     if isinstance(error, ConnectionAbortedError):
         return PeerGone.LOCAL
     if error is not None:
         return PeerGone.RESET
     if is_ended:
         return PeerGone.EOF
-    if stream.closing:
-        return PeerGone.LOCAL
-    sock = stream.get_extra_info("socket")
+    return PeerGone.LOCAL if is_closed else None
+
+
+def polled(sock: Any) -> tuple[PeerGone | None, bool]:
+    """Return what the system says of *sock*, behind unread input, of which nobody has received the
+    end yet; and whether that is sure."""
     if sock is None or sock.fileno() < 0 or not hasattr(select, "poll"):
-        return None
-    # Behind unread input nobody has received the end yet.
+        return None, True
     poll = select.poll()
     ended = getattr(select, "POLLRDHUP", 0)
     poll.register(sock.fileno(), ended)
     for _, events in poll.poll(0):
-        if events & (select.POLLERR | select.POLLHUP):
-            return PeerGone.RESET
+        if events & select.POLLERR:
+            return PeerGone.RESET, True
+        if events & select.POLLHUP:
+            # Both halves are over: of a Unix socket its peer has closed, of TCP this side had ended
+            # its own before. Or somebody has just received the error, and is about to tell.
+            return PeerGone.EOF, False
         if events & ended:
-            return PeerGone.EOF
-    return None
+            return PeerGone.EOF, True
+    return None, True
 
 
-async def watch(look: Any) -> PeerGone:
-    """Wait until look() returns how it is over. Cancellation: safe."""
+async def watch(
+    stream: Any, state: Callable[[], tuple[bool, BaseException | None, bool]]
+) -> PeerGone:
+    """Wait until *stream* is over, and return how; state() returns what told() takes. Cancellation:
+    safe."""
+    seen = None
     while True:
-        gone: PeerGone | None = look()
+        gone = told(*state())
         if gone is not None:
             return gone
-        await asyncio.sleep(LOOK_SECONDS)
+        gone, is_sure = polled(stream.get_extra_info("socket"))
+        if gone is not None and (is_sure or gone is seen):
+            return gone
+        seen = gone
+        await asyncio.sleep(LOOK_SECONDS if gone is None else AGAIN_SECONDS)

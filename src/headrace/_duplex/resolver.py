@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import queue
+import os
 import socket
 import threading
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from headrace._streams.resolve import AddressInfo
@@ -24,48 +26,72 @@ IDLE_SECONDS = 10.0
 
 
 class Threads:
-    """Daemon threads that look up names, as many as there is work for."""
+    """Daemon threads that look up names, as many as there is work for, up to MOST_THREADS."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._work: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._ready = threading.Condition()
+        # What waits for a thread, in the order in which it came. What is given up is taken out:
+        # where every thread hangs, that is all that there would be.
+        self._waiting: OrderedDict[asyncio.Future[Any], Callable[[], Any]] = OrderedDict()
         self._count = self._idle = 0
 
-    def submit(self, loop: asyncio.AbstractEventLoop, call: Any) -> asyncio.Future[Any]:
-        """Return a future of what call() returns in a thread."""
+    def submit(
+        self, loop: asyncio.AbstractEventLoop, call: Callable[[], Any]
+    ) -> asyncio.Future[Any]:
+        """Return a future of *loop*, the running one, for what call() returns in a thread.
+
+        Raises: RuntimeError where there is no thread, and the system gives none.
+        """
         future = loop.create_future()
-        with self._lock:
-            self._work.put((loop, future, call))
-            if self._idle > 0 or self._count >= MOST_THREADS:
+        future.add_done_callback(self._forget)
+        with self._ready:
+            self._waiting[future] = call
+            # An idle thread takes one: those that were told of others before are idle still.
+            if self._idle >= len(self._waiting):
+                self._ready.notify()
+                return future
+            if self._count >= MOST_THREADS:
                 return future
             self._count += 1
-        threading.Thread(target=self._run, name="headrace-resolver", daemon=True).start()
+        try:
+            threading.Thread(target=self._run, name="headrace-resolver", daemon=True).start()
+        except BaseException:
+            with self._ready:
+                self._count -= 1
+                if self._count > 0:
+                    return future
+                self._waiting.pop(future, None)
+            raise
         return future
 
+    def _forget(self, future: asyncio.Future[Any]) -> None:
+        with self._ready:
+            self._waiting.pop(future, None)
+
+    def _take(self) -> tuple[asyncio.Future[Any], Callable[[], Any]] | None:
+        """Return what has waited longest, or None where a thread is not needed any more."""
+        with self._ready:
+            self._idle += 1
+            self._ready.wait_for(lambda: self._waiting, IDLE_SECONDS)
+            self._idle -= 1
+            if self._waiting:
+                return self._waiting.popitem(last=False)
+            self._count -= 1
+            return None
+
     def _run(self) -> None:
-        while True:
-            with self._lock:
-                self._idle += 1
+        while (work := self._take()) is not None:
+            future, call = work
+            if future.done() or future.get_loop().is_closed():
+                continue  # given up just now
+            end: Callable[[], None]
             try:
-                loop, future, call = self._work.get(timeout=IDLE_SECONDS)
-            except queue.Empty:
-                with self._lock:
-                    self._idle -= 1
-                    if self._work.empty():
-                        self._count -= 1
-                        return
-                continue
-            with self._lock:
-                self._idle -= 1
-            if future.cancelled():
-                continue
-            try:
-                result, error = call(), None
-            except Exception as failure:
-                result, error = None, failure
+                end = partial(settle, future, call(), None)
+            except Exception as error:
+                end = partial(settle, future, None, error)
             with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
-                loop.call_soon_threadsafe(settle, future, result, error)
-            del loop, future, call, result, error
+                future.get_loop().call_soon_threadsafe(end)
+            del work, future, call, end
 
 
 def settle(future: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
@@ -81,12 +107,24 @@ def settle(future: asyncio.Future[Any], result: Any, error: Exception | None) ->
 _threads = Threads()
 
 
+def _begin_again() -> None:
+    """Have threads of our own: a child of fork() has none of its parent's, and whoever held their
+    lock will never release it."""
+    global _threads
+    _threads = Threads()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_again)
+
+
 async def look_up(
     host: str | None, port: int | str | None, *, family: int, type: int
 ) -> Sequence[AddressInfo]:
     """Return the addresses of *host* and *port*, as socket.getaddrinfo() does.
 
-    Raises: socket.gaierror. Cancellation: safe; the look-up goes on, and nobody hears of it.
+    Raises: socket.gaierror. Cancellation: safe; a look-up that has begun goes on, and nobody hears
+    of it.
     """
     with contextlib.suppress(socket.gaierror):
         # An address is no question for anybody.

@@ -17,6 +17,8 @@ cdef class Duplex(Reading):
     cdef Timing _h_timed(self)
 
 cdef Outgoing outgoing(Duplex stream, object writer)
-cdef tuple end_of(Reader reader)
+cdef tuple end_of(Reader reader, object writer)
+cdef bint ended_here(Writer writer) except -1
+cdef bint is_closed(Writer writer) except -1
 cdef bint has_flow(Writer writer) except -1
 cdef object seconds_or_none(double seconds)

@@ -340,7 +340,7 @@ class Duplex(Reading):
 
     async def send_fds(self, data: Buffer, fds: Sequence[int]) -> None:
         """Send *data*, with descriptors at its first byte, behind what was written before: only
-        over a stream of ``connect(max_fds=…)``.
+        over a stream of ``connect(max_fds=…)`` or ``serve(max_fds=…)``.
 
         Args: *data*, bytes-like, not empty; *fds*, descriptors: they are duplicated, and may be
         closed once this returns.
@@ -355,7 +355,7 @@ class Duplex(Reading):
 
     async def receive_fds(self, n: int) -> tuple[bytes, list[int]]:
         """Return up to *n* bytes as soon as there are any, and the descriptors that came with them:
-        only over a stream of ``connect(max_fds=…)``.
+        only over a stream of ``connect(max_fds=…)`` or ``serve(max_fds=…)``.
 
         The bytes never go past the place of the next descriptors. On Linux that is the first byte
         they were sent with; elsewhere it may be one that was sent before. What a plain read has
@@ -378,16 +378,17 @@ class Duplex(Reading):
 
         An end is not death: a client may end its half and wait for the answer. Over TLS an end that
         stands behind unread input is seen only where the peer closes the socket, too. It is noticed
-        within 0.05 s.
+        within 0.06 s.
 
         Args: *timeout*, how many seconds this call may take.
-        Returns: PeerGone.EOF, RESET, or LOCAL where this side has closed or aborted the stream.
+        Returns: PeerGone.EOF, RESET, or LOCAL where this side has closed or aborted the stream
+        before the peer ended it.
         Raises: ReadTimeout and DeadlineExceeded.
         Cancellation: safe.
         """
-        reader = self._h_reader
+        reader, writer = self._h_reader, self._h_given_writer
         async with self._h_bounded("Stream.wait_peer_gone", ReadTimeout, timeout):
-            return await gone.watch(lambda: gone.how(self, *end_of(reader)))
+            return await gone.watch(self, lambda: end_of(reader, writer))
 
     @property
     def tls(self) -> TLSInfo | None:
@@ -449,9 +450,23 @@ def outgoing(stream: Duplex, writer: Any) -> Outgoing:
     return ForeignWrites(ref(stream), writer)
 
 
-def end_of(reader: Reader) -> tuple[bool, BaseException | None]:
-    """Return whether the input of *reader* has ended, and what broke it, or None."""
-    return reader._eof, reader._exception
+def end_of(reader: Reader, writer: Any) -> tuple[bool, BaseException | None, bool]:
+    """Return whether the peer has ended what *reader* reads; what broke it, or None; whether this
+    side has closed *writer*."""
+    if isinstance(writer, Writer):
+        by_peer = reader._eof and not ended_here(writer)
+        return by_peer, reader._exception, is_closed(writer)
+    return reader._eof, reader._exception, bool(writer.is_closing())
+
+
+def ended_here(writer: Writer) -> bool:
+    """Tell whether the input beside *writer* has ended because this side closed."""
+    return getattr(writer._h_protocol, "_h_ended_here", False)
+
+
+def is_closed(writer: Writer) -> bool:
+    """Tell whether *writer* was closed: what its transport does by itself does not count."""
+    return writer._h_sender.closing
 
 
 def has_flow(writer: Writer) -> bool:

@@ -8,19 +8,54 @@ import math
 import socket
 import ssl as ssl_module
 from collections.abc import Iterable, Sequence
+from typing import Unpack, overload
 
+from headrace._duplex.descriptors import check as check_descriptors
+from headrace._duplex.trace import Trace, checked_trace
 from headrace._server.certificates import Certificates
 from headrace._server.config import Limits, most_connections
 from headrace._server.endpoints import Addresses, Endpoint, Inherited, UnixPath
 from headrace._server.log import logger
 from headrace._server.negotiation import lacks_certificate
 from headrace._server.networks import Networks
-from headrace._server.options import Handler, OnError, Options, takes_stream
+from headrace._server.options import (
+    Handler,
+    OnError,
+    Options,
+    PairHandler,
+    ServeOptions,
+    StreamHandler,
+    takes_stream,
+)
 from headrace._server.server import LocalServer
 from headrace._server.stream_server import StreamServer
-from headrace._streams.arguments import check_server_context, checked_limit
+from headrace._streams.arguments import (
+    MOST_KEEPALIVE_SECONDS,
+    check_option,
+    check_server_context,
+    checked_limit,
+)
 from headrace._streams.socketfile import Path
 from headrace._transport.base import Way
+
+
+# A lambda has the arguments of the first of these that it fits.
+@overload
+def serve(
+    handler: StreamHandler,
+    host: str | Sequence[str] | None = None,
+    port: int | str | None = None,
+    **options: Unpack[ServeOptions],
+) -> StreamServer: ...
+
+
+@overload
+def serve(
+    handler: PairHandler,
+    host: str | Sequence[str] | None = None,
+    port: int | str | None = None,
+    **options: Unpack[ServeOptions],
+) -> StreamServer: ...
 
 
 def serve(
@@ -36,6 +71,7 @@ def serve(
     limit: int | None = None,
     ssl: ssl_module.SSLContext | Certificates | None = None,
     ssl_shutdown_timeout: float | None = None,
+    max_fds: int = 0,
     proxies: Iterable[str] = (),
     max_connections: int | None = None,
     max_connections_per_peer: int | None = None,
@@ -54,6 +90,7 @@ def serve(
     reuse_port: bool = False,
     workers: int | None = None,
     name: str | None = None,
+    trace: Trace | None = None,
     way: Way | None = None,
 ) -> StreamServer:
     """Return a server that calls *handler*, a coroutine function, for every connection; ``async
@@ -82,6 +119,9 @@ def serve(
     How to talk:
         limit, way: as for start_server(). ssl: a context, or Certificates, which can be renewed and
             chosen by name. ssl_shutdown_timeout: as for start_server().
+        max_fds: how many descriptors may wait to be received by a connection, up to 253; only with
+            Unix sockets in plain text, and a handler that takes a Stream: its send_fds() and
+            receive_fds(). 0 for none.
         proxies: networks ("10.0.0.0/8", "unix") whose connections begin with a PROXY header,
             version 1 or 2, before TLS; a connection from there without one is closed. From anywhere
             else such a header is data like any other. The header says who the client is:
@@ -126,9 +166,9 @@ def serve(
             a pause that grows if that happens again and again, and meanwhile another accepts in its
             place; SIGHUP, or renew(), replaces them one after another by new ones, which read the
             program and the certificates anew, and refuses no connection. Bounds are each worker's.
-            The handler, on_error and the function of Certificates have to be those of a module that
-            can be imported, and the main program needs ``if __name__ == "__main__":``, as for
-            multiprocessing (start method "spawn").
+            The handler, on_error, the class of trace and the function of Certificates have to be
+            those of a module that can be imported, and the main program needs
+            ``if __name__ == "__main__":``, as for multiprocessing (start method "spawn").
     In the end:
         grace: seconds in which connections may finish in a shutdown. Default 20: Kubernetes kills
             after 30.
@@ -136,6 +176,7 @@ def serve(
             logged.
         name: what logs and metrics call the server; default: where it listens, with the port that
             was bound.
+        trace: an object that is told how each connection goes, and how it ends: see Trace.
 
     Raises: ValueError and TypeError for arguments that are wrong, or contradict each other. For
     what the start raises see StreamServer.start().
@@ -161,16 +202,15 @@ def serve(
         endpoints.append(Inherited(sockets, keep_alive))
     if not endpoints:
         raise ValueError("where to listen? Give host and port, path, or sockets")
+    if max_fds:
+        _check_descriptors(max_fds, handler, ssl, sockets, host is None and port is None)
     if inspect.iscoroutinefunction(on_error):
         raise TypeError("on_error is called, not awaited: give a function, which may start a task")
     if refusal is not None and not isinstance(refusal, bytes):
         raise TypeError(f"refusal must be bytes, not {type(refusal).__name__!r}")
     if not 0 <= grace < math.inf:
         raise ValueError(f"grace must be 0 or more seconds, not {grace!r}")
-    if keep_alive is not None and not 0 < keep_alive < math.inf:
-        raise ValueError(
-            f"keep_alive must be a number of seconds above 0, or None, not {keep_alive!r}"
-        )
+    check_option(keep_alive, "keep_alive", MOST_KEEPALIVE_SECONDS)
     limits = Limits(
         max_connections=most_connections() if max_connections is None else max_connections,
         max_connections_per_peer=max_connections_per_peer,
@@ -193,6 +233,8 @@ def serve(
         grace=grace,
         on_error=on_error,
         backlog=backlog,
+        max_fds=max_fds,
+        trace=checked_trace(trace),
         way=way,
     )
     if workers is None:
@@ -205,6 +247,24 @@ def serve(
     from headrace._server.workers.supervisor import Supervisor
 
     return Supervisor(handler, endpoints, options, workers)
+
+
+def _check_descriptors(
+    max_fds: int,
+    handler: Handler,
+    ssl: object,
+    sockets: Sequence[socket.socket],
+    is_unix: bool,
+) -> None:
+    """Raise ValueError where descriptors cannot be passed, and TypeError where *handler* could not
+    take any."""
+    if not is_unix or ssl is not None:
+        raise ValueError("max_fds is for Unix sockets in plain text: path=, or sockets=")
+    unknown: Sequence[socket.socket | None] = [None]
+    for sock in sockets or unknown:
+        check_descriptors(sock, max_fds)
+    if not takes_stream(handler):
+        raise TypeError("max_fds is for a handler that takes a Stream: one parameter")
 
 
 def _check_handler(handler: object) -> None:

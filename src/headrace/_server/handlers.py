@@ -45,6 +45,8 @@ class Handlers:
         """Start the handler of *session*, whose streams are there."""
         session.move(Phase.HANDLED)
         session.handled_at = self._loop.time()
+        if session.tracing is not None:
+            session.tracing.connected(session.writer, session.peername)
         try:
             result: Any = self._call(session.reader, session.writer)
             task: Any = (

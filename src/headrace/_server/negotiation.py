@@ -75,6 +75,7 @@ async def negotiate(
     assert writer is not None
     async with asyncio.timeout(options.limits.handshake_timeout):
         if proxied:
+            session.phase_begins("proxy header")
             header = session.proxy = await read_proxy_header(reader)
             if header.local and await is_over(reader):
                 return Outcome.CHECK
@@ -88,6 +89,7 @@ async def negotiate(
                     return Outcome.TOO_MANY
         context = options.context
         if context is not None:
+            session.phase_begins("handshake")
             below = writer.transport
             await secure(reader, writer, context, options.shutdown_timeout, proxied)
             if writer.transport is not below:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import socket
 import ssl as ssl_module
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 from headrace._duplex.stream import Stream
+from headrace._duplex.trace import Trace
 from headrace._server.certificates import Certificates
 from headrace._server.config import Limits
 from headrace._server.connection import Connection
 from headrace._server.networks import Networks
 from headrace._streams.reader import StreamReader
+from headrace._streams.socketfile import Path
 from headrace._streams.writer import StreamWriter
 from headrace._transport.base import Way
 
@@ -21,6 +25,40 @@ PairHandler = Callable[[StreamReader, StreamWriter], Awaitable[object]]
 StreamHandler = Callable[[Stream], Awaitable[object]]
 Handler = PairHandler | StreamHandler
 OnError = Callable[[Connection, Exception], object]
+
+
+class ServeOptions(TypedDict, total=False):
+    """The keyword arguments of serve(), for its overloads: api.py has their defaults."""
+
+    path: Path | None
+    mode: int | None
+    owner: str | int | None
+    group: str | int | None
+    sockets: Sequence[socket.socket]
+    limit: int | None
+    ssl: ssl_module.SSLContext | Certificates | None
+    ssl_shutdown_timeout: float | None
+    max_fds: int
+    proxies: Iterable[str]
+    max_connections: int | None
+    max_connections_per_peer: int | None
+    accept_rate: float | None
+    max_buffered_bytes: int | None
+    refusal: bytes | None
+    handshake_timeout: float | None
+    first_byte_timeout: float | None
+    idle_timeout: float | None
+    stall_timeout: float | None
+    minimum_rate: float | None
+    keep_alive: float | None
+    grace: float
+    on_error: OnError | None
+    backlog: int
+    reuse_port: bool
+    workers: int | None
+    name: str | None
+    trace: Trace | None
+    way: Way | None
 
 
 def takes_stream(handler: Callable[..., object]) -> bool:
@@ -58,6 +96,8 @@ class Options:
     grace: float
     on_error: OnError | None
     backlog: int
+    max_fds: int
+    trace: Trace | None
     way: Way | None
 
     @property

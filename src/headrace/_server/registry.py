@@ -49,6 +49,8 @@ class Registry:
         self._received += figures.received
         self._sent += figures.written - figures.unsent
         session.lost = True
+        if session.tracing is not None and session.tracing.is_connected:
+            session.tracing.closed(session.error(), figures.received, figures.written)
         self.settle(session)
 
     def settle(self, session: Session) -> None:

@@ -31,9 +31,11 @@ from headrace._server.stream_server import StreamServer
 from headrace._streams.factory import make
 from headrace._streams.reader import StreamReader
 from headrace._streams.writer import StreamWriter
-from headrace._transport.acceptor import Acceptor
+from headrace._transport.acceptor import Acceptor, LoopAcceptor
 from headrace._transport.backend import for_loop
 from headrace._transport.base import Backend
+
+SHUT_DOWN = "the server has been shut down"
 
 
 class LocalServer(StreamServer):
@@ -100,8 +102,14 @@ class LocalServer(StreamServer):
 
     async def _acceptor(self, sock: socket.socket) -> Acceptor:
         """Return what accepts from *sock*, a bound socket."""
-        options = self._options
-        backend = await for_loop(self.get_loop(), options.limit, sock=sock, way=options.way)
+        options, loop = self._options, self.get_loop()
+        if options.max_fds:
+            # Its transport is none of the loop's; the protocol is that of any.
+            backend = await for_loop(loop, options.limit, way="portable")
+            factory = functools.partial(self._make_protocol, backend)
+            connect = functools.partial(connect_for_descriptors, loop, options.max_fds)
+            return LoopAcceptor(loop, sock, factory, connect)
+        backend = await for_loop(loop, options.limit, sock=sock, way=options.way)
         return backend.acceptor(sock, functools.partial(self._make_protocol, backend))
 
     def _end(self, grace: float) -> Coroutine[Any, Any, ShutdownReport]:
@@ -140,14 +148,14 @@ class LocalServer(StreamServer):
         """Admit the connection, or turn it away."""
         protocol: Any = writer._protocol
         session: Session = protocol._h_server
-        session.begin(reader, writer)
+        session.begin(reader, writer, self._options.trace)
         if self._log.wants(logging.DEBUG):
             self._log.say_of(session, logging.DEBUG, "from %r", session.peername)
         if session.refused is not None:
             self._refuse(session, session.refused)
         elif session.ended is not None:
             # By a shutdown that has overtaken it.
-            session.move(Phase.TURNED_AWAY)
+            session.turn_away(ConnectionAbortedError(SHUT_DOWN))
             writer.transport.abort()
         elif self._options.proxies and session.peername in self._options.proxies:
             # Whom it counts for, the proxy is about to say.
@@ -162,7 +170,7 @@ class LocalServer(StreamServer):
     def _refuse(self, session: Session, reason: RefuseReason) -> None:
         """Turn the connection away: say so where TLS does not come first, and close it."""
         session.refused = reason
-        session.move(Phase.TURNED_AWAY)
+        session.turn_away(ConnectionRefusedError(f"there are too many connections: {reason}"))
         self._registry.refused[reason] += 1
         refusal, writer = self._options.refusal, session.writer
         assert writer is not None
@@ -186,16 +194,18 @@ class LocalServer(StreamServer):
         if not task.cancelled() and (error := task.exception()) is not None:
             self._not_negotiated(session, error)
         elif task.cancelled() or (shut_down and task.result() is Outcome.ADMITTED):
-            session.move(Phase.TURNED_AWAY)
-            session.abort(ConnectionAbortedError("the server has been shut down"))
+            error = ConnectionAbortedError(SHUT_DOWN)
+            session.turn_away(error)
+            session.abort(error)
         elif task.result() is Outcome.TOO_MANY:
             self._refuse(session, RefuseReason.PEER)
         elif task.result() is Outcome.CHECK:
             # A proxy looked whether the server is there: that counts as nothing.
-            session.move(Phase.TURNED_AWAY)
+            session.turn_away(None)
             session.close()
         elif session.lost or session.ended is not None:
-            session.move(Phase.TURNED_AWAY)
+            assert session.reader is not None
+            session.turn_away(session.reader.exception() or ConnectionResetError("Connection lost"))
         else:
             assert session.writer is not None
             received, unread, *_ = session.writer._h_figures()
@@ -205,8 +215,10 @@ class LocalServer(StreamServer):
 
     def _not_negotiated(self, session: Session, error: BaseException) -> None:
         """Count why the negotiation failed, and end the connection."""
-        session.move(Phase.TURNED_AWAY)
-        if not is_a_check(session.proxy, error):
+        if is_a_check(session.proxy, error):
+            session.turn_away(None)
+        else:
+            session.turn_away(error)
             cause = cause_of(error)
             self._registry.failed[cause] += 1
             self._log.say_of(
@@ -225,3 +237,19 @@ class LocalServer(StreamServer):
         self._admission.left(session)
         if self._stopping is not None:
             self._stopping.connection_left()
+
+
+async def connect_for_descriptors(
+    loop: asyncio.AbstractEventLoop, most: int, protocol: Any, sock: socket.socket
+) -> None:
+    """Connect *protocol* to *sock*, a Unix socket that was accepted, by a transport for as many as
+    *most* descriptors.
+
+    Raises: OSError. Cancellation: it does not wait.
+    """
+    from headrace._duplex.descriptors import DescriptorTransport
+
+    # The protocol may close the connection at once; the transport has to be whole by then.
+    transport = DescriptorTransport(loop, sock, asyncio.Protocol(), most)
+    transport.set_protocol(protocol)
+    protocol.connection_made(transport)

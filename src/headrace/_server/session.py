@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from headrace._duplex.facts import Credentials, credentials_of
+from headrace._duplex.trace import Trace, Tracing
 from headrace._server.config import EndReason, RefuseReason
 from headrace._server.connection import Connection, set_current
 from headrace._streams.reader import StreamReader
@@ -84,6 +85,7 @@ class Session(Connection):
         "reader",
         "refused",
         "task",
+        "tracing",
         "writer",
     )
 
@@ -105,6 +107,8 @@ class Session(Connection):
         self.ended: EndReason | None = None
         self.reader: StreamReader | None = None
         self.writer: StreamWriter | None = None
+        # Where it is traced.
+        self.tracing: Tracing | None = None
         # The negotiation, then the handler; None between them and afterwards.
         self.task: asyncio.Task[Any] | None = None
         # When the handler began, in the loop's seconds.
@@ -124,6 +128,22 @@ class Session(Connection):
         """Be in *phase* from now on: the only way that it changes."""
         assert phase in MOVES[self.phase], f"{self.phase} cannot be followed by {phase}"
         self.phase = phase
+
+    def turn_away(self, error: BaseException | None) -> None:
+        """Be one that is closed without a handler, for *error*; None where that is as it should
+        be."""
+        self.move(Phase.TURNED_AWAY)
+        if self.tracing is None:
+            return
+        if error is None:
+            self.tracing.closed(None, 0, 0)
+        else:
+            self.tracing.failed(error)
+
+    def phase_begins(self, phase: str) -> None:
+        """A phase of the negotiation begins, as a Trace calls it."""
+        if self.tracing is not None:
+            self.tracing.enter(phase)
 
     # ---- who it is
 
@@ -154,12 +174,15 @@ class Session(Connection):
 
     # ---- what the server calls
 
-    def begin(self, reader: StreamReader, writer: StreamWriter) -> None:
+    def begin(self, reader: StreamReader, writer: StreamWriter, trace: Trace | None) -> None:
         """The streams are there. It is called in the context of the connection, which that of its
         tasks is copied from."""
         self.reader = reader
         self.writer = writer
         set_current(self)
+        if trace is not None:
+            self.tracing = Tracing(trace, "server")
+            self.tracing.begins(self.peername, writer.get_extra_info("sockname"))
 
     def run(self, call: Callable[..., object], *arguments: object) -> None:
         """Call *call* where current_connection() is this one."""
@@ -188,6 +211,13 @@ class Session(Connection):
         """Cancel the negotiation or the handler; what that has written is still sent."""
         if self.task is not None:
             self.task.cancel()
+
+    def error(self) -> BaseException | None:
+        """Return what its reads raise, or what its transport was lost by; None for neither."""
+        assert self.writer is not None
+        protocol: Any = self.writer._protocol
+        error: BaseException | None = protocol._h_failure()
+        return error
 
     # ---- how much
 

@@ -13,6 +13,22 @@ from headrace._transport.tls_options import TLSOptions
 # asyncio's default limit of a reader, which its documentation prints as None.
 DEFAULT_LIMIT = 2**16
 
+# What Linux takes: MAX_TCP_KEEPIDLE (net/tcp.h), and an int of milliseconds (TCP_USER_TIMEOUT).
+MOST_KEEPALIVE_SECONDS = 32767
+MOST_USER_TIMEOUT_SECONDS = (2**31 - 1) / 1000
+
+
+def check_option(seconds: float | None, name: str, most: float) -> None:
+    """Raise ValueError where *seconds* is nothing that the system takes for the option *name*, nor
+    None; TypeError where it is no number."""
+    if isinstance(seconds, (str, bytes)):
+        raise TypeError(f"{name} takes a number of seconds, not {type(seconds).__name__!r}")
+    if seconds is not None and not 0 < seconds <= most:
+        raise ValueError(
+            f"{name} must be a number of seconds above 0, at most {int(most):,}, or None, "
+            f"not {seconds!r}"
+        )
+
 
 def checked_limit(limit: int | None) -> int:
     """Return *limit* in bytes, the default for None. Raises: ValueError where it is not

@@ -337,6 +337,10 @@ class Writer(Waitable):
         unread = reader._h_bytes.length()
         return reader._h_bytes.taken + unread, unread, reader._h_waits(), sender.written, unsent
 
+    def _h_counting(self) -> object:
+        """Return what counts the bytes of both ways, and does not keep the writer alive."""
+        return self._h_sender
+
     def _h_finalize(self) -> None:
         """Close what nobody can close any more, and say so."""
         sender = self._h_sender

@@ -8,7 +8,7 @@ import errno
 import os
 import socket
 from asyncio import trsock
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 # How many connections a turn of the loop takes from one socket, and how long to wait where the
@@ -55,14 +55,23 @@ class Acceptor(Protocol):
 
 
 class LoopAcceptor:
-    """Accepts by itself, and leaves the rest to the loop: its own servers cannot be held."""
+    """Accepts by itself, and leaves the rest to the loop: its own servers cannot be held.
+
+    *connect*, a coroutine function, makes the transport of a protocol and an accepted socket; None
+    for the loop's own.
+    """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, factory: Callable[..., Any]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        factory: Callable[..., Any],
+        connect: Callable[[Any, socket.socket], Awaitable[object]] | None = None,
     ) -> None:
         self.sock = sock
         self._loop = loop
         self._factory = factory
+        self._make_transport = connect or self._by_loop
         # Connections begin with what the server was started with: whoever resumes it, or shuts it
         # down, may be one of them.
         self._context = contextvars.copy_context()
@@ -160,9 +169,12 @@ class LoopAcceptor:
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
 
+    async def _by_loop(self, protocol: Any, sock: socket.socket) -> None:
+        await self._loop.connect_accepted_socket(lambda: protocol, sock)
+
     async def _connect(self, sock: socket.socket, protocol: Any) -> None:
         try:
-            await self._loop.connect_accepted_socket(lambda: protocol, sock)
+            await self._make_transport(protocol, sock)
         except Exception as error:
             sock.close()
             protocol.connection_lost(error)

@@ -55,6 +55,8 @@ cdef class Sender(Flushable):
     cdef object lost(self)
     cdef object drop(self)
 
+@cython.locals(incoming=ReadBuffer)
+cpdef tuple counts_of(Sender sender)
 cdef object pass_on(Sender sender, Py_ssize_t size)
 cdef bint is_secure(object transport) except -1
 cdef bytes as_bytes(object data)

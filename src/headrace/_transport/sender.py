@@ -211,6 +211,14 @@ class Sender(Flushable):
         self.size = 0
 
 
+def counts_of(sender: Sender) -> tuple[int, int]:
+    """Return how many bytes have come on the connection of *sender*, read or not, and how many were
+    written."""
+    incoming = sender.input
+    received = 0 if incoming is None else incoming.taken + incoming.length()
+    return received, sender.written
+
+
 def pass_on(sender: Sender, size: int) -> None:
     """Count *size* bytes that went past *sender*, by sendfile or splice, as written."""
     sender.written += size

@@ -49,6 +49,8 @@ cdef class StreamProtocol(FlowControl):
     # The Server that counts this connection, or None.
     cdef public object _h_server
     cdef bint _h_lost
+    # It was lost without an error, and without an end of the peer's: this side has closed it.
+    cdef readonly bint _h_ended_here
     # Made by headrace: nobody else has the transport, and receives are bounded.
     cdef public bint _h_private
     cdef public object _strong_reader

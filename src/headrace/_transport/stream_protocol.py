@@ -168,6 +168,7 @@ class StreamProtocol(FlowControl):
         self._h_transport = None
         self._h_server = None
         self._h_lost = False
+        self._h_ended_here = False
         self._h_private = False
         self._strong_reader = None
         self._stream_reader_wr = None
@@ -273,6 +274,11 @@ class StreamProtocol(FlowControl):
         reader = self._stream_reader
         if reader is not None:
             if exc is None:
+                # A loop's TLS may close by itself where the peer's end has no close_notify.
+                is_closed = self._h_sender is not None and self._h_sender.closing
+                self._h_ended_here = (is_closed or not self._over_ssl) and not getattr(
+                    reader, "_eof", False
+                )
                 reader.feed_eof()
             elif isinstance(reader, Receiver) and takes_fast(reader):
                 lose(reader, exc)
@@ -297,6 +303,12 @@ class StreamProtocol(FlowControl):
         self._task = None
         self._h_transport = None
         self._h_view = None
+
+    def _h_failure(self) -> BaseException | None:
+        """Return what reads raise, else what the connection was lost by, or None."""
+        reader = self._stream_reader
+        told = None if reader is None else reader.exception()
+        return self._h_error if told is None else told
 
     @property
     def _closed(self) -> object:
