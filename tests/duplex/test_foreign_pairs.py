@@ -90,8 +90,9 @@ async def of_subprocess():
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
-        await process.wait()
+        # First: asyncio waits for the end of a pipe too, and does not see it in one that is full.
         process._transport.close()
+        await process.wait()
         await turns(3)
 
 
