@@ -1,6 +1,6 @@
-"""What a run needs before it starts: two C programs and a certificate.
+"""What a run needs before it starts: two C programs, a Rust one for who has it, and a certificate.
 
-Both are made on first use and kept in ``.build`` beside this file; a program is built
+They are made on first use and kept in ``.build`` beside this file; a program is built
 again when any of its sources is newer.
 """
 
@@ -64,6 +64,33 @@ def programs() -> Programs:
     if not _is_fresh(server, "echo_server.c") and not _compile(server, "echo_server.c"):
         raise BuildError(f"echo_server.c does not build; see {server.with_suffix('.log')}")
     return Programs(load, server, tls=load is with_tls)
+
+
+# Where Debian's packages of Rust's libraries are.
+_SYSTEM_CRATES = Path("/usr/share/cargo/registry")
+
+
+def tokio_server() -> Path:
+    """The server on tokio, built by cargo: from Debian's packages where they are, and not from the
+    network."""
+    target = BUILD / "tokio" / "release" / "tokio_server"
+    source = HERE / "tokio_server"
+    if _is_fresh(target, "tokio_server/main.rs", "tokio_server/Cargo.toml"):
+        return target
+    if shutil.which("cargo") is None:
+        raise BuildError("cargo (see tokio_server/Cargo.toml)")
+    command = ["cargo", "build", "--quiet", "--release", "--target-dir", str(BUILD / "tokio")]
+    if _SYSTEM_CRATES.exists():
+        command += ["--offline"]
+        command += ["--config", 'source.crates-io.replace-with="system"']
+        command += ["--config", f'source.system.directory="{_SYSTEM_CRATES}"']
+    done = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
+    if done.returncode:
+        log = BUILD / "tokio.log"
+        log.write_text(done.stderr)
+        raise BuildError(f"tokio_server does not build; see {log}")
+    os.utime(target)  # cargo keeps an old time where nothing had to be done
+    return target
 
 
 def certificate() -> Path:

@@ -13,9 +13,14 @@ class Peer:
 
     name: str
     about: str
-    loop: str  # asyncio, uvloop, trio, anyio, C
+    loop: str  # asyncio, uvloop, trio, anyio, C, tokio
     streams: str  # a module with start_server, "protocol", or the loop's own
     packages: tuple[str, ...] = ()
+
+    @property
+    def is_python(self) -> bool:
+        """Whether it is a contender, and not there to show what other languages do."""
+        return self.loop not in ("C", "tokio")
 
     def reason_to_skip(self, load: Load) -> str | None:
         """Why this pair makes no sense, or None when it does."""
@@ -35,7 +40,9 @@ class Peer:
             return "the C server only echoes: it would answer without finding any unit"
         if self.streams == "protocol" and reads_units:
             return "a callback protocol has no reads: the splitting would be ours, not its"
-        if self.loop == "trio" and reads_units:
+        if self.loop == "tokio" and (load.shape != "frame" or load.tls):
+            return "it serves frames only, in plain text"
+        if self.loop == "trio" and load.shape in ("line", "split"):
             return "trio's streams read neither lines nor exact sizes"
         return None
 
@@ -67,6 +74,7 @@ _ALL = (
         ("aiofastnet", "uvloop"),
     ),
     Peer("trio", "trio's streams", "trio", "trio", ("trio",)),
+    Peer("tokio", "tokio-util's LengthDelimitedCodec, in Rust, one thread", "tokio", "tokio"),
     Peer("anyio", "anyio's streams, asyncio backend", "anyio", "anyio", ("anyio",)),
     Peer(
         "headrace-asyncio",

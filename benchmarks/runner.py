@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .build import HERE, Programs
+from .build import HERE, BuildError, Programs, tokio_server
 from .loads import LOADS, Load
 from .peers import PEERS, Peer
 from .process import Child, Pinning, child, cpu_ns, resident_bytes, settle
@@ -87,6 +87,8 @@ def _server_command(peer: Peer, load: Load, settings: Settings) -> list[str]:
     if peer.loop == "C":
         discard = ["--discard"] if load.shape == "discard" else []
         return [str(settings.programs.echo_server), *discard]
+    if peer.loop == "tokio":
+        return [str(tokio_server())]
     command = [
         settings.python,
         "-m",
@@ -203,7 +205,13 @@ def measure(peer: Peer, load: Load, settings: Settings) -> tuple[Sample, str, st
 def _unavailable(peer: Peer, load: Load, settings: Settings) -> str | None:
     if load.tls and not settings.programs.tls:
         return "the load generator was built without TLS; .build/load.log says why"
-    return peer.reason_to_skip(load)
+    reason = peer.reason_to_skip(load)
+    if reason is None and peer.loop == "tokio":
+        try:
+            tokio_server()
+        except BuildError as error:
+            return f"missing: {error}"
+    return reason
 
 
 def run(

@@ -1,7 +1,7 @@
 """trio and anyio, each with its own names: ``receive_some``, ``send_all``, ``receive``…
 
 Neither has asyncio's names, so each gets the handler that its documentation would show. trio has no
-line or exact reads, and gets only the loads that need none.
+line or exact reads: its handler of frames has a buffer of its own, as every program on it.
 """
 
 from __future__ import annotations
@@ -25,11 +25,22 @@ def run_trio(shape: Shape, port: int, context: ssl.SSLContext | None, announce: 
         while data := await stream.receive_some(READ_SIZE):
             await stream.send_all(data)
 
+    async def frame(stream: trio.abc.Stream) -> None:
+        buffer = bytearray()
+        while data := await stream.receive_some(READ_SIZE):
+            buffer += data
+            while len(buffer) >= 4:
+                size = 4 + int.from_bytes(buffer[:4], "big")
+                if len(buffer) < size:
+                    break
+                await stream.send_all(buffer[:size])
+                del buffer[:size]
+
     async def discard(stream: trio.abc.Stream) -> None:
         while await stream.receive_some(READ_SIZE):
             pass
 
-    handler = {"echo": echo, "discard": discard}[shape]
+    handler = {"echo": echo, "frame": frame, "discard": discard}[shape]
 
     async def handle(stream: trio.abc.Stream) -> None:
         # trio raises where a client goes without a TLS goodbye.

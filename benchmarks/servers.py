@@ -142,7 +142,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Serve until stopped; return at once, with a reason, where that cannot be."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.servers", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("peer", choices=[name for name, peer in PEERS.items() if peer.loop != "C"])
+    parser.add_argument("peer", choices=[name for name, peer in PEERS.items() if peer.is_python])
     parser.add_argument("load", choices=LOADS)
     parser.add_argument("--port", type=int, default=0, help="0, the default, takes a free one")
     parser.add_argument("--cert", help="PEM file with key and certificate, for the TLS loads")

@@ -62,8 +62,8 @@ def load_table(cells: Sequence[Cell], load: str, base: str) -> Table | None:
     headings = (unit, f"x {base}", "p50 us", "p99 us", "rate / s", "spread")
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
-    # The C server is the limit, not a contender.
-    figures = [cell.median("figure") for cell in measured if PEERS[cell.peer].loop != "C"]
+    # The others are limits, not contenders.
+    figures = [cell.median("figure") for cell in measured if PEERS[cell.peer].is_python]
     best = min((figure for figure in figures if figure is not None), default=None)
     for cell in measured:
         table.add_row(*_row(cell, base_figure(cells, load, base), best))
