@@ -258,7 +258,12 @@ class StreamMachine(RuleBasedStateMachine):
                 await self.settle()
             return result
 
-        return self.loop.run_until_complete(asyncio.wait_for(main(), 4 * PATIENCE_S))
+        result = self.loop.run_until_complete(asyncio.wait_for(main(), 4 * PATIENCE_S))
+        if hasattr(self, "reader"):
+            # The loop has turned once more than settle() saw.
+            self.note_writes()
+            self.note_read()
+        return result
 
     # ---- what follows from a rule
 
@@ -270,9 +275,12 @@ class StreamMachine(RuleBasedStateMachine):
             await asyncio.sleep(
                 0 if quiet or self.loop.time() < until - PATIENCE_S + 0.01 else SHORT
             )
+            waited = len(self.writing)
             self.note_writes()
             self.note_read()
-            quiet = quiet + 1 if self.all_has_come() else 0
+            # Those who wait to write wake one another, each in a turn of its own.
+            still = len(self.writing) == waited
+            quiet = quiet + 1 if still and self.all_has_come() else 0
             assert self.loop.time() < until, (
                 f"{self.reader} of {self.pending[:100]!r}: no more came"
             )
