@@ -170,8 +170,8 @@ class DescriptorTransport(asyncio.Transport):
         self._ended = False
         self._eof_wanted = False
         self._closing = False
-        protocol.connection_made(self)
         loop.add_reader(sock.fileno(), self._receive)
+        protocol.connection_made(self)  # last: it may close the connection at once
 
     # ---- reading
 

@@ -249,7 +249,4 @@ async def connect_for_descriptors(
     """
     from headrace._duplex.descriptors import DescriptorTransport
 
-    # The protocol may close the connection at once; the transport has to be whole by then.
-    transport = DescriptorTransport(loop, sock, asyncio.Protocol(), most)
-    transport.set_protocol(protocol)
-    protocol.connection_made(transport)
+    DescriptorTransport(loop, sock, protocol, most)
