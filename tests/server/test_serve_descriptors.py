@@ -91,7 +91,7 @@ def test_bounds(run, tmp_path):
 
     async def main():
         async with headrace.serve(
-            write_into, path=path, max_fds=1, max_connections=1, refusal=b"full", idle_timeout=0.1
+            write_into, path=path, max_fds=1, max_connections=1, refusal=b"full", idle_timeout=0.7
         ) as server:
             with await connected(path) as first:
                 await until(lambda: server.connections)
