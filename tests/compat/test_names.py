@@ -25,6 +25,7 @@ OF_THE_CLASS = {
     "__firstlineno__",
     "__static_attributes__",
     "__annotations__",
+    "__annotations_cache__",  # once somebody has looked at them, on 3.14 and later
 }
 
 # asyncio's names that headrace does not have. __del__ silences a future that headrace makes only on

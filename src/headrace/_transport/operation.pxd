@@ -42,14 +42,14 @@ cdef class Operation:
     cdef Py_ssize_t amount
     # The separator or separators.
     cdef object argument
+    # What a debugger of another process takes for a coroutine's state: see opslots.pyx. It stands
+    # where that is (at 64 bytes from the start): what is new comes behind it.
+    cdef char[OUTSIDE] outside
     # What the task waits for, while it waits.
     cdef object future
     # How long it may wait, and how much it may take, where that is bounded: a Bounds, or None. (Not
     # typed: it stands above.)
     cdef object bounds
-    # What a debugger of another process takes for a coroutine's state: see opslots.pyx. The last
-    # field.
-    cdef char[OUTSIDE] outside
 
     @cython.locals(state=int, waitable=Waitable)
     cdef object _advance(self)

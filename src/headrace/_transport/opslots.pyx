@@ -257,9 +257,8 @@ def install() -> None:
     (<Type *>Operation).tp_clear = NULL
     gc.callbacks.append(release_free)
     if sys.version_info >= (3, 14):
-        watch_close(
-            nothing(), (<Type *>Operation).tp_basicsize - OUTSIDE, (<Type *>Operation).tp_basicsize
-        )
+        end = (<Type *>Operation).tp_basicsize - 2 * sizeof(void *)  # two fields are behind it
+        watch_close(nothing(), end - OUTSIDE, end)
     # A __getattr__ would slow down every attribute; these two cannot be written in the class, where
     # they would name the class.
     names = <dict>(<Type *>Operation).tp_dict
