@@ -55,9 +55,9 @@ QUICK = (
 OURS = "not peers and not slow and not stock"
 # What each Python runs, in under four minutes. The session `slow` runs the rest.
 EVERYDAY = f"{OURS} and not debug"
-# SCOPE=python runs everything on these, Debian's and the newest. On the others it leaves out what
-# those show as well: the tests on uvloop, the tests of the pure build but for the quick ones, and
-# CPython's suites on that. SCOPE=world leaves out nothing.
+# SCOPE=python runs everything on these, Debian's and the newest, but for the pure build on uvloop.
+# On the others it leaves out what those show as well: the tests on uvloop, the tests of the pure
+# build but for the quick ones, and CPython's suites on that. SCOPE=world leaves out nothing.
 WHOLE = ("3.13", "3.15")
 # What SCOPE=python runs with sanitizers: these go through every compiled module. `make
 # test-sanitizers` runs all tests.
@@ -333,7 +333,7 @@ def tests(session: nox.Session, build: str) -> None:
         session,
         which,
         QUICK if less and build == "pure" else (),
-        without="uvloop" if less else "",
+        without="uvloop" if less or (SCOPE == "python" and build == "pure") else "",
     )
 
 
