@@ -124,10 +124,14 @@ def _obstacle(tls: object, sock: socket.socket | None) -> str | None:
         return obstacle
     if tls is not None and not is_standard(tls):
         return f"TLS of a {type(tls).__name__} is the loop's"
-    if sock is not None:
-        for name in SOCKET_CALLS:
-            if getattr(type(sock), name) is not getattr(socket.socket, name):
-                return f"{type(sock).__name__} has a {name}() of its own"
+    return None if sock is None else socket_obstacle(sock)
+
+
+def socket_obstacle(sock: socket.socket) -> str | None:
+    """Return why *sock* cannot be served past its own methods, or None where it can."""
+    for name in SOCKET_CALLS:
+        if getattr(type(sock), name) is not getattr(socket.socket, name):
+            return f"{type(sock).__name__} has a {name}() of its own"
     return None
 
 
