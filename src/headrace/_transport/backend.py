@@ -130,7 +130,7 @@ def _obstacle(tls: object, sock: socket.socket | None) -> str | None:
 def socket_obstacle(sock: socket.socket) -> str | None:
     """Return why *sock* cannot be served past its own methods, or None where it can."""
     for name in SOCKET_CALLS:
-        if getattr(type(sock), name) is not getattr(socket.socket, name):
+        if getattr(type(sock), name, None) is not getattr(socket.socket, name):
             return f"{type(sock).__name__} has a {name}() of its own"
     return None
 

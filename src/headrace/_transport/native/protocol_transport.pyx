@@ -32,6 +32,8 @@ from headrace._transport.native.transport cimport SocketTransport, set_options, 
 from headrace._transport.receive cimport REST_BYTES
 from headrace._transport.sender cimport as_bytes
 
+from headrace._transport.native.transport import Transport
+
 # How much is received at once at first: a quarter of what asyncio's transports ask for, which is
 # reached where the peer floods.
 RECEIVE_BYTES = constants.FLOW_CONTROL_HIGH_WATER_SSL_READ * 1024 // 4
@@ -42,6 +44,16 @@ SILENT_WRITES = constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
 
 # From Python 3.13 on a server knows its connections, and not only how many they are.
 NAMES_ITSELF = len(inspect.signature(Server._attach).parameters) == 2
+
+
+class SSLTransport(Transport):
+    """The class that a ProtocolTransport says it is of over TLS: there are programs that look for
+    "ssl" in the name."""
+
+    __slots__ = ()
+
+
+SSLTransport.__name__ = SSLTransport.__qualname__ = "SSLSocketTransport"
 
 
 cdef class ProtocolTransport(SocketTransport):
@@ -68,6 +80,10 @@ cdef class ProtocolTransport(SocketTransport):
     cdef readonly object _empty_waiter
 
     # ---- what asyncio looks at
+
+    @property
+    def __class__(self):
+        return Transport if self.tls is None else SSLTransport
 
     @property
     def _sock(self):
