@@ -144,8 +144,9 @@ cdef class ProtocolTransport(SocketTransport):
         self.reactor.owners.pop(self.fd, None)
 
     def start_reading(self):
-        """The protocol was told of the connection."""
+        """The protocol was told of the connection, and hears no more in this turn."""
         self.begun = True
+        self.told = self.reactor.turn + 1
         if self.early:
             self.reactor.rearm(self)
 
@@ -301,7 +302,14 @@ cdef class ProtocolTransport(SocketTransport):
 
     cdef object end_soon(self):
         # A handle of its own, so that nothing is overtaken that was put onto the loop's list before
-        # it.
+        # it; over TLS one turn more, as it takes asyncio's two layers.
+        self._loop.call_soon(
+            self.take_leave if self.tls is None else self.take_leave_soon,
+            context=self.reactor.context
+        )
+
+    def take_leave_soon(self):
+        """The end, in the next turn."""
         self._loop.call_soon(self.take_leave, context=self.reactor.context)
 
     def take_leave(self):
