@@ -423,7 +423,7 @@ def test_writes_that_are_refused_or_dropped(caplog):
                 try:
                     act()
                 except Exception as error:
-                    said.append((type(error), str(error).replace("bytes, bytearray", "")[:20]))
+                    said.append((type(error), str(error).replace("bytes, bytearray", "")[:17]))
             transport.abort()
             await protocol.lost
             transport, protocol = await loop.create_connection(Asking, *address)

@@ -71,6 +71,7 @@ cdef class ConnectedSocket(Descriptor):
     cdef bint receive_rest(self) except -1
     cdef bint has_lingered(self) except -1
     cdef object tell_lost(self)
+    cdef object call_lost(self)
     cdef object close_socket(self)
     cdef bint is_internet(self) noexcept
     cdef object keep_names(self)

@@ -253,6 +253,10 @@ cdef class ConnectedSocket(Descriptor):
 
     cdef object tell_lost(self):
         """Tell the protocol that the connection is over."""
+        self.call_lost()
+
+    cdef object call_lost(self):
+        """Call connection_lost()."""
         self.call(self.protocol.connection_lost, (self.error,))
 
     cdef object close_socket(self):

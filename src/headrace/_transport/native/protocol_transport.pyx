@@ -302,14 +302,7 @@ cdef class ProtocolTransport(SocketTransport):
 
     cdef object end_soon(self):
         # A handle of its own, so that nothing is overtaken that was put onto the loop's list before
-        # it; over TLS one turn more, as it takes asyncio's two layers.
-        self._loop.call_soon(
-            self.take_leave if self.tls is None else self.take_leave_soon,
-            context=self.reactor.context
-        )
-
-    def take_leave_soon(self):
-        """The end, in the next turn."""
+        # it.
         self._loop.call_soon(self.take_leave, context=self.reactor.context)
 
     def take_leave(self):
@@ -345,6 +338,15 @@ cdef class ProtocolTransport(SocketTransport):
         finally:
             if self._empty_waiter is not None and not self._empty_waiter.done():
                 self._empty_waiter.set_exception(ConnectionError("Connection is closed by peer"))
+
+    cdef object call_lost(self):
+        if self.tls is None:
+            SocketTransport.call_lost(self)
+        else:
+            # One turn more, as it takes asyncio's two layers; the socket is closed by then.
+            self._loop.call_soon(
+                self.protocol.connection_lost, self.error, context=self.context
+            )
 
     cdef object close_socket(self):
         SocketTransport.close_socket(self)
