@@ -25,7 +25,7 @@ from support.certificates import HOST
 from support.connections import LOOPBACK, until
 
 import headrace
-from headrace._loop import event_loop, seams
+from headrace._loop import seams
 from headrace._transport import backend
 
 NATIVE = backend.native is not None
@@ -285,7 +285,10 @@ def test_start_tls_that_fails(run, tls):
                 # The other end is an echo: it never speaks TLS.
                 made[0].pause_reading()
                 await loop.start_tls(
-                    transport, protocol, tls.client, server_hostname=HOST,
+                    transport,
+                    protocol,
+                    tls.client,
+                    server_hostname=HOST,
                     ssl_handshake_timeout=0.01,
                 )
             assert transport.is_closing()
@@ -311,9 +314,7 @@ def test_sendfile(run, tls, tmp_path, monkeypatch, secure):
     path.write_bytes(content)
     calls: list[int] = []
     by_system = os.sendfile
-    monkeypatch.setattr(
-        os, "sendfile", lambda *args: (calls.append(1), by_system(*args))[1]
-    )
+    monkeypatch.setattr(os, "sendfile", lambda *args: (calls.append(1), by_system(*args))[1])
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -542,8 +543,7 @@ def test_a_server_counts_its_connections(run):
         loop = asyncio.get_running_loop()
         server = await loop.create_server(Echo, LOOPBACK, 0)
         clients = [
-            await loop.create_connection(Asking, *server.sockets[0].getsockname())
-            for _ in range(3)
+            await loop.create_connection(Asking, *server.sockets[0].getsockname()) for _ in range(3)
         ]
         await until(lambda: len(made) == 3)
         server.close()
@@ -756,7 +756,7 @@ def test_run():
 
 def test_the_seams_are_known_here():
     """On every Python that this is tested on, the seams are as they are known."""
-    assert seams.OBSTACLE == backend.platform_obstacle()
+    assert backend.platform_obstacle() == seams.OBSTACLE
 
 
 @pytest.mark.parametrize("name", seams.KNOWN)
@@ -802,15 +802,3 @@ def test_on_a_python_that_is_not_known():
     )
     assert done.stdout.startswith("_SelectorSocketTransport\n")
     assert "asyncio's transports: this Python's _make_socket_transport() is not as" in done.stdout
-
-
-def test_no_other_method_is_overridden():
-    """The page names every method of asyncio's loop that ours overrides."""
-    overridden = {
-        name
-        for name in vars(event_loop.EventLoop)
-        if hasattr(asyncio.SelectorEventLoop, name) and not name.startswith("__")
-    }
-    assert overridden == {"_make_socket_transport", "_make_ssl_transport", "start_tls"}
-
-

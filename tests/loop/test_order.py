@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import socket
 import ssl
 import sys
@@ -263,7 +264,7 @@ def test_a_flood_is_received_turn_by_turn():
 
     for events in both(main):
         assert events.count("data_received") > 1
-        for before, event in zip(events, events[1:], strict=False):
+        for before, event in itertools.pairwise(events):
             if event in ("data_received", "eof_received"):
                 assert before.startswith("callback after")
 

@@ -29,6 +29,9 @@ class EventLoop(BASE):  # type: ignore[misc]
     and is called as asyncio's transports call it. Everything else is asyncio's own code. In debug
     mode, and where headrace has no sockets of its own (not on Linux, or not compiled), the
     transports are asyncio's too.
+
+    Args:
+        selector: a selectors.BaseSelector; None for the best that the system has.
     """
 
     def _make_socket_transport(self, sock: Any, protocol: Any, *args: Any, **options: Any) -> Any:

@@ -75,6 +75,8 @@ def _parameters(method: Any) -> Iterable[str] | None:
 OBSTACLE = obstacle()
 
 # The loop that asyncio.run() takes on this platform.
-BASE: Any = asyncio.SelectorEventLoop if OBSTACLE is None else getattr(
-    asyncio, "EventLoop", None
-) or type(asyncio.new_event_loop())
+BASE: Any = (
+    asyncio.SelectorEventLoop
+    if OBSTACLE is None
+    else getattr(asyncio, "EventLoop", None) or type(asyncio.new_event_loop())
+)

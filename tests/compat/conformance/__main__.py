@@ -63,14 +63,14 @@ PRIVATE = {
     )
 }
 TIMEOUT_S = 300
-AT_ONCE = 1
+AT_ONCE = 4
 
 
 def run(
     streams: str, names: list[str], more: dict[str, str] | None = None
 ) -> tuple[dict[str, Any], str]:
-    """Run *names* on *streams* ('stock', 'headrace' or 'loop') in a process with *more* in its environment;
-    return its result and its log."""
+    """Run *names* on *streams* ('stock', 'headrace' or 'loop') in a process with *more* in its
+    environment; return its result and its log."""
     command = [sys.executable, "-m", "tests.compat.conformance.suite", streams, *names]
     environment = {**os.environ, **(more or {})}
     done = subprocess.run(

@@ -50,9 +50,7 @@ def take_over() -> None:
         module.SelectorEventLoop = headrace.EventLoop
         if hasattr(module, "EventLoop"):
             module.EventLoop = headrace.EventLoop
-    policy: Any = getattr(unix_events, "_UnixDefaultEventLoopPolicy", None) or getattr(
-        unix_events, "DefaultEventLoopPolicy"
-    )
+    policy: Any = unix_events._UnixDefaultEventLoopPolicy
     policy._loop_factory = headrace.EventLoop
     loop = asyncio.new_event_loop()
     assert type(loop) is headrace.EventLoop

@@ -14,11 +14,9 @@ from typing import Any
 from headrace._transport.acceptor import Acceptor
 from headrace._transport.base import Backend, ByLoop
 from headrace._transport.native.listener import Listener
-from headrace._transport.native.protocol_transport import (
-    ProtocolTransport,
-    attach as attach,
-    attach_secure as attach_secure,
-)
+from headrace._transport.native.protocol_transport import ProtocolTransport
+from headrace._transport.native.protocol_transport import attach as attach
+from headrace._transport.native.protocol_transport import attach_secure as attach_secure
 from headrace._transport.native.tls_engine import TLS
 from headrace._transport.native.transport import SocketTransport, adopt, adopt_secure
 from headrace._transport.tls_options import TLSOptions
@@ -127,9 +125,7 @@ def is_ours(transport: asyncio.BaseTransport) -> bool:
 
 def is_upgradable(transport: asyncio.BaseTransport) -> bool:
     """Tell whether *transport* is one that a loop has of us, in plain text."""
-    return (
-        type(transport) is ProtocolTransport and transport.get_extra_info("sslcontext") is None
-    )
+    return type(transport) is ProtocolTransport and transport.get_extra_info("sslcontext") is None
 
 
 def session(context: Any, server_side: bool, server_hostname: str | None) -> Any:

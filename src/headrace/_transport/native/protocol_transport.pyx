@@ -275,7 +275,9 @@ cdef class ProtocolTransport(SocketTransport):
         self.dropped += 1
         if self.dropped > SILENT_WRITES:
             logger.warning(
-                "socket.send() raised exception." if self.tls is None else "SSL connection is closed"
+                "socket.send() raised exception."
+                if self.tls is None
+                else "SSL connection is closed"
             )
         return True
 
