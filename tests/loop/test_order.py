@@ -327,6 +327,8 @@ async def watched_tls(
         assert not transport.can_write_eof()
         # The peer leaves, or asyncio's would wait for its close_notify.
         await asyncio.sleep(0.05)
+        if end == "FIN":
+            assert sock.recv(100) == b""  # no close_notify, nor anything else
         sock.close()
         await protocol.over
         protocol.waiting.cancel()

@@ -44,7 +44,10 @@ def take_over() -> None:
     from asyncio import unix_events
 
     import headrace
+    from headrace._loop import seams
+    from headrace._transport import backend
 
+    assert backend.platform_obstacle() == seams.OBSTACLE, "this would be a test of asyncio's loop"
     names: Any = (asyncio, unix_events)
     for module in names:
         module.SelectorEventLoop = headrace.EventLoop

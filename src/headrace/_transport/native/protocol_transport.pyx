@@ -21,6 +21,7 @@ from headrace._transport.native.linux cimport EAGAIN, EINTR, ENOBUFS, ENOMEM
 from headrace._transport.native.reactor cimport reactor_of
 from headrace._transport.native.states cimport (
     CLOSING,
+    ENDED,
     HANDSHAKING,
     LINGERING,
     OPEN,
@@ -300,7 +301,17 @@ cdef class ProtocolTransport(SocketTransport):
         self.high = HIGH_WATER_TLS_BYTES
         self.low = HIGH_WATER_TLS_BYTES // 4
 
+    cdef object say_goodbye(self):
+        # A connection that has just ended is closed without close_notify, as by asyncio.
+        if self.receiving != ENDED:
+            SocketTransport.say_goodbye(self)
+
     # ---- the end
+
+    cdef bint may_linger(self) noexcept:
+        # Behind the peer's end nothing comes that could be answered by a reset, and programs know
+        # the socket to be closed a turn later.
+        return self.receiving < ENDED and SocketTransport.may_linger(self)
 
     cdef object end_soon(self):
         # A handle of its own, so that nothing is overtaken that was put onto the loop's list before
