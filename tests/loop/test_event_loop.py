@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 from conftest import open_descriptors
-from support.certificates import HOST
+from support.certificates import HOST, TlsPeer
 from support.connections import LOOPBACK, until
 
 import headrace
@@ -230,6 +230,46 @@ def test_start_tls_stays_on_the_transport(run, tls):
             await answered(transport, client, bytes(1 << 20))
             await ended(transport, client)
             assert not protocol.lost.done()
+
+    run(main)
+
+
+@native_only
+@pytest.mark.parametrize("names", ["asyncio", "headrace"])
+def test_start_tls_behind_an_early_hello(run, tls, names):
+    """A ClientHello that came with what it follows begins the handshake, on asyncio's streams and
+    on headrace's over the loop's transport."""
+    streams = {"asyncio": asyncio, "headrace": headrace}[names]
+    way = {"way": "portable"} if names == "headrace" else {}
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        over = loop.create_future()
+
+        async def handler(reader, writer):
+            assert is_ours(writer.transport)
+            assert await reader.readline() == b"STARTTLS\n"
+            await until(lambda: sent)
+            await asyncio.sleep(0.01)
+            await writer.start_tls(tls.server)
+            writer.write(await reader.readexactly(5))
+            writer.close()
+            await writer.wait_closed()
+            over.set_result(None)
+
+        server = await streams.start_server(handler, LOOPBACK, 0, **way)
+        sent = []
+        with socket.create_connection(server.sockets[0].getsockname()) as sock:
+            sock.setblocking(False)
+            peer = TlsPeer(sock, tls.client)
+            await loop.sock_sendall(sock, b"STARTTLS\n" + peer.hello())
+            sent.append(True)
+            await peer.handshake()
+            await peer.write(b"words")
+            assert await peer.read(5) == b"words"
+        await over
+        server.close()
+        await server.wait_closed()
 
     run(main)
 

@@ -131,7 +131,8 @@ class EventLoop(BASE):  # type: ignore[misc]
             )
         timeouts = _timeouts(ssl_handshake_timeout, ssl_shutdown_timeout)
         session = backend.native.session(sslcontext, server_side, server_hostname)
-        await transport.upgrade(protocol, session, *timeouts)
+        early = _early(protocol) if server_side else b""
+        await transport.upgrade(protocol, session, early, *timeouts)
         return transport
 
     def _h_takes(self, sock: Any) -> bool:
@@ -156,6 +157,17 @@ def _timeouts(handshake: float | None, shutdown: float | None) -> tuple[float, f
     elif shutdown <= 0:
         raise ValueError(f"ssl_shutdown_timeout should be a positive number, got {shutdown}")
     return handshake, shutdown
+
+
+def _early(protocol: object) -> bytes:
+    """Return, and take, what a client has sent too early and the reader of asyncio's streams has:
+    its ClientHello (gh-142352)."""
+    reader = getattr(protocol, "_stream_reader", None)
+    if not isinstance(protocol, asyncio.StreamReaderProtocol) or reader is None:
+        return b""
+    early = bytes(reader._buffer)
+    reader._buffer.clear()
+    return early
 
 
 def _default_context(server_side: bool, server_hostname: str | None) -> ssl.SSLContext:

@@ -119,7 +119,7 @@ class NativeServer:
 
 
 def is_ours(transport: asyncio.BaseTransport) -> bool:
-    """Tell whether *transport* is one of ours, in plain text."""
+    """Tell whether *transport* is one of ours, in plain text, that no loop has made."""
     return type(transport) is SocketTransport and transport.get_extra_info("sslcontext") is None
 
 

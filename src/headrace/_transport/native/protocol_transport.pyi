@@ -13,6 +13,7 @@ class ProtocolTransport(SocketTransport):
         self,
         protocol: asyncio.BaseProtocol,
         tls: TLS,
+        early: bytes,
         handshake_timeout: float,
         shutdown_timeout: float,
     ) -> None: ...

@@ -288,14 +288,15 @@ cdef class ProtocolTransport(SocketTransport):
 
     # ---- TLS
 
-    async def upgrade(self, protocol, tls, handshake_timeout, shutdown_timeout):
-        """Go on in TLS, of the new session *tls*, with *protocol*, and return after the handshake.
+    async def upgrade(self, protocol, tls, early, handshake_timeout, shutdown_timeout):
+        """Go on in TLS, of the new session *tls*, with *protocol*, and return after the handshake,
+        whose first received bytes are *early*.
 
         Raises and cancellation: as start_tls().
         """
         self.set_protocol(protocol)
         self.raise_water_marks()
-        await self.start_tls(tls, b"", handshake_timeout, shutdown_timeout)
+        await self.start_tls(tls, early, handshake_timeout, shutdown_timeout)
 
     cdef object raise_water_marks(self):
         self.high = HIGH_WATER_TLS_BYTES
