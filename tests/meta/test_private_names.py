@@ -52,6 +52,7 @@ ASYNCIO = {
     "_paused": "a reader that was paused before start_tls() has to be so after it",
     "_protocol": "the protocol that a writer was made with",
     "_replace_transport": "start_tls() tells the protocol of its new transport",
+    "_stream_reader": "start_tls() begins with what the reader of a client has too early",
     "_transport": "whether a protocol is connected",
     "_wait_for_data": "waits without taking anything, on a reader of any class",
 }

@@ -63,7 +63,7 @@ PRIVATE = {
     )
 }
 TIMEOUT_S = 300
-AT_ONCE = 2
+AT_ONCE = 4
 
 
 def run(
