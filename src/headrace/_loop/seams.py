@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
 from asyncio import base_events, selector_events
 from collections.abc import Iterable
 from typing import Any
@@ -75,8 +76,6 @@ def _parameters(method: Any) -> Iterable[str] | None:
 OBSTACLE = obstacle()
 
 # The loop that asyncio.run() takes on this platform.
-BASE: Any = (
-    asyncio.SelectorEventLoop
-    if OBSTACLE is None
-    else getattr(asyncio, "EventLoop", None) or type(asyncio.new_event_loop())
-)
+BASE: Any = asyncio.SelectorEventLoop
+if sys.platform == "win32":
+    BASE = asyncio.ProactorEventLoop
