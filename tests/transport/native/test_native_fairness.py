@@ -226,7 +226,9 @@ def test_a_flood_and_a_timer(run, native):
             before = len(reads)
             # The machine may be busy with others; not all the time.
             measured = []
-            while not measured or (min(measured) >= 0.02 and len(measured) < 10):
+            while len(measured) < 10 and (
+                not measured or min(measured) >= 0.02 or len(reads) == before
+            ):
                 measured.append(await worst())
             assert len(reads) > before
         assert min(measured) < 0.02
