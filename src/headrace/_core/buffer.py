@@ -199,11 +199,7 @@ class ReadBuffer:
             data = self.take(size)
             return data[start:]
         data = piece(self.head, self.pos + start, size - start)
-        self.taken += size
-        if size == self.end - self.pos:
-            self._clear()
-        else:
-            self.pos += size
+        self.skip(size)
         return data
 
     def number(self, start: int, size: int, big: bool) -> int:
