@@ -128,9 +128,11 @@ def is_left_to_the_pure_build(item: pytest.Item) -> bool:
 
 
 def new_loop(kind: str) -> asyncio.AbstractEventLoop:
-    """Return a new loop of *kind*, one of LOOP_KINDS."""
+    """Return a new loop of *kind*, one of LOOP_KINDS or "headrace"."""
     if kind == "uvloop":
         return uvloop.new_event_loop()
+    if kind == "headrace":
+        return headrace.new_event_loop()
     loop = asyncio.SelectorEventLoop()
     if kind == "debug":
         loop.set_debug(True)

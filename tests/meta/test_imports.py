@@ -16,7 +16,7 @@ FLOORS = (
     ("_core",),
     ("_transport",),
     ("_streams",),
-    ("_server", "metrics", "framing", "_duplex", "swap"),
+    ("_server", "metrics", "framing", "_duplex", "swap", "_loop"),
     ("",),
     ("testing", "cli", "__main__"),
 )

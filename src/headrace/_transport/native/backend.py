@@ -14,6 +14,9 @@ from typing import Any
 from headrace._transport.acceptor import Acceptor
 from headrace._transport.base import Backend, ByLoop
 from headrace._transport.native.listener import Listener
+from headrace._transport.native.protocol_transport import ProtocolTransport
+from headrace._transport.native.protocol_transport import attach as attach
+from headrace._transport.native.protocol_transport import attach_secure as attach_secure
 from headrace._transport.native.tls_engine import TLS
 from headrace._transport.native.transport import SocketTransport, adopt, adopt_secure
 from headrace._transport.tls_options import TLSOptions
@@ -116,8 +119,18 @@ class NativeServer:
 
 
 def is_ours(transport: asyncio.BaseTransport) -> bool:
-    """Tell whether *transport* is one of ours, in plain text."""
+    """Tell whether *transport* is one of ours, in plain text, that no loop has made."""
     return type(transport) is SocketTransport and transport.get_extra_info("sslcontext") is None
+
+
+def is_upgradable(transport: asyncio.BaseTransport) -> bool:
+    """Tell whether *transport* is one that a loop has of us, in plain text."""
+    return type(transport) is ProtocolTransport and transport.get_extra_info("sslcontext") is None
+
+
+def session(context: Any, server_side: bool, server_hostname: str | None) -> Any:
+    """Return a new session of TLS. Raises: ValueError where *context* wants a name to verify."""
+    return TLS(context, server_side, None if server_side else server_hostname or None, None)
 
 
 def _session(tls: TLSOptions, server_side: bool) -> Any:

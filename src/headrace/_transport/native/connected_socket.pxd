@@ -66,10 +66,12 @@ cdef class ConnectedSocket(Descriptor):
     cdef object finish(self, object error)
     cdef bint may_linger(self) noexcept
     cdef object stop(self, object error, Life how)
+    cdef object end_soon(self)
     cdef object leave(self)
     cdef bint receive_rest(self) except -1
     cdef bint has_lingered(self) except -1
     cdef object tell_lost(self)
+    cdef object call_lost(self)
     cdef object close_socket(self)
     cdef bint is_internet(self) noexcept
     cdef object keep_names(self)

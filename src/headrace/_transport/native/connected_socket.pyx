@@ -163,7 +163,7 @@ cdef class ConnectedSocket(Descriptor):
         self.error = error
         self.write_buffer.clear()
         try:
-            self.reactor.end(self)
+            self.end_soon()
         except RuntimeError:
             # The loop is closed: nobody will be told of anything any more.
             self.close_socket()
@@ -173,9 +173,13 @@ cdef class ConnectedSocket(Descriptor):
         """Close at once: abort(), or a close that has taken too long."""
         if self.life == LINGERING:
             self.set_life(ENDING)
-            self.reactor.end(self)
+            self.end_soon()
         else:
             self.stop(None, ENDING)
+
+    cdef object end_soon(self):
+        """Have on_end() called when nothing else is on the stack."""
+        self.reactor.end(self)
 
     cdef object leave(self):
         """Close the copy of a descriptor that belongs to the parent of this process, which goes on
@@ -214,7 +218,7 @@ cdef class ConnectedSocket(Descriptor):
 
     def end_later(self):
         """Go on with the end, after a wait for memory."""
-        self.reactor.end(self)
+        self.end_soon()
 
     cdef bint has_lingered(self) except -1:
         """Throw away what comes, and tell whether the socket can be closed without taking from the
@@ -249,6 +253,10 @@ cdef class ConnectedSocket(Descriptor):
 
     cdef object tell_lost(self):
         """Tell the protocol that the connection is over."""
+        self.call_lost()
+
+    cdef object call_lost(self):
+        """Call connection_lost()."""
         self.call(self.protocol.connection_lost, (self.error,))
 
     cdef object close_socket(self):

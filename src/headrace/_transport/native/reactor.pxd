@@ -44,6 +44,8 @@ cdef class Reactor:
     # How many connections this batch has accepted: each has had a step of its handler, which is as
     # much as an event.
     cdef int accepted
+    # How often run() was called.
+    cdef unsigned long turn
     # How many bytes this turn has received.
     cdef Py_ssize_t received
     # A fact: a batch of events is being served.

@@ -266,6 +266,7 @@ cdef class Reactor:
             return
         self.thread = PyThread_get_thread_ident()
         self.serving = True
+        self.turn += 1
         self.received = 0
         try:
             while True:

@@ -320,19 +320,29 @@ async def adopt_secure(
 
 cdef SocketTransport take(loop, sock, protocol, Py_ssize_t receive_bytes):
     cdef SocketTransport transport
+    set_options(sock)
+    transport = make(
+        reactor_of(loop), sock.fileno(), sock.family, protocol, copy_context(), receive_bytes
+    )
+    show(transport, sock)
+    return transport
+
+
+cdef object set_options(sock):
+    """Have *sock* never block, and send at once."""
     sock.setblocking(False)
     if sock.family in (sockets.AF_INET, sockets.AF_INET6):
         try:
             sock.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
         except OSError:
             pass  # a protocol other than TCP
-    transport = make(
-        reactor_of(loop), sock.fileno(), sock.family, protocol, copy_context(), receive_bytes
-    )
+
+
+cdef object show(SocketTransport transport, sock):
+    """Have *transport* own *sock*, which somebody else has made."""
     transport.sock = sock
     transport.sockname = _name_or_none(sock.getsockname)
     transport.peername = _name_or_none(sock.getpeername)
-    return transport
 
 
 cdef SocketTransport accepted(
@@ -373,6 +383,15 @@ cdef SocketTransport make(
     Reactor reactor, int fd, int family, object protocol, object context, Py_ssize_t receive_bytes
 ):
     cdef SocketTransport transport = SocketTransport.__new__(SocketTransport)
+    set_up(transport, reactor, fd, family, protocol, context, receive_bytes)
+    return transport
+
+
+cdef object set_up(
+    SocketTransport transport, Reactor reactor, int fd, int family, object protocol, object context,
+    Py_ssize_t receive_bytes
+):
+    """Make *transport*, a new object, that of *fd*."""
     transport.reactor = reactor
     transport._loop = reactor.loop
     transport.fd = fd
@@ -386,7 +405,6 @@ cdef SocketTransport make(
     # descriptors or credentials were sent.
     transport.trickles = not transport.is_internet()
     transport.use(protocol)
-    return transport
 
 
 cdef object connect(SocketTransport transport):

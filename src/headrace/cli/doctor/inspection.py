@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import headrace
+from headrace._loop.seams import OBSTACLE
 from headrace._streams.arguments import DEFAULT_LIMIT
 from headrace._transport.backend import choose, platform_obstacle
 from headrace._transport.trial import epoll_obstacle
@@ -123,5 +124,6 @@ def findings() -> dict[str, Any]:
         "loops": _loops(),
         "openssl": ssl.OPENSSL_VERSION,
         "connections": _choices(),
+        "run": {"transports": "asyncio" if OBSTACLE else "headrace", "obstacle": OBSTACLE},
         "installed": installed(),
     }

@@ -21,6 +21,7 @@ def words(found: dict[str, Any]) -> str:
             "",
             *_loops(found["loops"]),
             *_connections(found["connections"]),
+            _run(found["run"]),
             "",
             _installed(found["installed"]),
         ]
@@ -91,6 +92,12 @@ def _way(which: str, taken: dict[str, Any]) -> str:
     if taken["way"] == "none":
         return f"{which} cannot be made: {taken['reason']}."
     return f"{which} take the {taken['way']} way, {taken['form']} form: {taken['reason']}."
+
+
+def _run(run: dict[str, Any]) -> str:
+    if run["obstacle"] is None:
+        return "headrace.run() gives asyncio's loop transports of headrace's, but in debug mode."
+    return f"headrace.run() is asyncio.run(), with asyncio's transports: {run['obstacle']}."
 
 
 def _installed(installed: bool) -> str:
