@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import selectors
 import socket
 import ssl
 from asyncio import constants
@@ -31,8 +32,17 @@ class EventLoop(BASE):  # type: ignore[misc]
     transports are asyncio's too.
 
     Args:
-        selector: a selectors.BaseSelector; None for the best that the system has.
+        selector: a selectors.BaseSelector; None for headrace's, which serves its connections in
+            the loop's own wait for events, or where there is none for the best that the system has.
+
+    Raises: OSError where the system has no descriptor for it.
     """
+
+    def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
+        if selector is None and OBSTACLE is None and not _is_portable():
+            selector = backend.native.Selector()
+        # Only where there is one: asyncio's loop on Windows takes something else.
+        super().__init__(*(() if selector is None else (selector,)))
 
     def _make_socket_transport(self, sock: Any, protocol: Any, *args: Any, **options: Any) -> Any:
         if not self._h_takes(sock):
@@ -142,8 +152,13 @@ class EventLoop(BASE):  # type: ignore[misc]
             and not self.get_debug()
             and isinstance(sock, socket.socket)
             and backend.socket_obstacle(sock) is None
-            and os.environ.get(backend.VARIABLE) != "portable"
+            and not _is_portable()
         )
+
+
+def _is_portable() -> bool:
+    """Tell whether the environment leaves all to asyncio."""
+    return os.environ.get(backend.VARIABLE) == "portable"
 
 
 def _timeouts(handshake: float | None, shutdown: float | None) -> tuple[float, float]:

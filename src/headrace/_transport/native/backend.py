@@ -17,6 +17,7 @@ from headrace._transport.native.listener import Listener
 from headrace._transport.native.protocol_transport import ProtocolTransport
 from headrace._transport.native.protocol_transport import attach as attach
 from headrace._transport.native.protocol_transport import attach_secure as attach_secure
+from headrace._transport.native.selector import Selector as Selector
 from headrace._transport.native.tls_engine import TLS
 from headrace._transport.native.transport import SocketTransport, adopt, adopt_secure
 from headrace._transport.tls_options import TLSOptions

@@ -147,7 +147,7 @@ cdef class ProtocolTransport(SocketTransport):
     def start_reading(self):
         """The protocol was told of the connection, and hears no more in this turn."""
         self.begun = True
-        self.told = self.reactor.turn + 1
+        self.told = self.reactor.next_turn()
         if self.early:
             self.reactor.rearm(self)
 
@@ -168,8 +168,8 @@ cdef class ProtocolTransport(SocketTransport):
         if self.told == self.reactor.turn:
             self.wait_a_turn()
             return
-        # Outside of the reactor's run() the one that may follow in the same turn counts as well.
-        self.told = self.reactor.turn if self.reactor.serving else self.reactor.turn + 1
+        # Outside of a batch the one that may follow in the same turn counts as well.
+        self.told = self.reactor.next_turn()
         size = self.receive_once(&asked)
         if size > 0:
             self.reactor.received += size
