@@ -11,6 +11,8 @@ A peer is what the server is made of, at the loop it runs on:
     asyncio-streams   asyncio.start_server(), likewise
     protocol          a callback protocol, its transports closed at the end
     @headrace, @asyncio, @uvloop
+    C                 an epoll server in C, in plain text: what grows there is the system's, and the
+                      caches' of the CPU
 
 The columns:
 
@@ -27,11 +29,13 @@ The columns:
 
 examples:
   python -m benchmarks.scale
-      2,000 to 19,000 connections in plain text, three peers: about 4 minutes
+      2,000 to 19,000 connections in plain text, four peers: about 4 minutes
   python -m benchmarks.scale --tls --connections 2000,19000 --peers serve@headrace,serve@uvloop
       two numbers of connections in TLS 1.3 (ECDSA P-256)
   python -m benchmarks.scale --connections 100000 --peers protocol@headrace
       where the limits allow it: it says which one to raise where they do not
+  python -m benchmarks.scale --busy 20
+      as many busy ones for every number of connections: what grows then, grows with the idle ones
   python -m benchmarks.scale --peers all --json scale.json
       every peer, the figures kept
 """
@@ -58,13 +62,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from .build import HERE, BuildError, certificate, scale_load
+from .build import HERE, BuildError, certificate, programs, scale_load
 from .options import names_of, positive
 from .process import Child, Pinning, child, cpu_ns, proportional_bytes, resident_bytes, settle
 from .scale_server import KINDS, LOOPS
 
-PEERS = tuple(f"{kind}@{loop}" for kind in KINDS for loop in LOOPS)
-USUAL_PEERS = "serve@headrace,asyncio-streams@asyncio,protocol@uvloop"
+PEERS = ("C", *(f"{kind}@{loop}" for kind in KINDS for loop in LOOPS))
+USUAL_PEERS = "C,serve@headrace,asyncio-streams@asyncio,protocol@uvloop"
 # What the server and each client need besides the connections.
 SPARE_DESCRIPTORS = 200
 # Connections of one client process, which all come from one address: it has some 28,000 ports
@@ -84,10 +88,12 @@ class Settings:
     """What all measurements of a run have in common."""
 
     load: Path
+    echo_server: Path
     pinning: Pinning
     certificate: Path | None
     seconds: float
     rest: float
+    busy: int | None
     size: int
     in_flight: int
     python: str
@@ -108,11 +114,12 @@ class Figures:
     rate: float
     p50_us: float
     p99_us: float
-    full_collections: int
-    collections_s: float
-    end_us: float
-    end_s: float
-    close_ms: float
+    # What only a server in Python says.
+    full_collections: int | None = None
+    collections_s: float | None = None
+    end_us: float | None = None
+    end_s: float | None = None
+    close_ms: float | None = None
 
 
 def check_limits(most: int) -> None:
@@ -166,9 +173,13 @@ def warm_up(port: int, tls: bool) -> None:
 def measure(peer: str, connections: int, settings: Settings) -> Iterator[str | Figures]:
     """Measure *peer* with so many connections: yield what is being done, and last the figures.
     Raises: Failed."""
-    kind, _, loop = peer.partition("@")
-    server_command = [settings.python, "-W", "ignore", "-m", "benchmarks.scale_server", kind, loop]
-    server_command += ["--connections", str(connections)]
+    if peer == "C":
+        server_command = [str(settings.echo_server)]
+        if settings.certificate is not None:
+            raise Failed("it speaks no TLS")
+    else:
+        server_command = [settings.python, "-W", "ignore", "-m", "benchmarks.scale_server"]
+        server_command += [*peer.split("@"), "--connections", str(connections)]
     load_command = [str(settings.load), "--size", str(settings.size)]
     load_command += ["--in-flight", str(settings.in_flight)]
     if settings.certificate is not None:
@@ -191,7 +202,8 @@ def measure(peer: str, connections: int, settings: Settings) -> Iterator[str | F
             command += ["--source", f"127.0.0.{number + 2}"]
             if number == 0:
                 # All in one process, so that their latencies are of one kind.
-                command += ["--busy", str(min(share, max(1, connections // BUSY_SHARE)))]
+                busy_count = settings.busy or max(1, connections // BUSY_SHARE)
+                command += ["--busy", str(min(share, busy_count))]
             clients.append(stack.enter_context(child(command, settings.pinning.load)))
 
         def all_clients(order: str) -> float:
@@ -225,10 +237,19 @@ def measure(peer: str, connections: int, settings: Settings) -> Iterator[str | F
         message_us = (cpu_ns(server.pid) - cpu) / 1e3 / busy["messages"]
 
         yield "end"
-        collected = ask(server, "figures")
-        server.tell("end")
-        all_clients("end")
-        ended, closed = ask(server), ask(server)
+        of_the_end: dict[str, Any] = {}
+        if peer != "C":
+            collected = ask(server, "figures")
+            server.tell("end")
+            all_clients("end")
+            ended, closed = ask(server), ask(server)
+            of_the_end = {
+                "full_collections": collected["collections"][2],
+                "collections_s": sum(collected["seconds"]),
+                "end_us": ended["cpu"] * 1e6 / connections,
+                "end_s": ended["seconds"],
+                "close_ms": closed["close_seconds"] * 1e3,
+            }
     yield Figures(
         peer=peer,
         connections=connections,
@@ -241,11 +262,7 @@ def measure(peer: str, connections: int, settings: Settings) -> Iterator[str | F
         rate=busy["messages"] / busy["seconds"],
         p50_us=busy["p50_us"],
         p99_us=busy["p99_us"],
-        full_collections=collected["collections"][2],
-        collections_s=sum(collected["seconds"]),
-        end_us=ended["cpu"] * 1e6 / connections,
-        end_s=ended["seconds"],
-        close_ms=closed["close_seconds"] * 1e3,
+        **of_the_end,
     )
 
 
@@ -324,6 +341,7 @@ def parser() -> argparse.ArgumentParser:
     add("--rounds", type=positive(int), default=1, metavar="N", help="median of N (1)")
     add("--seconds", type=positive(float), default=3.0, metavar="T", help="of the busy ones (3)")
     add("--rest", type=positive(float), default=6.0, metavar="T", help="in which all rest (6)")
+    add("--busy", type=positive(int), metavar="N", help="busy connections (one in a hundred)")
     add("--size", type=positive(int), default=1024, metavar="B", help="of a message (1024)")
     add("--in-flight", type=positive(int), default=20, metavar="N", help="messages (20)")
     add("--python", default=sys.executable, metavar="EXE", help="interpreter of the servers")
@@ -384,10 +402,12 @@ def main() -> int:
         console.print(f"{pinning}; {options.python}; {os.uname().release}", highlight=False)
         settings = Settings(
             load=load,
+            echo_server=programs().echo_server,
             pinning=pinning,
             certificate=path,
             seconds=options.seconds,
             rest=options.rest,
+            busy=None if options.busy is None else int(options.busy),
             size=int(options.size),
             in_flight=int(options.in_flight),
             python=options.python,
