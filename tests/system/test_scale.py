@@ -33,9 +33,7 @@ import resource, socket, sys
 port, count, share, rounds = map(int, sys.argv[1:])
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-everybody = [
-    socket.create_connection(("127.0.0.1", port), 60, ("127.0.0.2", 0)) for _ in range(count)
-]
+everybody = [socket.create_connection(("127.0.0.1", port), 60) for _ in range(count)]
 print("opened", flush=True)
 sys.stdin.readline()
 for number in range(rounds):
