@@ -174,7 +174,7 @@ def test_objects_of_a_connection_that_rests():
     """A connection of serve() that rests, the monitor's part included, is few objects: the
     collector looks at each of them, time and again while connections come."""
     count = 100
-    most = 22
+    most = 24  # 20 on Python 3.13; others have a task or a future that is made otherwise
 
     async def main():
         limits = {"max_connections": count, "idle_timeout": 60, "first_byte_timeout": 0.5}
