@@ -46,7 +46,7 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _all_the_descriptors() -> None:
+def all_the_descriptors() -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
@@ -160,7 +160,7 @@ def main(arguments: list[str] | None = None) -> int:
         _say(missing=str(error))
         return 0
     die_with_parent()
-    _all_the_descriptors()
+    all_the_descriptors()
     # The runner stops us by SIGTERM; a traceback then would only be noise.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with contextlib.suppress(KeyboardInterrupt):

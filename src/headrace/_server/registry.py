@@ -35,11 +35,13 @@ class Registry:
         self._received = self._sent = 0
         self._log = log
         self._on_left = on_left
+        # One for all sessions: each would have a method object of its own.
+        self._on_lost = self._lost
 
     def add(self, server: StreamServer, peername: Any) -> Session:
         """Return a new Session, which is open from now on."""
         self.accepted += 1
-        session = Session(server, self.accepted, peername, self._lost)
+        session = Session(server, self.accepted, peername, self._on_lost)
         self.open.add(session)
         return session
 

@@ -28,7 +28,7 @@ from headrace._server.session import Phase, Session
 from headrace._server.shutdown import Shutdown, ShutdownReport, Stage
 from headrace._server.statistics import Statistics
 from headrace._server.stream_server import StreamServer
-from headrace._streams.factory import make
+from headrace._streams.factory import ClientConnected, make
 from headrace._streams.reader import StreamReader
 from headrace._streams.writer import StreamWriter
 from headrace._transport.acceptor import Acceptor, LoopAcceptor
@@ -106,11 +106,12 @@ class LocalServer(StreamServer):
         if options.max_fds:
             # Its transport is none of the loop's; the protocol is that of any.
             backend = await for_loop(loop, options.limit, way="portable")
-            factory = functools.partial(self._make_protocol, backend)
+            factory = functools.partial(self._make_protocol, backend, self._connected)
             connect = functools.partial(connect_for_descriptors, loop, options.max_fds)
             return LoopAcceptor(loop, sock, factory, connect)
         backend = await for_loop(loop, options.limit, sock=sock, way=options.way)
-        return backend.acceptor(sock, functools.partial(self._make_protocol, backend))
+        make_protocol = functools.partial(self._make_protocol, backend, self._connected)
+        return backend.acceptor(sock, make_protocol)
 
     def _end(self, grace: float) -> Coroutine[Any, Any, ShutdownReport]:
         stopping = self._stopping = Shutdown(
@@ -135,12 +136,14 @@ class LocalServer(StreamServer):
 
     # ---- the life of a connection
 
-    def _make_protocol(self, backend: Backend, peername: Any = None) -> Any:
+    def _make_protocol(
+        self, backend: Backend, connected: ClientConnected, peername: Any = None
+    ) -> Any:
         """Return the protocol of a connection that was accepted just now, from *peername*, unless
-        its transport says that later."""
+        its transport says that later. *connected* is one method object for all of them."""
         session = self._registry.add(self, peername)
         self._admission.accepted(session)
-        protocol: Any = make(backend, self._connected)[1]
+        protocol: Any = make(backend, connected)[1]
         protocol._h_server = session
         return protocol
 

@@ -93,7 +93,7 @@ cdef class Reactor:
     cdef object end(self, Descriptor descriptor)
     cdef object _open(self)
     cdef object _release(self)
-    cdef object _add_slot(self)
+    cdef object _add_slots(self)
     cdef object _vacate(self, Descriptor descriptor)
     cpdef object end_all(self)
     cdef object serve(self)

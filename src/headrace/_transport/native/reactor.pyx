@@ -165,7 +165,7 @@ cdef class Reactor:
         if self.epoll < 0:
             self._open()
         if self.free_count == 0:
-            self._add_slot()
+            self._add_slots()
         self.free_count -= 1
         descriptor.slot = self.free[self.free_count]
         # Never 0, which a selector of ours has for what is the loop's.
@@ -221,15 +221,20 @@ cdef class Reactor:
         if self.free_count == len(self.table) and self.epoll >= 0:
             self._release()
 
-    cdef object _add_slot(self):
-        cdef Py_ssize_t count = len(self.table) + 1
+    cdef object _add_slots(self):
+        """Make the table twice as long: its stack of free slots is never moved for one slot
+        alone."""
+        cdef Py_ssize_t there = len(self.table)
+        cdef Py_ssize_t count = max(EVENTS, 2 * there)
+        cdef Py_ssize_t slot
         cdef int *free = <int *>realloc(self.free, count * sizeof(int))
         if free == NULL:
             raise MemoryError
         self.free = free
-        self.table.append(None)
-        self.free[0] = count - 1
-        self.free_count = 1
+        self.table.extend([None] * (count - there))
+        for slot in range(count - 1, there - 1, -1):  # the lowest comes to lie on top
+            free[self.free_count] = slot
+            self.free_count += 1
 
     cdef object rearm(self, Descriptor descriptor):
         """Have *descriptor* told once more what it is ready for."""
