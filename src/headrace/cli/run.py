@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import builtins
 import io
 import os
@@ -11,10 +10,9 @@ import runpy
 import sys
 import types
 import zipfile
-from collections.abc import Callable
 from importlib.machinery import SourceFileLoader
-from typing import Any
 
+from headrace._loop.default import make_default
 from headrace.cli.options import add_loop, fail, loop_factory
 from headrace.swap import install
 
@@ -63,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
         return fail("run", f"can't open {arguments[0]!r}: no such file", 2)
     install()
     if factory is not None:
-        _use_loop(factory)
+        make_default(factory)
     # A new module, which stays: the program may pickle what it defines, or look its names up when
     # its last line has run.
     main = sys.modules["__main__"] = types.ModuleType("__main__")
@@ -110,15 +108,3 @@ def _set_first_path(directory: str) -> None:
     headrace command."""
     if not sys.flags.safe_path:
         sys.path[0] = directory
-
-
-def _use_loop(factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
-    """Have asyncio make its loops by *factory* wherever a program does not say how: asyncio.run(),
-    asyncio.Runner, asyncio.new_event_loop().
-
-    They ask the policy, which is there and is asked on every Python, though from 3.14 on a program
-    that sets one is warned. A policy that the program sets itself is obeyed.
-    """
-    events: Any = asyncio.events
-    ask = getattr(events, "_get_event_loop_policy", events.get_event_loop_policy)
-    ask()._loop_factory = factory
