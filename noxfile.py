@@ -9,6 +9,7 @@
     nox -s "tests-3.13(compiled)"           one Python, one build
     nox -s tests -- tests/compat/test_swap.py      one file, everywhere
     nox -s conformance                      CPython's own test suites against headrace
+    nox -s world -- aiohttp                 another project's suite on headrace's loop, or all
 
 The tests run against a wheel that is installed into the session's own environment; `src` is not on
 the path. Wheels are built once for each Python and build, and again only when a source changes.
@@ -52,7 +53,7 @@ QUICK = (
     "tests/meta/test_examples.py",
 )
 # Without the tests that are about other programs, the system, or asyncio's own streams.
-OURS = "not peers and not slow and not stock"
+OURS = "not peers and not world and not slow and not stock"
 # What each Python runs, in under four minutes. The session `slow` runs the rest.
 EVERYDAY = f"{OURS} and not debug"
 # SCOPE=python runs everything on these, Debian's and the newest, but for the pure build on uvloop.
@@ -325,7 +326,7 @@ def typed(session: nox.Session) -> None:
 def tests(session: nox.Session, build: str) -> None:
     """The test suite."""
     prepare(session, build, "test")
-    which = "not peers" if SCOPE == "world" else EVERYDAY
+    which = "not peers and not world" if SCOPE == "world" else EVERYDAY
     if SCOPE == "world" and build == "pure":
         which += " and not stock"
     less = SCOPE == "python" and session.python not in WHOLE
@@ -342,7 +343,7 @@ def slow(session: nox.Session) -> None:
     """The tests that `tests` leaves out: slow ones about the system, asyncio's own streams, and
     loops in debug mode."""
     prepare(session, "compiled", "test")
-    run_tests(session, f"not peers and not ({EVERYDAY})")
+    run_tests(session, f"not peers and not world and not ({EVERYDAY})")
 
 
 @nox.session(python=HERE)
@@ -366,6 +367,18 @@ def peers(session: nox.Session) -> None:
     program is missing."""
     prepare(session, "compiled", "test", "peers")
     run_tests(session, "peers")
+
+
+# The newest of these that is here: not everybody has wheels for a Python that is not released.
+@nox.session(python=next((each for each in ("3.14", "3.13") if each in HERE), HERE[-1]))
+def world(session: nox.Session) -> None:
+    """Other projects on headrace's loop: each way in which one is told to take it, and their own
+    test suites."""
+    prepare(session, "compiled", "test", "world")
+    if not session.posargs:
+        plugins = ("-p", "no:asyncio", "-p", "no:aiohttp", "-p", "no:cacheprovider")
+        session.run("python", "-m", "pytest", *plugins, "-m", "world", "tests/loop")
+    session.run("python", "-m", "tests.world", *session.posargs)
 
 
 @nox.session(python=HERE if SCOPE == "world" else HERE[-1])

@@ -843,3 +843,4 @@ def test_on_a_python_that_is_not_known():
     )
     assert done.stdout.startswith("_SelectorSocketTransport\n")
     assert "asyncio's transports: this Python's _make_socket_transport() is not as" in done.stdout
+    assert "Not as known in this Python's asyncio: _make_socket_transport()." in done.stdout

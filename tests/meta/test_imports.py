@@ -17,7 +17,7 @@ FLOORS = (
     ("_transport",),
     ("_streams",),
     ("_server", "metrics", "framing", "_duplex", "swap", "_loop"),
-    ("",),
+    ("", "gunicorn"),
     ("testing", "cli", "__main__"),
 )
 

@@ -53,17 +53,28 @@ KNOWN: dict[str, tuple[tuple[str, ...], ...]] = {
 
 def obstacle() -> str | None:
     """Return why the loop's transports are asyncio's here, or None where they are ours."""
-    return platform_obstacle() or unknown(selector_events.BaseSelectorEventLoop, base_events.Server)
+    return platform_obstacle() or unknown()
 
 
-def unknown(loop: type, server: type) -> str | None:
+def unknown(
+    loop: type = selector_events.BaseSelectorEventLoop, server: type = base_events.Server
+) -> str | None:
     """Return what *loop* and *server*, classes of asyncio's, have otherwise than known, or None."""
-    for name, known in KNOWN.items():
-        owner, _, method = name.rpartition(".")
-        found = _parameters(getattr(server if owner else loop, method, None))
-        if found not in known:
+    for name, is_known in seams(loop, server).items():
+        if not is_known:
             return f"this Python's {name}() is not as known"
     return None
+
+
+def seams(
+    loop: type = selector_events.BaseSelectorEventLoop, server: type = base_events.Server
+) -> dict[str, bool]:
+    """Return, by the names of KNOWN, whether *loop* and *server* have each as known."""
+    found = {}
+    for name, known in KNOWN.items():
+        owner, _, method = name.rpartition(".")
+        found[name] = _parameters(getattr(server if owner else loop, method, None)) in known
+    return found
 
 
 def _parameters(method: Any) -> Iterable[str] | None:
