@@ -132,8 +132,8 @@ def _serve(peer: Peer, load: Load, port: int, context: ssl.SSLContext | None) ->
         )
         return
     factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
-    if peer.loop == "uvloop":
-        factory = importlib.import_module("uvloop").new_event_loop
+    if peer.loop in ("uvloop", "headrace"):
+        factory = importlib.import_module(peer.loop).new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(_serve_on_asyncio(peer, load, port, context))
 
