@@ -112,6 +112,13 @@ _ALL = (
         ("headrace", "uvloop"),
     ),
     Peer(
+        "headrace-headrace",
+        "headrace, headrace's loop",
+        "headrace",
+        "headrace",
+        ("headrace",),
+    ),
+    Peer(
         "stream-asyncio",
         "headrace's Stream, asyncio's loop",
         "asyncio",

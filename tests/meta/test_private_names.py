@@ -22,8 +22,10 @@ PATHS = sorted(path for end in ("py", "pyx") for path in SOURCE.rglob(f"*.{end}"
 PYTHON = {
     "_SendfileMode": "how a transport says to loop.sendfile() that it does it itself",
     "_asyncio_awaited_by": "asyncio's call graph, from Python 3.14 on, reads and sets it",
+    "_accept_connection": "a loop that makes its own tasks accepts by asyncio's code",
     "_asyncio_future_blocking": "how a task knows that what it was given is a future (PEP 3156)",
     "_attach": "a server of asyncio's counts the connections that its loop has made",
+    "_callback": "whether the reactor is among what the loop calls in this turn",
     "_callbacks": "whether a task is all that waits for a future, which no method says",
     "_detach": "as _attach",
     "_get_running_loop": "asyncio documents it as internal, and for those who write event loops",

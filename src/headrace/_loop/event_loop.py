@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from headrace._loop.seams import BASE, OBSTACLE
 from headrace._transport import backend
+from headrace._transport.scheduler import has_usual_tasks
 from headrace._transport.tls_options import is_standard
 
 _T = TypeVar("_T")
@@ -94,6 +95,31 @@ class EventLoop(BASE):  # type: ignore[misc]
         return backend.native.attach_secure(
             self, sock, protocol, waiter, extra, server, context, session, *timeouts
         )
+
+    def _start_serving(
+        self, protocol_factory: Any, sock: Any, sslcontext: Any = None, *args: Any, **options: Any
+    ) -> None:
+        if sslcontext or not self._h_takes(sock) or not has_usual_tasks(self):
+            super()._start_serving(protocol_factory, sock, sslcontext, *args, **options)
+        else:
+            self._h_start_serving(protocol_factory, sock, sslcontext, *args, **options)
+
+    def _h_start_serving(
+        self,
+        protocol_factory: Any,
+        sock: socket.socket,
+        sslcontext: None,
+        server: Any = None,
+        backlog: int = 100,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        context: Any = None,
+    ) -> None:
+        timeouts = (ssl_handshake_timeout, ssl_shutdown_timeout)
+        given: tuple[Any, ...] = () if context is None else (context,)
+        arguments = (protocol_factory, sock, sslcontext, server, backlog, *timeouts, *given)
+        acceptor = backend.native.ProtocolAcceptor(self, arguments, context)
+        self.add_reader(sock.fileno(), acceptor.accept)
 
     async def start_tls(
         self,

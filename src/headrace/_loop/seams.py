@@ -36,6 +36,15 @@ _UPGRADE = (
     "ssl_handshake_timeout",
     "ssl_shutdown_timeout",
 )
+_SERVING = (
+    "protocol_factory",
+    "sock",
+    "sslcontext",
+    "server",
+    "backlog",
+    "ssl_handshake_timeout",
+    "ssl_shutdown_timeout",
+)
 _PLAIN = ("sock", "protocol", "waiter", "extra", "server")
 
 # What is overridden or called, with its parameters as each Python that this is tested on has them:
@@ -43,7 +52,9 @@ _PLAIN = ("sock", "protocol", "waiter", "extra", "server")
 KNOWN: dict[str, tuple[tuple[str, ...], ...]] = {
     "_make_socket_transport": (_PLAIN, (*_PLAIN, "context")),
     "_make_ssl_transport": (_SECURE, (*_SECURE, "context")),
+    "_start_serving": (_SERVING, (*_SERVING, "context")),
     "start_tls": (_UPGRADE,),
+    "_accept_connection": (_SERVING, (*_SERVING, "context")),
     "_ensure_fd_no_transport": (("fd",),),
     "_sendfile_native": (("transp", "file", "offset", "count"),),
     "Server._attach": ((), ("transport",)),

@@ -14,6 +14,7 @@ from typing import Any
 from headrace._transport.acceptor import Acceptor
 from headrace._transport.base import Backend, ByLoop
 from headrace._transport.native.listener import Listener
+from headrace._transport.native.protocol_acceptor import ProtocolAcceptor as ProtocolAcceptor
 from headrace._transport.native.protocol_transport import ProtocolTransport
 from headrace._transport.native.protocol_transport import attach as attach
 from headrace._transport.native.protocol_transport import attach_secure as attach_secure

@@ -78,3 +78,4 @@ cdef class ConnectedSocket(Descriptor):
 
 cdef bint is_direct(object protocol) except -1
 cdef object os_error(int number)
+cdef object run_in(object context, object method, tuple arguments)

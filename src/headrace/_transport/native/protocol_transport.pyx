@@ -17,8 +17,10 @@ from contextvars import copy_context
 from libc.stdint cimport uint32_t
 
 from headrace._transport.native.connected_socket cimport os_error
-from headrace._transport.native.linux cimport EAGAIN, EINTR, ENOBUFS, ENOMEM
-from headrace._transport.native.reactor cimport reactor_of
+from headrace._transport.native.linux cimport (
+    EAGAIN, EINTR, ENOBUFS, ENOMEM, sockaddr, socklen_t
+)
+from headrace._transport.native.reactor cimport Reactor, reactor_of
 from headrace._transport.native.states cimport (
     CLOSING,
     ENDED,
@@ -29,7 +31,9 @@ from headrace._transport.native.states cimport (
     SENDING,
 )
 from headrace._transport.native.tls_engine cimport TLS
-from headrace._transport.native.transport cimport SocketTransport, set_options, set_up, show
+from headrace._transport.native.transport cimport (
+    SocketTransport, name_peer, set_options, set_up, show
+)
 from headrace._transport.receive cimport REST_BYTES
 from headrace._transport.sender cimport as_bytes
 
@@ -42,6 +46,11 @@ RECEIVE_BYTES = constants.FLOW_CONTROL_HIGH_WATER_SSL_READ * 1024 // 4
 HIGH_WATER_TLS_BYTES = constants.FLOW_CONTROL_HIGH_WATER_SSL_WRITE * 1024
 # How many writes to a connection that is lost are dropped before asyncio says so.
 SILENT_WRITES = constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
+
+cdef enum:
+    # How many handles are looked at for whether the reactor is among them: a bound where a program
+    # has thousands, and more than others have.
+    LOOKED_AT = 64
 
 # From Python 3.13 on a server knows its connections, and not only how many they are.
 NAMES_ITSELF = len(inspect.signature(Server._attach).parameters) == 2
@@ -61,25 +70,6 @@ cdef class ProtocolTransport(SocketTransport):
     """What a protocol gets of a connection that the loop has made. Made by attach() and
     attach_secure()."""
 
-    # asyncio's server, which counts its connections; None where there is none.
-    cdef object server
-    # The descriptor's number, also after it was closed: see loop.sendfile().
-    cdef readonly int _sock_fd
-    # A fact: the protocol knows of the connection, or is not to know before a handshake.
-    cdef bint begun
-    # A fact: the system told of something before that.
-    cdef bint early
-    # The turn of the reactor in which the protocol was told of something.
-    cdef unsigned long told
-    # A fact: next_turn() is on the loop's list.
-    cdef bint waits_a_turn
-    # How much is received of a connection that broke: see REST_BYTES.
-    cdef Py_ssize_t rest
-    # How many writes came after the end, and one more.
-    cdef int dropped
-    # What loop.sendfile() waits for before it sends, until it is done; or None.
-    cdef readonly object _empty_waiter
-
     # ---- what asyncio looks at
 
     @property
@@ -88,6 +78,7 @@ cdef class ProtocolTransport(SocketTransport):
 
     @property
     def _sock(self):
+        self.get_extra_info("socket")
         return self.sock
 
     @property
@@ -144,12 +135,31 @@ cdef class ProtocolTransport(SocketTransport):
         # The loop itself knows whose the descriptor is, and gives it away while it sends a file.
         self.reactor.owners.pop(self.fd, None)
 
+    cdef object serve_for(self, object server):
+        """Have *server*, an asyncio.Server or None, count the connection, and the loop know it.
+        Raises: AssertionError where the server was closed meanwhile, as asyncio's transports do."""
+        if server is not None:
+            server._attach(self) if NAMES_ITSELF else server._attach()
+            self.server = server
+        loop = self._loop
+        loop._transports[self._sock_fd] = self
+
     def start_reading(self):
         """The protocol was told of the connection, and hears no more in this turn."""
         self.begun = True
-        self.told = self.reactor.next_turn()
+        self.told = self.reactor.turn + is_due(self.reactor)
         if self.early:
             self.reactor.rearm(self)
+
+    cdef object start(self, unsigned long turn):
+        """The same of a connection that the system was not asked to watch before; *turn* is that
+        which the reactor has now, or is about to have."""
+        self.begun = True
+        self.told = turn
+        try:
+            self.begin()
+        except OSError as error:
+            self.fail(error)
 
     # ---- reading
 
@@ -420,11 +430,45 @@ cdef ProtocolTransport prepare(loop, sock, protocol, extra, server, context):
         transport.peername = extra["peername"]
     try:
         transport.begin()
+        transport.serve_for(server)
     except BaseException:
+        transport.reactor.unwatch(transport, False)
         transport.fd = -1  # it is the caller's
         raise
-    if server is not None:
-        server._attach(transport) if NAMES_ITSELF else server._attach()
-        transport.server = server
-    loop._transports[transport._sock_fd] = transport
+    return transport
+
+
+cdef bint is_due(Reactor reactor) except -1:
+    """Tell whether run() of *reactor* is on the loop's list in this turn, or may be."""
+    cdef int left = LOOKED_AT
+    if reactor.shares:
+        return False  # a turn begins with select()
+    ready = reactor.scheduler.ready
+    if ready is None:
+        return True
+    run = reactor.run
+    # What the selector has found is behind what was there before.
+    for handle in reversed(ready):
+        if left == 0 or handle._callback == run:
+            return True
+        left -= 1
+    return False
+
+
+cdef ProtocolTransport accepted(
+    Reactor reactor, int fd, int family, sockaddr *peer, socklen_t peer_size, object sockname,
+    object context
+):
+    """Return the transport of *fd*, which accept() has made; it has no protocol yet.
+
+    *sockname* is its own name, where known; *context* is what its protocol is called in.
+    """
+    cdef ProtocolTransport transport = ProtocolTransport.__new__(ProtocolTransport)
+    set_up(transport, reactor, fd, family, None, context, RECEIVE_BYTES)
+    transport._sock_fd = fd
+    transport.rest = REST_BYTES
+    transport.dropped = 1
+    transport.introduced = True
+    transport.sockname = sockname
+    name_peer(transport, peer, peer_size)
     return transport

@@ -19,3 +19,4 @@ cdef object set_up(
 )
 cdef object set_options(object sock)
 cdef object show(SocketTransport transport, object sock)
+cdef object name_peer(SocketTransport transport, sockaddr *peer, socklen_t size)

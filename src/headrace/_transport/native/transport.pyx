@@ -357,11 +357,7 @@ cdef SocketTransport accepted(
     """
     cdef SocketTransport transport = make(reactor, fd, family, protocol, context, receive_bytes)
     transport.sockname = sockname
-    if peer_size <= sizeof(transport.peer):
-        memcpy(transport.peer, peer, peer_size)
-        transport.peer_size = peer_size
-    else:
-        transport.peername = address_of(PyBytes_FromStringAndSize(<char *>peer, peer_size))
+    name_peer(transport, peer, peer_size)
     if secure is None:
         connect(transport)
         return transport
@@ -377,6 +373,15 @@ cdef SocketTransport accepted(
         transport.abort()
         raise
     return transport
+
+
+cdef object name_peer(SocketTransport transport, sockaddr *peer, socklen_t size):
+    """Keep what accept() has said of the peer."""
+    if size <= sizeof(transport.peer):
+        memcpy(transport.peer, peer, size)
+        transport.peer_size = size
+    else:
+        transport.peername = address_of(PyBytes_FromStringAndSize(<char *>peer, size))
 
 
 cdef SocketTransport make(
