@@ -374,7 +374,7 @@ def run(options: argparse.Namespace, settings: Settings, console: Console) -> li
                                 )
                     except Failed as failure:
                         missing[peer] = f"{connections:,} connections: {failure}"
-                        console.print(f"{what}: [red]failed[/]", highlight=False)
+                        console.print(f"{what}: {failure}", highlight=False, markup=False)
     for peer in options.peers:
         by_count: dict[int, list[Figures]] = {}
         for each in samples:

@@ -63,6 +63,8 @@ def test_its_commands_are_understood() -> None:
         "docs/comparison.md",
         "docs/stream.md",
         "docs/loop.md",
+        "docs/scale.md",
+        "benchmarks/README.md",
     ],
 )
 def test_links_lead_to_files(name: str) -> None:

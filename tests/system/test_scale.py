@@ -18,6 +18,7 @@ from conftest import open_descriptors
 from support.connections import LOOPBACK, until
 
 import headrace
+from headrace._server.registry import SLICE
 from headrace._transport import backend
 from headrace._transport.scheduler import scheduler_of
 
@@ -190,6 +191,52 @@ def test_objects_of_a_connection_that_rests():
                 await until(lambda: len(server._monitor._progress) == count)
                 server._monitor.stop()
                 assert (objects() - before) / count < most + 1
+
+    headrace.run(main())
+
+
+@native_only
+def test_figures_are_counted_in_slices():
+    """What a worker tells its supervisor leaves the loop its turns, and a connection that is lost
+    meanwhile is counted once."""
+    count = 300
+
+    async def main():
+        looked_at = []
+        turns = []
+
+        async def tick():
+            while True:
+                turns.append(len(looked_at))
+                await asyncio.sleep(0)
+
+        async with headrace.serve(echo, LOOPBACK, 0, backlog=count) as server:
+            address = server.sockets[0].getsockname()
+            with contextlib.ExitStack() as stack:
+                clients = [
+                    stack.enter_context(socket.create_connection(address)) for _ in range(count)
+                ]
+                for client in clients:
+                    client.sendall(b"12345")
+                await until(lambda: server.statistics().sent_bytes == 5 * count)
+                there = list(server.connections)
+                figures = type(there[0]).figures
+
+                def noted(session):
+                    looked_at.append(session)
+                    return figures(session)
+
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(type(there[0]), "figures", noted)
+                    ticking = asyncio.create_task(tick())
+                    counting = asyncio.create_task(server.statistics_in_slices())
+                    await until(lambda: looked_at)
+                    for session in there:
+                        session.writer.transport.abort()
+                    found = await counting
+                    ticking.cancel()
+        assert (found.received_bytes, found.sent_bytes) == (5 * count, 5 * count)
+        assert len(turns) > count // SLICE
 
     headrace.run(main())
 

@@ -23,7 +23,7 @@ from headrace._server.listeners import Listeners
 from headrace._server.monitor import Monitor
 from headrace._server.negotiation import Outcome, cause_of, is_a_check, negotiate
 from headrace._server.options import Handler, Options
-from headrace._server.registry import Registry
+from headrace._server.registry import Registry, Sums
 from headrace._server.session import Phase, Session
 from headrace._server.shutdown import Shutdown, ShutdownReport, Stage
 from headrace._server.statistics import Statistics
@@ -64,8 +64,17 @@ class LocalServer(StreamServer):
 
     def statistics(self) -> Statistics:
         """See StreamServer."""
+        return self._statistics(self._registry.sums())
+
+    async def statistics_in_slices(self) -> Statistics:
+        """The same, with turns of the loop between, so that ten thousand connections do not keep it
+        busy at once. Cancellation: nothing is kept."""
+        return self._statistics(await self._registry.sums_in_slices())
+
+    def _statistics(self, sums: Sums) -> Statistics:
         draining = self.draining.is_set()
         return self._registry.statistics(
+            sums,
             uptime=self.get_loop().time() - self._began,
             max_connections=self._options.limits.max_connections,
             accepting=not self._listeners.reasons and not draining,
