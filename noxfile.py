@@ -52,8 +52,9 @@ QUICK = (
     "tests/meta/test_public_api.py",
     "tests/meta/test_examples.py",
 )
-# Without the tests that are about other programs, the system, or asyncio's own streams.
-OURS = "not peers and not world and not slow and not stock"
+# Without the tests that are about other programs, the system, or asyncio's own streams, and without
+# those on headrace's loop that also run on asyncio's.
+OURS = "not peers and not world and not slow and not stock and not own_loop"
 # What each Python runs, in under four minutes. The session `slow` runs the rest.
 EVERYDAY = f"{OURS} and not debug"
 # SCOPE=python runs everything on these, Debian's and the newest, but for the pure build on uvloop.
@@ -69,6 +70,8 @@ SANITIZED = (
     "tests/transport/native/test_native_end.py",
     "tests/streams/test_losses.py",
     "tests/system/test_references.py",
+    "tests/loop/test_event_loop.py",
+    "tests/loop/test_order.py",
 )
 WHEELS = ROOT / ".nox" / "wheels"
 SOURCES = ("src", "setup.py", "pyproject.toml", "README.md", "LICENSE")
@@ -341,8 +344,8 @@ def tests(session: nox.Session, build: str) -> None:
 
 @nox.session(python=HERE[-1])
 def slow(session: nox.Session) -> None:
-    """The tests that `tests` leaves out: slow ones about the system, asyncio's own streams, and
-    loops in debug mode."""
+    """The tests that `tests` leaves out: slow ones about the system, asyncio's own streams, loops in
+    debug mode, and headrace's own loop."""
     prepare(session, "compiled", "test")
     run_tests(session, f"not peers and not world and not ({EVERYDAY})")
 

@@ -82,6 +82,10 @@ cdef class ProtocolTransport(SocketTransport):
         return self.sock
 
     @property
+    def _paused(self):
+        return self.paused
+
+    @property
     def _server(self):
         return self.server
 
