@@ -3,12 +3,6 @@ from libc.stdint cimport uint32_t, uint64_t
 from headrace._transport.native.pool cimport Pool
 from headrace._transport.scheduler cimport Scheduler
 
-cdef enum:
-    # How many events a turn of the loop serves, so that whatever else is on the loop has its turn:
-    # with 300 connections ready at once, each of which computes for 1 ms, a datagram waited 130 ms
-    # without a bound, and 16 to 34 with 16.
-    EVENTS = 32
-
 cdef int fork_count() noexcept
 
 cdef class Descriptor:

@@ -39,7 +39,7 @@ from headrace._transport.native.linux cimport (
     errno,
     fcntl,
 )
-from headrace._transport.native.reactor cimport EVENTS, Reactor, fork_count
+from headrace._transport.native.reactor cimport Reactor, fork_count
 
 cdef extern from *:
     """
@@ -89,6 +89,9 @@ cdef extern from *:
 cdef enum:
     READ = 1
     WRITE = 2
+    # How many events of the Reactor's are taken from the system at once. They wait for their turns
+    # here, and so what the loop has registered does not wait behind them there.
+    MOST = 1024
     # How often one call of select() waits, while the loop has nothing to do but to serve. The loop
     # looks after its cancelled timers between the calls.
     ROUNDS = 16
@@ -252,13 +255,13 @@ cdef class EpollSet:
             self.check_open()
             if self.forks != fork_count():
                 self.renew()
+            place = -1
             if reactor is not None:
                 reactor.turn += 1
                 if reactor.has_more():
-                    left = 0
+                    left = place = 0
             found = self.wait(left, deadline)
             ready = []
-            place = -1
             for i in range(found):
                 where = self.events[i].data.u64
                 if where >> 32 == 0:
@@ -277,7 +280,7 @@ cdef class EpollSet:
                 or not reactor.scheduler.is_quiet()
                 or (deadline >= 0 and now() >= deadline)
             ):
-                ready.insert(place if place > 0 else 0, (self.key_of_handle(), READ))
+                ready.insert(place, (self.key_of_handle(), READ))
                 return ready
             self.inside = True
             try:
@@ -384,9 +387,11 @@ cdef class EpollSet:
     cdef int wait(self, int64_t left, int64_t deadline) except -1:
         """Wait *left* nanoseconds, -1 for ever, and return how many events there are; handlers of
         signals run meanwhile, and may raise."""
-        cdef int most = EVENTS + len(self.keys)
+        cdef int most = len(self.keys) + 1
         cdef int found
         cdef epoll_event *events
+        if self.reactor is not None:
+            most += min(<int>len(self.reactor.table), MOST)
         if most > self.room:
             events = <epoll_event *>realloc(self.events, 2 * most * sizeof(epoll_event))
             if events == NULL:
