@@ -44,7 +44,7 @@ cdef class Reactor:
     # How many connections this batch has accepted: each has had a step of its handler, which is as
     # much as an event.
     cdef int accepted
-    # How often run() was called.
+    # How often run() has looked at the set, each time after all that was woken has run.
     cdef unsigned long turn
     # How many bytes this turn has received.
     cdef Py_ssize_t received

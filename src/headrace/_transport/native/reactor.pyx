@@ -266,10 +266,12 @@ cdef class Reactor:
             return
         self.thread = PyThread_get_thread_ident()
         self.serving = True
-        self.turn += 1
         self.received = 0
         try:
             while True:
+                # Whoever looks again knows that the loop has nothing to call: that is as good as a
+                # turn of its own.
+                self.turn += 1
                 self.scheduler.collecting = True
                 try:
                     served = self._serve(left)
