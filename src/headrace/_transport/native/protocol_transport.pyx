@@ -180,7 +180,7 @@ cdef class ProtocolTransport(SocketTransport):
         if not self.readable or self.paused or self.life >= CLOSING or self.receive_waits:
             return
         if self.told == self.reactor.turn:
-            self.wait_a_turn()
+            self.reactor.continue_later(self)
             return
         # Outside of a batch the one that may follow in the same turn counts as well.
         self.told = self.reactor.next_turn()
@@ -199,10 +199,14 @@ cdef class ProtocolTransport(SocketTransport):
             self.readable = False
             self.fail(os_error(-size))
         if self.readable and not self.paused and self.life < CLOSING and not self.receive_waits:
-            self.wait_a_turn()
+            # Behind what the protocol has put onto the loop's list, as the loop would.
+            if self.is_left():
+                self.wait_a_turn()  # the system does not know of it
+            else:
+                self.reactor.continue_later(self)
 
     cdef object wait_a_turn(self):
-        """Go on behind what the protocol has put onto the loop's list, as the loop would."""
+        """Have next_turn() called by the loop."""
         if not self.waits_a_turn:
             self.waits_a_turn = True
             self._loop.call_soon(self.next_turn, context=self.reactor.context)
@@ -329,8 +333,11 @@ cdef class ProtocolTransport(SocketTransport):
         return self.receiving < ENDED and SocketTransport.may_linger(self)
 
     cdef object end_soon(self):
-        # A handle of its own, so that nothing is overtaken that was put onto the loop's list before
-        # it.
+        # A handle of its own where there is something that must not be overtaken.
+        scheduler = self.reactor.scheduler
+        if self.reactor.serving and scheduler.is_quiet() and not scheduler.waking:
+            self.reactor.end(self)
+            return
         self._loop.call_soon(self.take_leave, context=self.reactor.context)
 
     def take_leave(self):

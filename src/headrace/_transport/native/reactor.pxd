@@ -53,8 +53,8 @@ cdef class Reactor:
     # How many connections this batch has accepted: each has had a step of its handler, which is as
     # much as an event.
     cdef int accepted
-    # Which turn of the loop it is: of those that have called run(), or select() of a selector of
-    # ours.
+    # How often run(), or select() of a selector of ours, has looked at the set, each time after all
+    # that was woken has run.
     cdef unsigned long turn
     # How many bytes this turn has received.
     cdef Py_ssize_t received

@@ -308,10 +308,12 @@ cdef class Reactor:
         if self.shares:
             self.serve()
             return
-        self.turn += 1
         self._begin_turn()
         try:
             while True:
+                # Whoever looks again knows that the loop has nothing to call: that is as good as a
+                # turn of its own.
+                self.turn += 1
                 served = self._serve_and_step(left)
                 if self.interrupted:
                     break
