@@ -274,33 +274,6 @@ def test_start_tls_behind_an_early_hello(run, tls, names):
     run(main)
 
 
-@native_only  # asyncio's own TLS in TLS breaks at the end on 3.11
-def test_tls_in_tls(run, tls):
-    """start_tls() over TLS is asyncio's layer on top of ours."""
-
-    async def main():
-        loop = asyncio.get_running_loop()
-        async with tcp(ssl=tls.server) as (_, address):
-            outer, protocol = await loop.create_connection(
-                Asking, *address, ssl=tls.client, server_hostname=HOST
-            )
-            await answered(outer, protocol)
-            server = made[0]
-            upgraded = await asyncio.gather(
-                loop.start_tls(server, server.get_protocol(), tls.server, server_side=True),
-                loop.start_tls(outer, protocol, tls.client, server_hostname=HOST),
-            )
-            server.get_protocol()
-            made[0] = upgraded[0]
-            inner = upgraded[1]
-            assert inner is not outer and not is_ours(inner)
-            inner.write(b"x")
-            upgraded[0].close()
-            await protocol.lost
-
-    run(main)
-
-
 def test_start_tls_that_fails(run, tls):
     """A peer that is not trusted, a name that is missing, timeouts and contexts that are none: the
     errors of asyncio, and the connection is closed."""

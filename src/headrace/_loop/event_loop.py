@@ -134,8 +134,7 @@ class EventLoop(BASE):  # type: ignore[misc]
     ) -> Any:
         """Have *transport* go on in TLS with *protocol*, and return the transport to go on with.
 
-        Where *transport* is headrace's, in plain text, that is the same object; over TLS it is
-        asyncio's layer on top of it.
+        Where *transport* is headrace's, in plain text or over TLS, that is the same object.
 
         Args:
             transport: an asyncio.Transport of this loop's.
@@ -152,6 +151,7 @@ class EventLoop(BASE):  # type: ignore[misc]
         """
         if not (
             backend.native is not None
+            and backend.native.is_of_loop(transport)
             and backend.native.is_upgradable(transport)
             and isinstance(sslcontext, ssl.SSLContext)
             and not transport.is_closing()
@@ -166,7 +166,9 @@ class EventLoop(BASE):  # type: ignore[misc]
                 ssl_shutdown_timeout=ssl_shutdown_timeout,
             )
         timeouts = _timeouts(ssl_handshake_timeout, ssl_shutdown_timeout)
-        session = backend.native.session(sslcontext, server_side, server_hostname)
+        session = backend.native.session(
+            sslcontext, server_side, server_hostname, backend.native.kind_over(transport)
+        )
         early = _early(protocol) if server_side else b""
         await transport.upgrade(protocol, session, early, *timeouts)
         return transport

@@ -137,8 +137,8 @@ def socket_obstacle(sock: socket.socket) -> str | None:
 
 def of_transport(transport: asyncio.BaseTransport, tls: TLSOptions | None = None) -> type[Backend]:
     """Return what goes on with *transport*, in TLS where there is *tls*: Native where it is one of
-    ours, in plain text."""
-    if native is None or not (native.is_ours(transport) or native.is_upgradable(transport)):
+    ours."""
+    if native is None or not native.is_upgradable(transport):
         return Portable
     if tls is not None and not is_standard(tls.context):
         return Portable

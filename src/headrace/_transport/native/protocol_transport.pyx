@@ -320,10 +320,10 @@ cdef class ProtocolTransport(SocketTransport):
         self.high = HIGH_WATER_TLS_BYTES
         self.low = HIGH_WATER_TLS_BYTES // 4
 
-    cdef object say_goodbye(self):
+    cdef object say_goodbye(self, bint whole):
         # A connection that has just ended is closed without close_notify, as by asyncio.
         if self.receiving != ENDED:
-            SocketTransport.say_goodbye(self)
+            SocketTransport.say_goodbye(self, whole)
 
     # ---- the end
 

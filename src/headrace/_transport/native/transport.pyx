@@ -272,13 +272,15 @@ cdef class SocketTransport(SecureConnection):
 
     async def start_tls(self, tls, early, handshake_timeout, shutdown_timeout):
         """Go on in TLS, of the new session *tls*, and return after the handshake, whose first
-        received bytes are *early*.
+        received bytes are *early*. Over TLS that is an InnerTLS.
 
-        What was written before is sent in plain text. Raises: ssl.SSLError or ConnectionError where
-        the handshake fails; the connection is then closed, and so it is by a cancellation.
+        What was written before leaves as it would have. Raises: ssl.SSLError or ConnectionError
+        where the handshake fails; the connection is then closed, and so it is by a cancellation.
         """
         if self.life >= CLOSING or self.receiving >= ENDED:
             raise ConnectionResetError("Connection lost before the TLS handshake")
+        if self.broken is not None:
+            raise self.broken
         shaken = self._loop.create_future()
         self.paused = False
         self.secure(tls, early, handshake_timeout, shutdown_timeout, shaken)
