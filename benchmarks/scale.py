@@ -77,6 +77,8 @@ CONNECTIONS_OF_CLIENT = 10_000
 # As many come and go first, so that what a server loads only once is not counted.
 WARM_UP = 20
 BUSY_SHARE = 100
+# How much of what a server has said is shown where a client fails.
+SHOWN_LINES = 3
 
 
 class Failed(Exception):
@@ -206,10 +208,17 @@ def measure(peer: str, connections: int, settings: Settings) -> Iterator[str | F
                 command += ["--busy", str(min(share, busy_count))]
             clients.append(stack.enter_context(child(command, settings.pinning.load)))
 
+        def answer_of(client: Child, order: str | None = None) -> dict[str, Any]:
+            try:
+                return ask(client, order)
+            except Failed as failure:
+                said = server.stderr().splitlines()[-SHOWN_LINES:]
+                raise Failed("; the server: ".join([str(failure), *said])) from None
+
         def all_clients(order: str) -> float:
             for each in clients:
                 each.tell(order)
-            return max(float(ask(each)["seconds"]) for each in clients)
+            return max(float(answer_of(each)["seconds"]) for each in clients)
 
         settle(server.pid)
         memory, proportional = resident_bytes(server.pid), proportional_bytes(server.pid)
@@ -229,10 +238,10 @@ def measure(peer: str, connections: int, settings: Settings) -> Iterator[str | F
 
         yield "busy"
         # First each of the busy ones has its first message, which costs more.
-        ask(clients[0], f"busy {min(1.0, settings.seconds)}")
+        answer_of(clients[0], f"busy {min(1.0, settings.seconds)}")
         settle(server.pid)
         cpu = cpu_ns(server.pid)
-        busy = ask(clients[0], f"busy {settings.seconds}")
+        busy = answer_of(clients[0], f"busy {settings.seconds}")
         settle(server.pid)
         message_us = (cpu_ns(server.pid) - cpu) / 1e3 / busy["messages"]
 

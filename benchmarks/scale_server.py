@@ -16,6 +16,7 @@ import contextlib
 import gc
 import importlib
 import json
+import logging
 import ssl
 import sys
 import time
@@ -150,6 +151,8 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=1000)
     parser.add_argument("--tls", metavar="PEM")
     arguments = parser.parse_args()
+    # Why a client failed, the server knows.
+    logging.basicConfig(level=logging.INFO)
     die_with_parent()
     all_the_descriptors()
     context = tls_context(arguments.tls) if arguments.tls else None
