@@ -15,8 +15,7 @@ from pathlib import Path
 from tests.world.suites import Suite
 
 ROOT = Path(__file__).parents[2]
-# As bad as it gets: a test has any, and those of one whole process are one of them.
-FAILED = "failed"
+FAILED, PASSED = "failed", "passed"
 
 
 def fetch(suite: Suite, to: Path) -> Path:
@@ -44,12 +43,12 @@ def run(
     tests: Iterable[str],
     seconds: float,
     advance: Callable[[int, int], None],
-) -> dict[str, str]:
+) -> tuple[dict[str, str], bool]:
     """Run *tests* of *suite*, which is in *folder*, on *loop*; return how each has ended: "passed",
-    "failed", "skipped" or "xfailed".
+    "failed", "skipped" or "xfailed"; and whether all was done within *seconds*.
 
     *advance* is told now and then how many have ended, and how many of them failed. Where the
-    process dies, or is not done after *seconds*, the test that was running has failed.
+    process dies, the test that was running has failed.
     """
     run_of = f"{loop}-{len(list(folder.glob(f'results-{loop}-*')))}"
     results = folder / f"results-{run_of}.jsonl"
@@ -79,16 +78,17 @@ def run(
         try:
             until = time.monotonic() + seconds
             while process.poll() is None and time.monotonic() < until:
-                time.sleep(0.2)
+                time.sleep(1.0)
                 seen, _ = read(results)
                 advance(len(seen), list(seen.values()).count(FAILED))
+            done = process.poll() is not None
         finally:
             process.kill()
             process.wait()
     seen, running = read(results)
-    if running is not None:
+    if done and running is not None:
         seen[running] = FAILED
-    return seen
+    return seen, done
 
 
 def read(results: Path) -> tuple[dict[str, str], str | None]:
