@@ -38,7 +38,6 @@ STREAM_TESTS = {(3, 11): 67, (3, 12): 67, (3, 13): 73}
 # has its own, a mocked one, or no loop at all.
 NO_LOOP = {
     "test_futures": "a mocked loop",
-    "test_graph": "tasks and futures alone",
     "test_pep492": "a mocked loop",
     "test_proactor_events": "a mocked loop, and the transports of Windows",
     "test_protocols": "classes of protocols alone",

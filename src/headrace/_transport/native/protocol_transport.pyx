@@ -34,7 +34,7 @@ from headrace._transport.native.tls_engine cimport TLS
 from headrace._transport.native.transport cimport (
     SocketTransport, name_peer, set_options, set_up, show
 )
-from headrace._transport.receive cimport REST_BYTES
+from headrace._transport.receive cimport REST_BYTES, TURN_BYTES
 from headrace._transport.sender cimport as_bytes
 
 from headrace._transport.native.transport import Transport
@@ -184,9 +184,10 @@ cdef class ProtocolTransport(SocketTransport):
             return
         # Outside of a batch the one that may follow in the same turn counts as well.
         self.told = self.reactor.next_turn()
+        # What another look of run() finds might overtake a timer, or another descriptor.
+        self.reactor.received = TURN_BYTES
         size = self.receive_once(&asked)
         if size > 0:
-            self.reactor.received += size
             self.readable = size == asked or self.hangup or self.trickles or self.is_left()
         elif size == 0:
             self.on_eof()
