@@ -239,6 +239,7 @@ cdef class EpollSet:
         cdef int rounds = ROUNDS
         cdef int found, i
         cdef int place
+        cdef bint waited = False
         cdef uint64_t where
         cdef list ready
         cdef dict attributes = None
@@ -258,8 +259,9 @@ cdef class EpollSet:
             place = -1
             if reactor is not None:
                 reactor.turn += 1
-                if reactor.has_more():
-                    left = place = 0
+                waited = reactor.has_more()
+                if waited:
+                    left = 0
             found = self.wait(left, deadline)
             ready = []
             for i in range(found):
@@ -270,7 +272,7 @@ cdef class EpollSet:
                         ready.append((key, mask_of(self.events[i].events) & key.events))
                 elif reactor is not None:
                     reactor.collect(where, self.events[i].events)
-                    if place < 0:
+                    if place < 0 and not waited:
                         place = len(ready)
             if reactor is None or not reactor.has_more() or reactor.epoll < 0:
                 return ready or (self.served if rounds < ROUNDS else ready)
@@ -280,7 +282,8 @@ cdef class EpollSet:
                 or not reactor.scheduler.is_quiet()
                 or (deadline >= 0 and now() >= deadline)
             ):
-                ready.insert(place, (self.key_of_handle(), READ))
+                # In the place of the first of them, but what has had a turn already behind others.
+                ready.insert(place if place >= 0 else len(ready), (self.key_of_handle(), READ))
                 return ready
             self.inside = True
             try:
