@@ -205,7 +205,8 @@ def test_hangups_and_errors(end, events):
         with contextlib.ExitStack() as stack:
             selector = stack.enter_context(kind())
             if "pipe" in end:
-                ends = [open(fd, "wb" if i else "rb", 0) for i, fd in enumerate(os.pipe())]
+                reading, writing = os.pipe()
+                ends = [os.fdopen(reading, "rb", 0), os.fdopen(writing, "wb", 0)]
             else:
                 with socket.create_server(("127.0.0.1", 0)) as listener:
                     ends = [socket.create_connection(listener.getsockname())]

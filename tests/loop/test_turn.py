@@ -201,7 +201,8 @@ def test_serving_is_not_idleness():
     async def main():
         loop = asyncio.get_running_loop()
         events: list[Any] = []
-        transport, peer = await connected(Noting(events))
+        protocol = Noting(events)
+        transport, peer = await connected(protocol)
         select = loop._selector.select
         told = []
 
@@ -214,8 +215,10 @@ def test_serving_is_not_idleness():
 
         loop._selector.select = mine
         for _ in range(3):
-            loop.call_later(0.01, peer.send, b"data")
-            await asyncio.sleep(0.02)
+            over = loop.create_future()
+            protocol.act = over.set_result
+            loop.call_soon(peer.send, b"data")
+            await over
         del loop._selector.select
         transport.close()
         peer.close()
@@ -285,19 +288,29 @@ def test_a_signal_stops_a_busy_loop():
     """Ctrl-C ends a program whose connections leave the loop no rest."""
 
     async def main():
-        async def handle(reader, writer):
-            while data := await reader.read(100):
-                writer.write(data)
-
-        async with await headrace.start_server(handle, "127.0.0.1", 0) as server:
-            reader, writer = await headrace.open_connection(*server.sockets[0].getsockname())
-            threading.Timer(0.05, signal.raise_signal, [signal.SIGINT]).start()
-            while True:
-                writer.write(b"x")
-                await reader.read(1)
+        loop = asyncio.get_running_loop()
+        echoes = [Echo(), Echo()]
+        for echo, sock in zip(echoes, socket.socketpair(), strict=True):
+            await loop.create_connection(lambda echo=echo: echo, sock=sock)
+        echoes[0].transport.write(b"x")
+        threading.Timer(0.05, signal.raise_signal, [signal.SIGINT]).start()
+        try:
+            await loop.create_future()
+        finally:
+            for echo in echoes:
+                echo.transport.abort()
+            await asyncio.sleep(0.01)
 
     with pytest.raises(KeyboardInterrupt):
         on(headrace.EventLoop, main())
+
+
+class Echo(asyncio.Protocol):
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(data)
 
 
 def test_two_loops_in_two_threads():
@@ -312,7 +325,7 @@ def test_two_loops_in_two_threads():
 
         async with await headrace.start_server(handle, "127.0.0.1", 0) as server:
             reader, writer = await headrace.open_connection(*server.sockets[0].getsockname())
-            for number in range(300):
+            for _ in range(300):
                 writer.write(b"x")
                 counts.append(len(await reader.read(1)))
             writer.close()
@@ -413,10 +426,11 @@ def test_a_child_leaves_the_parents_set_alone():
 def test_closed_with_connections_open():
     """A loop that is closed has closed the set; what is still open can be closed."""
     loop = headrace.EventLoop()
+    selector = loop._selector
     transport, peer = loop.run_until_complete(connected(asyncio.Protocol()))
     loop.close()
     with pytest.raises(ValueError, match="closed"):
-        loop._selector.fileno()
+        selector.fileno()
     with pytest.raises(RuntimeError, match="closed"):
         transport.abort()
     peer.close()

@@ -1,10 +1,10 @@
 # cython: language_level=3
 """Selector: the selector of headrace.EventLoop, whose epoll set is the loop's and its Reactor's.
 
-To the loop it is as selectors.EpollSelector, and waits as exactly as the system can. What it is told
-of the Reactor's descriptors is served inside select() where nothing of the loop's is overtaken, else
-from a handle like everybody's. While the loop has nothing else to do, select() goes on with that: a
-turn is then one epoll_wait() and no Python code of the loop's.
+To the loop it is as selectors.EpollSelector, and waits as exactly as the system can. What it is
+told of the Reactor's descriptors is served inside select() where nothing of the loop's is
+overtaken, else from a handle like everybody's. While the loop has nothing else to do, select() goes
+on with that: a turn is then one epoll_wait() and no Python code of the loop's.
 
 An event carries the descriptor's number where the loop registered it, and the Reactor's slot and
 generation, which is never 0, where that did.
@@ -63,7 +63,7 @@ cdef extern from *:
     static int headrace_only_milliseconds = 0;
 
     /* epoll_wait() with a timeout in nanoseconds, -1 for ever. A raw system call: glibc has it from
-       2.35 on. Older kernels answer ENOSYS, and filters of system calls that do not know it EPERM. */
+       2.35 on. Older kernels answer ENOSYS, and filters that do not know it EPERM. */
     static int headrace_wait(int epoll, struct epoll_event *events, int most, int64_t left) {
         if (left > 0 && !headrace_only_milliseconds) {
             struct { int64_t seconds, nanoseconds; } timeout = {
@@ -84,7 +84,6 @@ cdef extern from *:
     """
     int64_t now "headrace_now"() noexcept nogil
     int wait_ns "headrace_wait"(int epoll, epoll_event *events, int most, int64_t left) nogil
-    int only_milliseconds "headrace_only_milliseconds"
 
 cdef enum:
     READ = 1
@@ -239,6 +238,7 @@ cdef class EpollSet:
         cdef int rounds = ROUNDS
         cdef int found, i
         cdef int place
+        cdef bint waited = False
         cdef uint64_t where
         cdef list ready
         cdef dict attributes = None
@@ -258,8 +258,9 @@ cdef class EpollSet:
             place = -1
             if reactor is not None:
                 reactor.turn += 1
-                if reactor.has_more():
-                    left = place = 0
+                waited = reactor.has_more()
+                if waited:
+                    left = 0
             found = self.wait(left, deadline)
             ready = []
             for i in range(found):
@@ -270,7 +271,7 @@ cdef class EpollSet:
                         ready.append((key, mask_of(self.events[i].events) & key.events))
                 elif reactor is not None:
                     reactor.collect(where, self.events[i].events)
-                    if place < 0:
+                    if place < 0 and not waited:
                         place = len(ready)
             if reactor is None or not reactor.has_more() or reactor.epoll < 0:
                 return ready or (self.served if rounds < ROUNDS else ready)
@@ -280,7 +281,8 @@ cdef class EpollSet:
                 or not reactor.scheduler.is_quiet()
                 or (deadline >= 0 and now() >= deadline)
             ):
-                ready.insert(place, (self.key_of_handle(), READ))
+                # In the place of the first of them, but what has had a turn already behind others.
+                ready.insert(place if place >= 0 else len(ready), (self.key_of_handle(), READ))
                 return ready
             self.inside = True
             try:
