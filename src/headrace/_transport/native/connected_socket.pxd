@@ -17,6 +17,8 @@ cdef class ConnectedSocket(Descriptor):
 
     cdef readonly object _loop
     cdef object protocol
+    # A fact: it is a BufferedProtocol.
+    cdef bint buffered
     # The protocol, where bytes can be handed to its reader directly; else None.
     cdef StreamProtocol stream
     # What the protocol is called in.
@@ -79,3 +81,4 @@ cdef class ConnectedSocket(Descriptor):
 cdef bint is_direct(object protocol) except -1
 cdef object os_error(int number)
 cdef object run_in(object context, object method, tuple arguments)
+cdef object entered(object context)

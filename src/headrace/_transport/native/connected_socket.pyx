@@ -7,6 +7,7 @@ still there, after a reset as after a failed send. The socket is closed after th
 from the reactor: a program that waits for the end finds it closed.
 """
 
+import asyncio
 import os
 from asyncio.log import logger
 
@@ -91,6 +92,8 @@ cdef class ConnectedSocket(Descriptor):
 
     cdef object use(self, object protocol):
         self.protocol = protocol
+        # As asyncio's transports: what it is when it is set is what it is called as.
+        self.buffered = isinstance(protocol, asyncio.BufferedProtocol)
         self.stream = <StreamProtocol>protocol if is_direct(protocol) else None
 
     cdef object call(self, object method, tuple arguments):
@@ -301,15 +304,21 @@ cdef bint is_direct(object protocol) except -1:
 
 cdef object run_in(object context, object method, tuple arguments):
     """Call method(*arguments) in *context*, or in a copy where it is entered already."""
+    context = entered(context)
+    try:
+        return method(*arguments)
+    finally:
+        PyContext_Exit(context)
+
+
+cdef object entered(object context):
+    """Enter *context*, or a copy where it is entered already; return which, for PyContext_Exit()."""
     if PyContext_Enter(context) < 0:
         PyErr_Clear()
         context = context.copy()
         if PyContext_Enter(context) < 0:
             raise RuntimeError("a new context cannot be entered")
-    try:
-        return method(*arguments)
-    finally:
-        PyContext_Exit(context)
+    return context
 
 
 cdef object os_error(int number):

@@ -15,7 +15,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint32_t
 
 from headrace._core.buffer cimport ReadBuffer
-from headrace._transport.native.connected_socket cimport is_direct, os_error
+from headrace._transport.native.connected_socket cimport entered, is_direct, os_error
 from headrace._transport.native.linux cimport (
     EAGAIN,
     EINTR,
@@ -39,6 +39,9 @@ from headrace._transport.native.sending cimport SendingSocket
 from headrace._transport.native.states cimport CLOSING, ENDED, LINGERING, READING_OUT
 from headrace._transport.receive cimport MAX_RECEIVE_BYTES, REST_BYTES, more_of_a_flood
 from headrace._transport.stream_protocol cimport Receiver, StreamProtocol
+
+cdef extern from *:
+    int PyContext_Exit(object context) except -1
 
 
 cdef class Connection(SendingSocket):
@@ -206,11 +209,13 @@ cdef class Connection(SendingSocket):
         cdef ssize_t size = 0
         cdef Py_buffer view
         protocol = self.protocol
-        buffered = isinstance(protocol, asyncio.BufferedProtocol)
+        context = None
         what = "get_buffer"
+        # Each method is looked up where it is called: no object of a bound one is made for that.
         try:
-            if buffered:
-                PyObject_GetBuffer(self.call(protocol.get_buffer, (-1,)), &view, PyBUF_WRITABLE)
+            if self.buffered:
+                context = entered(self.context)
+                PyObject_GetBuffer(protocol.get_buffer(-1), &view, PyBUF_WRITABLE)
                 asked[0] = view.len
                 if view.len > 0:
                     size = recv(self.fd, view.buf, view.len, 0)
@@ -222,19 +227,23 @@ cdef class Connection(SendingSocket):
                     raise RuntimeError("get_buffer() returned an empty buffer")
                 if size > 0:
                     what = "buffer_updated"
-                    self.call(protocol.buffer_updated, (size,))
+                    protocol.buffer_updated(size)
             else:
                 asked[0] = self.to_ask(None)
                 data = self.reactor.pool.receive(self.fd, asked[0], &size)
                 self.adapt(asked[0], size)
                 if data is not None:
                     what = "data_received"
-                    self.call(protocol.data_received, (data,))
+                    context = entered(self.context)
+                    protocol.data_received(data)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:
             self.fatal(error, f"Fatal error: protocol.{what}() call failed.")
             return -EAGAIN
+        finally:
+            if context is not None:
+                PyContext_Exit(context)
         return size
 
     cdef bint receive_rest(self) except -1:

@@ -131,7 +131,7 @@ cdef class ProtocolTransport(SocketTransport):
 
     cdef object use(self, object protocol):
         # Streams of ours are called as well: that is how they know the loop's transports.
-        self.protocol = protocol
+        SocketTransport.use(self, protocol)
         self.stream = None
 
     cdef object begin(self):
