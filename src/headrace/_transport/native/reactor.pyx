@@ -60,6 +60,8 @@ cdef extern from *:
     int children "headrace_children"
     int watch_forks "headrace_watch_forks"()
     unsigned long PyThread_get_thread_ident()
+    ctypedef unsigned long pthread_t
+    pthread_t pthread_self()  # what the above returns
 
 cdef enum:
     # How many events a turn of the loop serves, so that whatever else is on the loop has its turn:
@@ -123,9 +125,15 @@ cdef class Reactor:
         alone."""
         return self.forks != forks
 
-    cdef object check_thread(self):
+    cdef int check_thread(self) except -1:
         """Raise RuntimeError where the loop runs in another thread, or belongs to the parent
         process."""
+        # (Every write comes here: what differs is looked at elsewhere.)
+        if self.thread != <unsigned long>pthread_self() or self.forks != forks:
+            self.refuse_thread()
+        return 0
+
+    cdef object refuse_thread(self):
         if self.thread != PyThread_get_thread_ident():
             if asyncio._get_running_loop() is self.loop:
                 # a loop that was stopped may be run again in another thread
@@ -356,7 +364,7 @@ cdef class Reactor:
             where = events[i].data.u64
             if <uint32_t>where >= <size_t>len(self.table):
                 continue
-            descriptor = self.table[<uint32_t>where]
+            descriptor = <Descriptor>self.table[<uint32_t>where]
             if descriptor is None or descriptor.generation != <uint32_t>(where >> 32):
                 continue  # its connection was closed by an earlier one of this batch
             try:
