@@ -36,7 +36,7 @@ from headrace._transport.native.linux cimport (
     socklen_t,
 )
 from headrace._transport.native.sending cimport SendingSocket
-from headrace._transport.native.states cimport CLOSING, ENDED, LINGERING, READING_OUT
+from headrace._transport.native.states cimport CLOSING, ENDED, LINGERING, PLAIN, READING_OUT
 from headrace._transport.receive cimport MAX_RECEIVE_BYTES, REST_BYTES, more_of_a_flood
 from headrace._transport.stream_protocol cimport Receiver, StreamProtocol
 
@@ -103,13 +103,16 @@ cdef class Connection(SendingSocket):
                 self.fail(os_error(error))
 
     cdef object on_turn(self):
+        cdef bint done = False
         try:
             self.receive()
-        except BaseException:
-            # The program is about to leave the loop, and may come back: no event will tell again
-            # what the system still has.
-            self.reactor.continue_later(self)
-            raise
+            done = True
+        finally:
+            # (An except clause would cost every receive.)
+            if not done:
+                # The program is about to leave the loop, and may come back: no event will tell
+                # again what the system still has.
+                self.reactor.continue_later(self)
 
     # ---- reading
 
@@ -125,12 +128,17 @@ cdef class Connection(SendingSocket):
             and self.life < CLOSING
             and not self.receive_waits
         ):
-            size = self.receive_once(&asked)
+            if self.handshake == PLAIN:
+                size = Connection.receive_once(self, &asked)
+            else:
+                size = self.receive_once(&asked)
             if size > 0:
-                self.reactor.received += size
+                self.reactor.received = self.reactor.received + size
                 if size == asked:
                     break  # there may be more, and no event will say so
-                self.readable = self.hangup or self.trickles or self.is_left()
+                self.readable = (
+                    self.hangup or self.trickles or (self.handshake != PLAIN and self.is_left())
+                )
                 turns -= 1
             elif size == 0:
                 self.on_eof()
@@ -170,9 +178,13 @@ cdef class Connection(SendingSocket):
                 buffer.end += size
                 receiver._h_after_feed()
             return size
-        asked[0] = self.to_ask(receiver)
+        if self.flood_bytes == self.receive_bytes:
+            asked[0] = self.receive_bytes
+        else:
+            asked[0] = self.to_ask(receiver)
         data = self.reactor.pool.receive(self.fd, asked[0], &size)
-        self.adapt(asked[0], size)
+        if size == asked[0] or self.filled or self.flood_bytes != self.receive_bytes:
+            self.adapt(asked[0], size)
         if data is not None:
             receiver._h_feed(data)
         return size

@@ -78,7 +78,8 @@ cdef class Reactor:
     cdef object select_context
 
     cdef bint is_inherited(self) noexcept
-    cdef object check_thread(self)
+    cdef int check_thread(self) except -1
+    cdef object refuse_thread(self)
     cdef object watch(self, Descriptor descriptor, uint32_t events)
     cdef object unwatch(self, Descriptor descriptor, bint closing)
     cdef object rearm(self, Descriptor descriptor)

@@ -63,6 +63,8 @@ cdef extern from *:
     unsigned long PyThread_get_thread_ident()
     int PyContext_Enter(object context) except -1
     int PyContext_Exit(object context) except -1
+    ctypedef unsigned long pthread_t
+    pthread_t pthread_self()  # what the above returns
 
 cdef enum:
     # How many events a turn of the loop serves, so that whatever else is on the loop has its turn:
@@ -138,9 +140,15 @@ cdef class Reactor:
         alone."""
         return self.forks != forks
 
-    cdef object check_thread(self):
+    cdef int check_thread(self) except -1:
         """Raise RuntimeError where the loop runs in another thread, or belongs to the parent
         process."""
+        # (Every write comes here: what differs is looked at elsewhere.)
+        if self.thread != <unsigned long>pthread_self() or self.forks != forks:
+            self.refuse_thread()
+        return 0
+
+    cdef object refuse_thread(self):
         if self.thread != PyThread_get_thread_ident():
             if asyncio._get_running_loop() is self.loop:
                 # a loop that was stopped may be run again in another thread
@@ -456,7 +464,7 @@ cdef class Reactor:
         cdef Descriptor descriptor
         if <uint32_t>where >= <size_t>len(self.table):
             return
-        descriptor = self.table[<uint32_t>where]
+        descriptor = <Descriptor>self.table[<uint32_t>where]
         if descriptor is None or descriptor.generation != <uint32_t>(where >> 32):
             return
         if descriptor.pending == 0:

@@ -232,12 +232,13 @@ cdef class SecureConnection(UpgradableConnection):
 
     # ---- writing
 
-    cdef object send(self, bytes data, bint followed):
+    cdef int send(self, bytes data, bint followed) except -1:
         if self.tls is None:
-            Connection.send(self, data, followed)
-        elif self.life == OPEN:
+            return Connection.send(self, data, followed)
+        if self.life == OPEN:
             self.reactor.check_thread()
             self.send_secured(data, followed)
+        return 0
 
     cdef object send_all(self, list pieces):
         if self.tls is None:
