@@ -228,6 +228,7 @@ ALSO = {
     "VarintCodec": "BaseCodec's",
     "ForeignWrites": "what operations work on has these methods, and readers are such: Waitable's",
     "Outgoing": "Waitable's",
+    "EpollSet": "programs put a select() and more onto a selector, as looptime does",
     "Server": "its base is asyncio's Server, whose private names these must not meet",
     "Writes": "Waitable's",
 }
