@@ -37,8 +37,9 @@ def wake_up(future: Any, argument: object) -> object:
     Returns: None; False where the context is entered already, and nothing was called; True where
     there is nothing to take back any more; the exception, where that is what the call ended with.
     """
+    callback: Any = the_callback(future)
     try:
-        if not cprims.enter(future._callbacks[0][1], the_callback(future), argument):
+        if not cprims.enter(future._callbacks[0][1], callback, argument):
             return False
     except BaseException as error:
         return error

@@ -181,7 +181,7 @@ class Scheduler:
             if outcome is False:
                 complete(future)
             elif outcome is not True:
-                raise outcome  # type: ignore[misc]
+                raise outcome
         except BaseException as error:
             # SystemExit or KeyboardInterrupt, which a task lets through: after the steps of the
             # others.
