@@ -283,6 +283,7 @@ def test_close(run, tls, version):
                 peer.tls.unwrap()
             peer.sock.close()
             assert await protocol.lost is None
-            assert not protocol.ended
+            # asyncio's transport waits for the peer's end, and tells of it.
+            assert not protocol.ended or not type(transport).__module__.startswith("headrace.")
 
     run(main)
