@@ -143,9 +143,11 @@ def test_ten_thousand_connections(kind):
         await visit(port, BUSY_SHARE, is_open)
         descriptors, before = open_descriptors(), objects()
         await visit(port, MANY, is_open)
-        assert open_descriptors() == descriptors
         assert len(asyncio.all_tasks()) <= 2  # this one, and that of wait_for() on Python 3.11
-        assert objects() - before < MANY // 100
+        # What the loop closes, pipes of the clients' process among it, it closes a turn later.
+        await until(lambda: open_descriptors() <= descriptors)
+        while objects() - before > MANY // 100:
+            await asyncio.sleep(0.1)
 
     async def main():
         if kind == "serve":
@@ -162,7 +164,7 @@ def test_ten_thousand_connections(kind):
 
     before = open_descriptors()
     headrace.run(asyncio.wait_for(main(), TIMEOUT_S - 10))
-    assert open_descriptors() == before
+    assert open_descriptors() <= before
 
 
 native_only = pytest.mark.skipif(
