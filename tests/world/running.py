@@ -48,7 +48,7 @@ def run(
     "failed", "skipped" or "xfailed"; and whether all was done within *seconds*.
 
     *advance* is told now and then how many have ended, and how many of them failed. Where the
-    process dies, the test that was running has failed.
+    process dies, the test that was running has failed. Raises: RuntimeError where none ran.
     """
     run_of = f"{loop}-{len(list(folder.glob(f'results-{loop}-*')))}"
     results = folder / f"results-{run_of}.jsonl"
@@ -86,6 +86,8 @@ def run(
             process.kill()
             process.wait()
     seen, running = read(results)
+    if done and not seen:
+        raise RuntimeError(f"no test ran: {(folder / f'log-{run_of}.txt').read_text()[-2000:]}")
     if done and running is not None:
         seen[running] = FAILED
     return seen, done
