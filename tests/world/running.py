@@ -97,7 +97,9 @@ def read(results: Path) -> tuple[dict[str, str], str | None]:
     """Return how each test of the file *results* has ended, and which is still running."""
     seen: dict[str, str] = {}
     running = None
-    for line in results.read_text().splitlines() if results.exists() else ():
+    # Without a last line that is not whole yet.
+    told_so_far = results.read_text().rpartition("\n")[0] if results.exists() else ""
+    for line in told_so_far.splitlines():
         told = json.loads(line)
         if "begins" in told:
             running = told["begins"]
