@@ -48,7 +48,7 @@ def run(
     "failed", "skipped" or "xfailed"; and whether all was done within *seconds*.
 
     *advance* is told now and then how many have ended, and how many of them failed. Where the
-    process dies, the test that was running has failed.
+    process dies, the test that was running has failed. Raises: RuntimeError where none ran.
     """
     run_of = f"{loop}-{len(list(folder.glob(f'results-{loop}-*')))}"
     results = folder / f"results-{run_of}.jsonl"
@@ -86,6 +86,8 @@ def run(
             process.kill()
             process.wait()
     seen, running = read(results)
+    if done and not seen:
+        raise RuntimeError(f"no test ran: {(folder / f'log-{run_of}.txt').read_text()[-2000:]}")
     if done and running is not None:
         seen[running] = FAILED
     return seen, done
@@ -95,7 +97,9 @@ def read(results: Path) -> tuple[dict[str, str], str | None]:
     """Return how each test of the file *results* has ended, and which is still running."""
     seen: dict[str, str] = {}
     running = None
-    for line in results.read_text().splitlines() if results.exists() else ():
+    # Without a last line that is not whole yet.
+    told_so_far = results.read_text().rpartition("\n")[0] if results.exists() else ""
+    for line in told_so_far.splitlines():
         told = json.loads(line)
         if "begins" in told:
             running = told["begins"]
