@@ -30,7 +30,7 @@ from headrace._transport.native.states cimport (
 )
 from headrace._transport.native.tls_engine cimport TLS
 from headrace._transport.native.transport cimport SocketTransport, set_options, set_up, show
-from headrace._transport.receive cimport REST_BYTES, TURN_BYTES
+from headrace._transport.receive cimport REST_BYTES
 from headrace._transport.sender cimport as_bytes
 
 from headrace._transport.native.transport import Transport
@@ -174,10 +174,9 @@ cdef class ProtocolTransport(SocketTransport):
             return
         # Outside of the reactor's run() the one that may follow in the same turn counts as well.
         self.told = self.reactor.turn if self.reactor.serving else self.reactor.turn + 1
-        # What another look in this turn finds would overtake what is on the loop's list by then.
-        self.reactor.received = TURN_BYTES
         size = self.receive_once(&asked)
         if size > 0:
+            self.reactor.received += size
             self.readable = size == asked or self.hangup or self.trickles or self.is_left()
         elif size == 0:
             self.on_eof()
@@ -190,12 +189,7 @@ cdef class ProtocolTransport(SocketTransport):
             self.readable = False
             self.fail(os_error(-size))
         if self.readable and not self.paused and self.life < CLOSING and not self.receive_waits:
-            if self.is_left():
-                self.wait_a_turn()
-            else:
-                # The set says so where it is true, behind all that is on the loop's list by then.
-                self.readable = False
-                self.reactor.rearm(self)
+            self.wait_a_turn()
 
     cdef object wait_a_turn(self):
         """Go on behind what the protocol has put onto the loop's list, as the loop would."""
