@@ -344,8 +344,8 @@ def tests(session: nox.Session, build: str) -> None:
 
 @nox.session(python=HERE[-1])
 def slow(session: nox.Session) -> None:
-    """The tests that `tests` leaves out: slow ones about the system, asyncio's own streams, loops in
-    debug mode, and headrace's own loop."""
+    """The tests that `tests` leaves out: slow ones about the system, asyncio's own streams, loops
+    in debug mode, and headrace's own loop."""
     prepare(session, "compiled", "test")
     run_tests(session, f"not peers and not world and not ({EVERYDAY})")
 

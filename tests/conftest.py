@@ -99,7 +99,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "debug" in parameters(item).values():
             item.add_marker("debug")
         # A module with kinds of its own is about the transports of loops.
-        if parameters(item).get("loop_kind") == "headrace" and not hasattr(item.module, "loop_kind"):
+        on_ours = parameters(item).get("loop_kind") == "headrace"
+        if on_ours and not hasattr(item.module, "loop_kind"):
             item.add_marker("own_loop")
 
 

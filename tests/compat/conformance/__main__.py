@@ -55,7 +55,7 @@ PRIVATE = {
         "TestSSL.test_flush_before_shutdown",
         "TestSSL.test_remote_shutdown_receives_trailing_data",
         "TestSSL.test_remote_shutdown_receives_trailing_data_on_slow_socket",
-    )
+    ),
 }
 TIMEOUT_S = 400
 AT_ONCE = 4
