@@ -46,6 +46,8 @@ cdef class Reactor:
     cdef int accepted
     # How often run() has looked at the set, each time after all that was woken has run.
     cdef unsigned long turn
+    # How often this run() has.
+    cdef int looks
     # How many bytes this turn has received.
     cdef Py_ssize_t received
     # A fact: a batch of events is being served.

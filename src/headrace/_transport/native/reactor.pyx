@@ -267,11 +267,13 @@ cdef class Reactor:
         self.thread = PyThread_get_thread_ident()
         self.serving = True
         self.received = 0
+        self.looks = 0
         try:
             while True:
                 # Whoever looks again knows that the loop has nothing to call: that is as good as a
                 # turn of its own.
                 self.turn += 1
+                self.looks += 1
                 self.scheduler.collecting = True
                 try:
                     served = self._serve(left)
