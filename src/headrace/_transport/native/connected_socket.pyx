@@ -312,7 +312,7 @@ cdef object run_in(object context, object method, tuple arguments):
 
 
 cdef object entered(object context):
-    """Enter *context*, or a copy where it is entered already; return which, for PyContext_Exit()."""
+    """Enter *context*, or a copy where it is entered already; return which was entered."""
     if PyContext_Enter(context) < 0:
         PyErr_Clear()
         context = context.copy()

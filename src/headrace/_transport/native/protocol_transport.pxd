@@ -23,6 +23,7 @@ cdef class ProtocolTransport(SocketTransport):
     cdef readonly object _empty_waiter
 
     cdef object settle_empty_waiter(self)
+    cdef bint has_more(self, bint full)
     cdef object wait_a_turn(self)
     cdef object check_sending(self, str method)
     cdef bint is_dropped(self) except -1

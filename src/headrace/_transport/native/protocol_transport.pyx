@@ -4,8 +4,9 @@ of everything as asyncio's own transports tell it.
 
 Programs rely on the turns of the loop that lie between the calls. A task that data has woken runs
 before the protocol hears of the end behind that data, and again before it hears that the connection
-is lost. So a connection receives once in a turn, and every end is a handle of its own. TLS has no
-half-close here: can_write_eof() is False, and the peer's end closes the connection.
+is lost. So a connection receives once in a turn, which is one look of the reactor, and its end is a
+handle of its own where there is something to overtake. TLS has no half-close here: can_write_eof()
+is False, and the peer's end closes the connection.
 """
 
 import inspect
@@ -18,7 +19,7 @@ from libc.stdint cimport uint32_t
 
 from headrace._transport.native.connected_socket cimport os_error
 from headrace._transport.native.linux cimport (
-    EAGAIN, EINTR, ENOBUFS, ENOMEM, sockaddr, socklen_t
+    EAGAIN, EINTR, ENOBUFS, ENOMEM, SIOCINQ, ioctl, sockaddr, socklen_t
 )
 from headrace._transport.native.reactor cimport Reactor, reactor_of
 from headrace._transport.native.states cimport (
@@ -188,7 +189,7 @@ cdef class ProtocolTransport(SocketTransport):
         self.reactor.received = TURN_BYTES
         size = self.receive_once(&asked)
         if size > 0:
-            self.readable = size == asked or self.hangup or self.trickles or self.is_left()
+            self.readable = self.hangup or self.is_left() or self.has_more(size == asked)
         elif size == 0:
             self.on_eof()
         elif size == -EAGAIN:
@@ -205,6 +206,16 @@ cdef class ProtocolTransport(SocketTransport):
                 self.wait_a_turn()  # the system does not know of it
             else:
                 self.reactor.continue_later(self)
+
+    cdef bint has_more(self, bint full):
+        """Tell whether the system has more, which only a *full* receive, or one that does not say
+        so, can have left. Nobody is told so in vain: it would look at others before their turn."""
+        cdef int left = 0
+        if self.is_internet() and self.trickles:
+            return True  # behind urgent data the system does not count
+        if not full and not self.trickles:
+            return False
+        return self.fd >= 0 and (ioctl(self.fd, SIOCINQ, &left) < 0 or left > 0)
 
     cdef object wait_a_turn(self):
         """Have next_turn() called by the loop."""
@@ -300,6 +311,10 @@ cdef class ProtocolTransport(SocketTransport):
                 else "SSL connection is closed"
             )
         return True
+
+    cdef object push(self):
+        # Nothing is ever held: no write of a protocol says that it is followed by another.
+        pass
 
     cdef object send_queued(self):
         SocketTransport.send_queued(self)
