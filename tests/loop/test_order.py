@@ -91,16 +91,20 @@ async def watched(
     does: dict[str, Callable[[Any], Any]],
     kind: type[Noting] = Noting,
     family: int = socket.AF_INET,
+    idle: bool = False,
     **options: Any,
 ) -> list[str]:
     """Return the events of one connection; *peer_does* is done with its other end at once, before
-    the loop looks."""
+    the loop looks, or when the loop is *idle*."""
     loop = asyncio.get_running_loop()
     errors: list[str] = []
     loop.set_exception_handler(lambda _, context: errors.append(context["message"][:21]))
     ours, peer = pair(family)
     with ours, peer:
-        peer_does(peer)
+        if idle:
+            loop.call_later(0.01, peer_does, peer)
+        else:
+            peer_does(peer)
         transport, protocol = await loop.create_connection(lambda: kind(does), sock=ours, **options)
         is_ours = type(transport).__module__.startswith("headrace")
         assert is_ours == isinstance(loop, headrace.EventLoop)
@@ -208,12 +212,14 @@ PROGRAMS: dict[str, tuple[Callable[[socket.socket], Any], dict[str, Callable[[An
 
 @pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("family", ["tcp", "unix"])
-def test_order(program, family):
-    """Calls, callbacks and steps of tasks come in asyncio's order, on TCP and Unix sockets."""
+@pytest.mark.parametrize("idle", [False, True], ids=["at once", "idle"])
+def test_order(program, family, idle):
+    """Calls, callbacks and steps of tasks come in asyncio's order, on TCP and Unix sockets, where
+    the loop has something to call and where it waits."""
     kind = socket.AF_INET if family == "tcp" else socket.AF_UNIX
     if program == "a reset, paused" and family == "unix":
         pytest.skip("closing a Unix socket is no reset")
-    theirs, ours = both(lambda: watched(*PROGRAMS[program], family=kind))
+    theirs, ours = both(lambda: watched(*PROGRAMS[program], family=kind, idle=idle))
     assert ours == theirs
     assert any(event.startswith("connection_lost") for event in theirs)
 

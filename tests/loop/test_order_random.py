@@ -37,6 +37,7 @@ class Connection(asyncio.Protocol):
         self.over = self.loop.create_future()
         self.told = 0
         self.said = 0
+        self.ended = False
         self.ours, self.peer = socket.socketpair()
         self.peer.setblocking(False)
 
@@ -81,6 +82,16 @@ class Connection(asyncio.Protocol):
     def ends(self) -> None:
         self.peer.shutdown(socket.SHUT_WR)
 
+    def writelines(self) -> None:
+        # While they close, asyncio's raise TypeError: they have no list to put it into.
+        if not self.transport.is_closing():
+            self.transport.writelines([b"l", b"", b"m"])
+
+    def resume(self) -> None:
+        # Behind the end, asyncio's tell of it once more.
+        if not self.ended:
+            self.transport.resume_reading()
+
     def looks(self) -> None:
         self.note(f"closing {self.transport.is_closing()} reading {self.transport.is_reading()}")
 
@@ -100,6 +111,7 @@ class Connection(asyncio.Protocol):
         self.react(f"data_received {data!r}")
 
     def eof_received(self) -> bool:
+        self.ended = True
         self.react("eof_received")
         return self.told % 2 == 0
 
@@ -129,11 +141,11 @@ ACTIONS: dict[str, Callable[[Any], Any]] = {
     "says over two turns": Connection.says_twice_over_two_turns,
     "ends": Connection.ends,
     "write": lambda self: self.transport.write(b"w"),
-    "writelines": lambda self: self.transport.writelines([b"l", b"", b"m"]),
+    "writelines": Connection.writelines,
     "write_eof": lambda self: self.transport.write_eof(),
     "pause": lambda self: self.transport.pause_reading(),
-    "resume": lambda self: self.transport.resume_reading(),
-    "resume soon": lambda self: self.loop.call_soon(self.transport.resume_reading),
+    "resume": Connection.resume,
+    "resume soon": lambda self: self.loop.call_soon(self.resume),
     "close": lambda self: self.transport.close(),
     "abort": lambda self: self.transport.abort(),
 }
@@ -203,11 +215,6 @@ def run_on(loop_class: type, program: Program) -> list[Any]:
         return runner.run(asyncio.wait_for(traces(program), TIMEOUT_S))
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a receive that may have left something is repeated ahead of callbacks that were on the "
-    "loop's list before the rest came",
-)
 @examples(150)
 @given(programs)
 def test_every_order_is_asyncios(program):

@@ -168,6 +168,14 @@ cdef class ProtocolTransport(SocketTransport):
 
     # ---- reading
 
+    def resume_reading(self):
+        """Undo pause_reading(). The protocol hears nothing in this turn: the loop's select() did
+        not know that it would."""
+        if self.paused and self.life < CLOSING:
+            reactor = self.reactor
+            self.told = reactor.turn + (not reactor.serving and is_due(reactor))
+        SocketTransport.resume_reading(self)
+
     cdef object on_events(self, uint32_t events):
         if self.begun:
             SocketTransport.on_events(self, events)
@@ -181,7 +189,11 @@ cdef class ProtocolTransport(SocketTransport):
         if not self.readable or self.paused or self.life >= CLOSING or self.receive_waits:
             return
         if self.told == self.reactor.turn:
-            self.reactor.continue_later(self)
+            # What has brought us here may be read already: in the next turn it would be too early
+            # for what has come by then.
+            self.readable = self.hangup or self.is_left() or self.has_more(True)
+            if self.readable:
+                self.reactor.continue_later(self)
             return
         # Outside of a batch the one that may follow in the same turn counts as well.
         self.told = self.reactor.next_turn()

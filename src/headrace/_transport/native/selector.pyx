@@ -290,10 +290,15 @@ cdef class EpollSet:
             finally:
                 self.inside = False
             rounds -= 1
+            if not reactor.scheduler.is_quiet():
+                # Had the loop served, it would look again now, and call what it finds behind what
+                # it has to call. So do we.
+                may_serve = False
+                left = 0
+                continue
             # Only where the loop would do nothing but call select() again.
             if (
                 rounds == 0
-                or not reactor.scheduler.is_quiet()
                 or timers is None
                 or (timers[0] if timers else None) is not first
                 or attributes.get("_stopping") is not False

@@ -80,6 +80,10 @@ cdef class SocketTransport(SecureConnection):
         try:
             if not self.reactor.is_inherited():
                 warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
+        except Warning:
+            raise  # they are errors here
+        except Exception:
+            pass  # what warnings needs is gone: the interpreter is going
         finally:
             self.close_socket()
 
