@@ -317,6 +317,8 @@ def test_no_descriptor():
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+# There may be threads of other tests, which the child has nothing to do with.
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_child_has_a_set_of_its_own(selector):
     """What a forked child does to the selector is not done to its parent's."""
     sock, peer = socket.socketpair()
