@@ -22,7 +22,6 @@ from support.certificates import HOST
 from support.connections import LOOPBACK, reset, until
 
 import headrace
-from headrace._transport import backend
 
 TIMEOUT_S = 20
 
