@@ -418,6 +418,7 @@ def test_a_hello_that_comes_early(run, tls, cut):
             await writer.start_tls(tls.server)
             writer.write(await reader.readexactly(5))
             writer.close()
+            await writer.wait_closed()
             done.set_result(None)
 
         server = await asyncio.start_server(handle, LOOPBACK, 0, ssl=tls.server)
