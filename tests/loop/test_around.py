@@ -350,7 +350,6 @@ def test_soak(tls, secure):
 
     async def main():
         loop = asyncio.get_running_loop()
-        running = asyncio.all_tasks()
         server = await loop.create_server(
             Echo, LOOPBACK, 0, **({"ssl": tls.server} if secure else {})
         )

@@ -23,7 +23,7 @@ from headrace._transport.tls_options import is_standard
 _T = TypeVar("_T")
 
 
-class EventLoop(BASE):  # type: ignore[misc]
+class EventLoop(BASE):
     """asyncio's SelectorEventLoop, whose TCP, Unix and TLS connections cost less.
 
     Every protocol that create_server(), create_connection(), create_unix_server(),

@@ -11,7 +11,7 @@ import inspect
 import sys
 from asyncio import base_events, selector_events
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headrace._transport.backend import platform_obstacle
 
@@ -98,6 +98,17 @@ def _parameters(method: Any) -> Iterable[str] | None:
 OBSTACLE = obstacle()
 
 # The loop that asyncio.run() takes on this platform.
-BASE: Any = asyncio.SelectorEventLoop
-if sys.platform == "win32":
+if TYPE_CHECKING:
+
+    class BASE(asyncio.SelectorEventLoop):
+        """asyncio's loop, with its private methods that are overridden or called."""
+
+        def _make_socket_transport(self, *args: Any, **options: Any) -> Any: ...
+        def _make_ssl_transport(self, *args: Any, **options: Any) -> Any: ...
+        def _start_serving(self, *args: Any, **options: Any) -> None: ...
+        def _ensure_fd_no_transport(self, fd: Any) -> None: ...
+
+elif sys.platform == "win32":
     BASE = asyncio.ProactorEventLoop
+else:
+    BASE = asyncio.SelectorEventLoop

@@ -126,7 +126,7 @@ def findings() -> dict[str, Any]:
         "connections": _choices(),
         "run": {
             "loop": f"{headrace.EventLoop.__module__}.{headrace.EventLoop.__qualname__}",
-            "base": headrace.EventLoop.__base__.__name__,
+            "base": headrace.EventLoop.__mro__[1].__name__,
             "transports": "asyncio" if OBSTACLE else "headrace",
             "obstacle": OBSTACLE,
             "seams": seams(),
