@@ -425,6 +425,33 @@ def test_a_child_leaves_the_parents_set_alone():
     on(headrace.EventLoop, main())
 
 
+@pytest.mark.parametrize("loop_class", LOOPS)
+@pytest.mark.parametrize("first", ["schedule", "stop"])
+def test_stop_by_a_protocol(loop_class, first):
+    """What a protocol that stops the loop has scheduled is called in the next run, in its order."""
+    loop = loop_class()
+    events: list[Any] = []
+
+    def act(_: bytes) -> None:
+        if first == "stop":
+            loop.stop()
+        loop.call_soon(events.append, "scheduled")
+        loop.call_soon(events.append, "and this")
+        loop.stop()
+
+    transport, peer = loop.run_until_complete(connected(Noting(events, act)))
+    loop.call_later(0.02, peer.send, b"x")
+    loop.run_forever()
+    assert events == [b"x"]
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    assert events == [b"x", "scheduled", "and this"]
+    transport.close()
+    peer.close()
+    loop.run_until_complete(asyncio.sleep(0.01))
+    loop.close()
+
+
 def test_closed_with_connections_open():
     """A loop that is closed has closed the set; what is still open can be closed."""
     loop = headrace.EventLoop()

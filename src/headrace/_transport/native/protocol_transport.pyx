@@ -174,6 +174,7 @@ cdef class ProtocolTransport(SocketTransport):
         if self.paused and self.life < CLOSING:
             reactor = self.reactor
             self.told = reactor.turn + (not reactor.serving and is_due(reactor))
+            self.readable = self.readable and self.has_more(True)
         SocketTransport.resume_reading(self)
 
     cdef object on_events(self, uint32_t events):
@@ -191,7 +192,7 @@ cdef class ProtocolTransport(SocketTransport):
         if self.told == self.reactor.turn:
             # What has brought us here may be read already: in the next turn it would be too early
             # for what has come by then.
-            self.readable = self.hangup or self.is_left() or self.has_more(True)
+            self.readable = self.has_more(True)
             if self.readable:
                 self.reactor.continue_later(self)
             return
@@ -201,7 +202,7 @@ cdef class ProtocolTransport(SocketTransport):
         self.reactor.received = TURN_BYTES
         size = self.receive_once(&asked)
         if size > 0:
-            self.readable = self.hangup or self.is_left() or self.has_more(size == asked)
+            self.readable = self.has_more(size == asked)
         elif size == 0:
             self.on_eof()
         elif size == -EAGAIN:
@@ -220,9 +221,12 @@ cdef class ProtocolTransport(SocketTransport):
                 self.reactor.continue_later(self)
 
     cdef bint has_more(self, bint full):
-        """Tell whether the system has more, which only a *full* receive, or one that does not say
-        so, can have left. Nobody is told so in vain: it would look at others before their turn."""
+        """Tell whether there is more to tell of, which only a *full* receive, or one that does not
+        say so, can have left in the system. To go on in vain would be to tell of what comes then
+        before its turn."""
         cdef int left = 0
+        if self.hangup or self.is_left():
+            return True
         if self.is_internet() and self.trickles:
             return True  # behind urgent data the system does not count
         if not full and not self.trickles:

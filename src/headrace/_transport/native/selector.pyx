@@ -291,6 +291,13 @@ cdef class EpollSet:
                 self.inside = False
             rounds -= 1
             if not reactor.scheduler.is_quiet():
+                if attributes.get("_stopping") is not False:
+                    # The last turn, which calls nothing that was scheduled in it.
+                    called = reactor.scheduler.ready
+                    scheduled = list(called)
+                    called.clear()
+                    reactor.loop.call_soon(called.extend, scheduled, context=reactor.context)
+                    return self.served
                 # Had the loop served, it would look again now, and call what it finds behind what
                 # it has to call. So do we.
                 may_serve = False
