@@ -73,7 +73,8 @@ class Session(Connection):
         "__weakref__",
         "_on_lost",
         "_peername",
-        "_seen",
+        "_seen_received",
+        "_seen_sent",
         "base",
         "below",
         "dropped",
@@ -121,8 +122,9 @@ class Session(Connection):
         self.below: asyncio.WriteTransport | None = None
         # Bytes written and not sent when the server cut it off, which throws them away.
         self.dropped = 0
-        # The figures of the last time, for when the transport does not say them any more.
-        self._seen = NOTHING
+        # Bytes received and sent as of the last time, for when the transport does not say them any
+        # more.
+        self._seen_received = self._seen_sent = 0
 
     def move(self, phase: Phase) -> None:
         """Be in *phase* from now on: the only way that it changes."""
@@ -229,14 +231,12 @@ class Session(Connection):
         try:
             received, unread, waits, written, unsent = self.writer._h_figures()
         except AttributeError:  # asyncio's TLS transport, once it was closed twice
-            seen = self._seen
-            return Figures(received=seen.received, written=seen.written - seen.unsent)
+            return Figures(received=self._seen_received, written=self._seen_sent)
         if self.below is not None:
             unsent = min(written, unsent + self.below.get_write_buffer_size())
-        self._seen = Figures(
-            received - self.base, unread, waits, written, max(unsent, self.dropped)
-        )
-        return self._seen
+        figures = Figures(received - self.base, unread, waits, written, max(unsent, self.dropped))
+        self._seen_received, self._seen_sent = figures.received, written - figures.unsent
+        return figures
 
     def unacknowledged(self) -> int:
         """Return how many bytes the system has that the peer has not acknowledged (SIOCOUTQ,

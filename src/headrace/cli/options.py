@@ -8,16 +8,18 @@ import math
 import sys
 from collections.abc import Callable, Iterable
 
-LOOPS = ("asyncio", "uvloop")
+from headrace import new_event_loop
+
+LOOPS = ("headrace", "uvloop", "asyncio")
 
 
-def add_loop(parser: argparse.ArgumentParser, default: str = "asyncio") -> None:
-    """Add ``--loop`` to *parser*; *default* is how its help calls asyncio's loop."""
+def add_loop(parser: argparse.ArgumentParser) -> None:
+    """Add ``--loop`` to *parser*."""
     parser.add_argument(
         "--loop",
         choices=LOOPS,
-        default="asyncio",
-        help=f"event loop (default: {default})",
+        default="headrace",
+        help="event loop (default: headrace, asyncio's with headrace's transports)",
     )
 
 
@@ -28,6 +30,8 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
     """
     if name == "asyncio":
         return None
+    if name == "headrace":
+        return new_event_loop
     try:
         import uvloop
     except ImportError:

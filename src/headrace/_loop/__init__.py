@@ -1,0 +1,1 @@
+"""asyncio's own event loop with transports of ours."""
