@@ -9,7 +9,6 @@
     nox -s "tests-3.13(compiled)"           one Python, one build
     nox -s tests -- tests/compat/test_swap.py      one file, everywhere
     nox -s conformance                      CPython's own test suites against headrace
-    nox -s world -- aiohttp                 another project's suite on headrace's loop, or all
 
 The tests run against a wheel that is installed into the session's own environment; `src` is not on
 the path. Wheels are built once for each Python and build, and again only when a source changes.
@@ -52,15 +51,13 @@ QUICK = (
     "tests/meta/test_public_api.py",
     "tests/meta/test_examples.py",
 )
-# Without the tests that are about other programs, the system, or asyncio's own streams, and without
-# those on headrace's loop that also run on asyncio's.
-OURS = "not peers and not world and not slow and not stock and not own_loop"
+# Without the tests that are about other programs, the system, or asyncio's own streams.
+OURS = "not peers and not slow and not stock"
 # What each Python runs, in under four minutes. The session `slow` runs the rest.
 EVERYDAY = f"{OURS} and not debug"
 # SCOPE=python runs everything on these, Debian's and the newest, but for the pure build on uvloop.
 # On the others it leaves out what those show as well: the tests on uvloop, the tests of the pure
-# build but for the quick ones, CPython's suites on that, and CPython's suites on headrace's loop.
-# SCOPE=world leaves out nothing.
+# build but for the quick ones, and CPython's suites on that. SCOPE=world leaves out nothing.
 WHOLE = ("3.13", "3.15")
 # What SCOPE=python runs with sanitizers: these go through every compiled module. `make
 # test-sanitizers` runs all tests.
@@ -70,8 +67,6 @@ SANITIZED = (
     "tests/transport/native/test_native_end.py",
     "tests/streams/test_losses.py",
     "tests/system/test_references.py",
-    "tests/loop/test_event_loop.py",
-    "tests/loop/test_order.py",
 )
 WHEELS = ROOT / ".nox" / "wheels"
 SOURCES = ("src", "setup.py", "pyproject.toml", "README.md", "LICENSE")
@@ -330,7 +325,7 @@ def typed(session: nox.Session) -> None:
 def tests(session: nox.Session, build: str) -> None:
     """The test suite."""
     prepare(session, build, "test")
-    which = "not peers and not world" if SCOPE == "world" else EVERYDAY
+    which = "not peers" if SCOPE == "world" else EVERYDAY
     if SCOPE == "world" and build == "pure":
         which += " and not stock"
     less = SCOPE == "python" and session.python not in WHOLE
@@ -344,18 +339,17 @@ def tests(session: nox.Session, build: str) -> None:
 
 @nox.session(python=HERE[-1])
 def slow(session: nox.Session) -> None:
-    """The tests that `tests` leaves out: slow ones about the system, asyncio's own streams, loops
-    in debug mode, and headrace's own loop."""
+    """The tests that `tests` leaves out: slow ones about the system, asyncio's own streams, and
+    loops in debug mode."""
     prepare(session, "compiled", "test")
-    run_tests(session, f"not peers and not world and not ({EVERYDAY})")
+    run_tests(session, f"not peers and not ({EVERYDAY})")
 
 
 @nox.session(python=HERE)
 @nox.parametrize("build", BUILDS, ids=BUILDS)
 def conformance(session: nox.Session, build: str) -> None:
     """CPython's installed test suites, with asyncio's names meaning headrace's."""
-    less = SCOPE == "python" and session.python not in WHOLE
-    if less and build == "pure":
+    if SCOPE == "python" and build == "pure" and session.python not in WHOLE:
         session.skip("SCOPE=python runs them on the compiled build of this Python")
     has_suites = "import test.test_asyncio"
     if session.run("python", "-c", has_suites, success_codes=[0, 1], silent=True, log=False) != "":
@@ -363,9 +357,7 @@ def conformance(session: nox.Session, build: str) -> None:
             "this Python is installed without its test suites (Debian: libpython3-testsuite)"
         )
     prepare(session, build, "test")
-    # In the pure build the loop is asyncio's in all its parts.
-    which = ["streams/*"] if less or build == "pure" else ["*"]
-    session.run("python", "-m", "tests.compat.conformance", *(session.posargs or which))
+    session.run("python", "-m", "tests.compat.conformance", *session.posargs)
 
 
 @nox.session(python=HERE[-1])
@@ -374,18 +366,6 @@ def peers(session: nox.Session) -> None:
     program is missing."""
     prepare(session, "compiled", "test", "peers")
     run_tests(session, "peers")
-
-
-# The newest of these that is here: not everybody has wheels for a Python that is not released.
-@nox.session(python=next((each for each in ("3.14", "3.13") if each in HERE), HERE[-1]))
-def world(session: nox.Session) -> None:
-    """Other projects on headrace's loop: each way in which one is told to take it, and their own
-    test suites."""
-    prepare(session, "compiled", "test", "world")
-    if not session.posargs:
-        plugins = ("-p", "no:asyncio", "-p", "no:aiohttp", "-p", "no:cacheprovider")
-        session.run("python", "-m", "pytest", *plugins, "-m", "world", "tests/loop")
-    session.run("python", "-m", "tests.world", *session.posargs)
 
 
 @nox.session(python=HERE if SCOPE == "world" else HERE[-1])

@@ -66,18 +66,6 @@ def programs() -> Programs:
     return Programs(load, server, tls=load is with_tls)
 
 
-def scale_load() -> tuple[Path, bool]:
-    """The load of the scale benchmark, and whether it speaks TLS."""
-    BUILD.mkdir(exist_ok=True)
-    for name, flags in (("scale_load", ("-lssl", "-lcrypto")), ("scale_load-plain", ("-DNO_TLS",))):
-        target = BUILD / name
-        if _is_fresh(target, "scale_load.c", "wire.h", "latency.h") or _compile(
-            target, "scale_load.c", *flags
-        ):
-            return target, name == "scale_load"
-    raise BuildError(f"scale_load.c does not build; see {target.with_suffix('.log')}")
-
-
 # Where Debian's packages of Rust's libraries are.
 _SYSTEM_CRATES = Path("/usr/share/cargo/registry")
 
@@ -105,19 +93,18 @@ def tokio_server() -> Path:
     return target
 
 
-def certificate(elliptic: bool = False) -> Path:
+def certificate() -> Path:
     """A PEM file with an RSA 2048 key and its chain, made afresh for every run.
 
-    RSA because that is what most servers still hold; an *elliptic* curve's key makes a handshake
-    cost a server far less.
+    RSA because that is what most servers still hold; trustme would make an elliptic
+    curve key, whose handshake costs a server far less.
     """
     try:
         import trustme
     except ImportError as error:
         raise BuildError("the TLS loads need trustme: pip install trustme") from error
-    key_type = trustme.KeyType.ECDSA if elliptic else trustme.KeyType.RSA
-    authority = trustme.CA(key_type=key_type)
-    issued = authority.issue_cert("localhost", "127.0.0.1", key_type=key_type)
+    authority = trustme.CA(key_type=trustme.KeyType.RSA)
+    issued = authority.issue_cert("localhost", "127.0.0.1", key_type=trustme.KeyType.RSA)
     BUILD.mkdir(exist_ok=True)
     path = BUILD / f"certificate-{os.getpid()}.pem"
     path.unlink(missing_ok=True)

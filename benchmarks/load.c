@@ -109,7 +109,7 @@ static void open_conn(struct conn *c)
     memset(c, 0, sizeof *c);
     c->stamps = stamps ? stamps : calloc((size_t)opt.depth, sizeof *stamps);
     c->opened_at = now_ns();
-    wire_open(&c->wire, opt.port, opt.is_unix, NULL, tls_context);
+    wire_open(&c->wire, opt.port, opt.is_unix, tls_context);
     watch(c, EPOLLIN | (c->wire.wants_write ? EPOLLOUT : 0));
 }
 

@@ -13,7 +13,7 @@ class Peer:
 
     name: str
     about: str
-    loop: str  # asyncio, headrace, uvloop, trio, anyio, C, tokio
+    loop: str  # asyncio, uvloop, trio, anyio, C, tokio
     streams: str  # a module with start_server, "protocol", or the loop's own
     packages: tuple[str, ...] = ()
 
@@ -60,13 +60,6 @@ _ALL = (
         ("uvloop",),
     ),
     Peer(
-        "protocol-headrace",
-        "callback protocol, headrace's loop",
-        "headrace",
-        "protocol",
-        ("headrace",),
-    ),
-    Peer(
         "aiofastnet-asyncio",
         "aiofastnet's start_server, asyncio's loop",
         "asyncio",
@@ -91,32 +84,11 @@ _ALL = (
         ("headrace",),
     ),
     Peer(
-        "headrace-headrace",
-        "headrace, its own loop",
-        "headrace",
-        "headrace",
-        ("headrace",),
-    ),
-    Peer(
-        "asyncio-headrace",
-        "asyncio streams, headrace's loop",
-        "headrace",
-        "asyncio",
-        ("headrace",),
-    ),
-    Peer(
         "headrace-uvloop",
         "headrace, uvloop",
         "uvloop",
         "headrace",
         ("headrace", "uvloop"),
-    ),
-    Peer(
-        "headrace-headrace",
-        "headrace, headrace's loop",
-        "headrace",
-        "headrace",
-        ("headrace",),
     ),
     Peer(
         "stream-asyncio",

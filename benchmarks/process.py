@@ -29,15 +29,6 @@ def cpu_ns(pid: int) -> int:
     return total
 
 
-def proportional_bytes(pid: int) -> int | None:
-    """The resident set of *pid*, with its share of what it has in common with others (PSS)."""
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
-    return None
-
-
 def resident_bytes(pid: int) -> int:
     """The resident set of *pid*: exact where the kernel sums it, else its own count."""
     with contextlib.suppress(OSError):
@@ -95,12 +86,12 @@ class Child:
         assert self.process.stdout is not None
         return self.process.stdout.readline()
 
-    def tell(self, line: str = "") -> None:
-        """Send *line*; the empty one means: go on."""
+    def tell(self) -> None:
+        """Send the empty line that means: go on."""
         assert self.process.stdin is not None
         # If it is gone, the missing answer says so better than a broken pipe.
         with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.write(f"{line}\n")
+            self.process.stdin.write("\n")
             self.process.stdin.flush()
 
     def stderr(self) -> str:

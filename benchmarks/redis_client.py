@@ -11,7 +11,7 @@ uses:
 
 examples:
   python -m benchmarks.redis_client
-      all uses on all loops, 5 rounds of 2 s: about 5 minutes
+      all uses on both loops, 5 rounds of 2 s: about 3 minutes
   python -m benchmarks.redis_client --uses pipelined --loops uvloop --rounds 9
       one use on one loop, longer
   python -m benchmarks.redis_client --parser python
@@ -41,14 +41,14 @@ from typing import TYPE_CHECKING, Any
 
 from .options import names_of, positive
 from .process import Child, Pinning, child
-from .runner import PATIENCE_S, Cell, Failed, Sample, watchdog
+from .runner import PATIENCE_S, Cell, Failed, Sample, _watchdog
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 HERE = Path(__file__).parent
 USES = ("single", "pipelined", "concurrent")
-LOOPS = ("asyncio", "uvloop", "headrace")
+LOOPS = ("asyncio", "uvloop")
 STREAMS = ("asyncio", "headrace")
 PARSERS = ("hiredis", "python")
 VALUE = "x" * 100
@@ -120,15 +120,15 @@ async def _client(options: argparse.Namespace) -> None:
 
 def _versions(options: argparse.Namespace) -> str:
     packages = ["redis", *(["hiredis"] if options.parser == "hiredis" else [])]
-    packages += ["uvloop"] if options.loops == ["uvloop"] else []
+    packages += [options.loops[0]] if options.loops[0] != "asyncio" else []
     versions = [f"{name} {importlib.metadata.version(name)}" for name in packages]
     return ", ".join([f"CPython {platform.python_version()}", *versions])
 
 
 def _run_client(options: argparse.Namespace) -> int:
     factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
-    if options.loops != ["asyncio"]:
-        factory = importlib.import_module(options.loops[0]).new_event_loop
+    if options.loops == ["uvloop"]:
+        factory = importlib.import_module("uvloop").new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(_client(options))
     return 0
@@ -151,7 +151,7 @@ def _redis_server(pinning: Pinning) -> Iterator[int]:
         command += ["--appendonly", "no", "--dir", directory]
         with child(command, pinning.load, directory=Path(directory)) as server:
             said = [""]
-            with watchdog(server, PATIENCE_S):
+            with _watchdog(server, PATIENCE_S):
                 while "eady to accept connections" not in said[-1]:
                     said.append(server.read_line())
                     if not said[-1]:
@@ -188,7 +188,7 @@ def _measure(
         environment["PYTHONPATH"] = os.pathsep.join(parts)
     with (
         child(command, pinning.server, environment, HERE.parent) as client,
-        watchdog(client, PATIENCE_S + options.seconds + options.warmup),
+        _watchdog(client, PATIENCE_S + options.seconds + options.warmup),
     ):
         ready = _answer(client)
         if ready["streams"] != streams:

@@ -113,7 +113,7 @@ def _environment(settings: Settings) -> dict[str, str]:
 
 
 @contextmanager
-def watchdog(process: Child, seconds: float) -> Iterator[None]:
+def _watchdog(process: Child, seconds: float) -> Iterator[None]:
     """Kill *process* if the block takes longer: its end unblocks its reader."""
     timer = threading.Timer(seconds, process.process.kill)
     timer.daemon = True
@@ -188,13 +188,13 @@ def measure(peer: Peer, load: Load, settings: Settings) -> tuple[Sample, str, st
             _environment(settings),
             HERE.parent,
         ) as server,
-        watchdog(server, patience),
+        _watchdog(server, patience),
     ):
         facts = _greeting(server)
         load_command += ["--port", str(facts["port"])]
         with (
             child(load_command, settings.pinning.load) as load_process,
-            watchdog(load_process, patience),
+            _watchdog(load_process, patience),
         ):
             _expect(load_process, server)
             sample = _weigh(server, load_process, memory=load.mode == "memory")

@@ -40,18 +40,18 @@ def _say(**facts: object) -> None:
     print(json.dumps(facts), flush=True)
 
 
-def die_with_parent() -> None:
+def _die_with_parent() -> None:
     """Ask Linux to kill us when the runner goes, however it goes."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def all_the_descriptors() -> None:
+def _all_the_descriptors() -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def tls_context(path: str) -> ssl.SSLContext:
+def _tls_context(path: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_cert_chain(path)
@@ -132,8 +132,8 @@ def _serve(peer: Peer, load: Load, port: int, context: ssl.SSLContext | None) ->
         )
         return
     factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
-    if peer.loop in ("uvloop", "headrace"):
-        factory = importlib.import_module(peer.loop).new_event_loop
+    if peer.loop == "uvloop":
+        factory = importlib.import_module("uvloop").new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(_serve_on_asyncio(peer, load, port, context))
 
@@ -159,12 +159,12 @@ def main(arguments: list[str] | None = None) -> int:
     except ImportError as error:
         _say(missing=str(error))
         return 0
-    die_with_parent()
-    all_the_descriptors()
+    _die_with_parent()
+    _all_the_descriptors()
     # The runner stops us by SIGTERM; a traceback then would only be noise.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with contextlib.suppress(KeyboardInterrupt):
-        _serve(peer, load, options.port, tls_context(options.cert) if load.tls else None)
+        _serve(peer, load, options.port, _tls_context(options.cert) if load.tls else None)
     return 0
 
 

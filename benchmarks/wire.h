@@ -120,10 +120,7 @@ static inline socklen_t wire_address(struct sockaddr_storage *to, int port, bool
     return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)length);
 }
 
-/* *source* is the address to connect from, or NULL for whichever; its port is chosen when the
- * peer is known, so that there is one for each pair of addresses. */
-static inline void wire_open(struct wire *w, int port, bool is_unix, const char *source,
-                             SSL_CTX *tls)
+static inline void wire_open(struct wire *w, int port, bool is_unix, SSL_CTX *tls)
 {
     struct sockaddr_storage to;
     socklen_t size = wire_address(&to, port, is_unix);
@@ -134,12 +131,6 @@ static inline void wire_open(struct wire *w, int port, bool is_unix, const char 
     int one = 1;
     if (!is_unix)
         setsockopt(w->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    if (source) {
-        struct sockaddr_in from = {.sin_family = AF_INET, .sin_addr.s_addr = inet_addr(source)};
-        setsockopt(w->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
-        if (bind(w->fd, (struct sockaddr *)&from, sizeof from))
-            die("bind to %s: %s", source, strerror(errno));
-    }
     if (connect(w->fd, (struct sockaddr *)&to, size) == 0)
         w->connected = true;
     else if (errno != EINPROGRESS)

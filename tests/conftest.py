@@ -44,12 +44,10 @@ try:
 except ImportError:  # the loop is optional, and so are its tests
     uvloop = None
 
-# "headrace" is our own loop, with our transports under it; the pure build has none of those.
 LOOP_KINDS = [
     "asyncio",
     "debug",
     *(["eager"] if sys.version_info >= (3, 12) else []),
-    *(["headrace"] if backend.native is not None else []),
     *(["uvloop"] if uvloop else []),
 ]
 # headrace's ways to a socket here: each test of its streams runs on each.
@@ -85,7 +83,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that noxfile.py does not run everywhere: slow ones about the system, and those
-    on asyncio's own streams, in debug mode, or on our own loop. Leave out what others run.
+    on asyncio's own streams or in debug mode. Leave out what others run.
 
     The pure build has only the portable way, and runs it on every kind of loop. The other build
     runs it on the two most different ones."""
@@ -98,10 +96,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("stock")
         if "debug" in parameters(item).values():
             item.add_marker("debug")
-        # A module with kinds of its own is about the transports of loops.
-        on_ours = parameters(item).get("loop_kind") == "headrace"
-        if on_ours and not hasattr(item.module, "loop_kind"):
-            item.add_marker("own_loop")
 
 
 def pytest_collection_finish() -> None:
@@ -137,8 +131,6 @@ def new_loop(kind: str) -> asyncio.AbstractEventLoop:
     """Return a new loop of *kind*, one of LOOP_KINDS."""
     if kind == "uvloop":
         return uvloop.new_event_loop()
-    if kind == "headrace":
-        return headrace.new_event_loop()
     loop = asyncio.SelectorEventLoop()
     if kind == "debug":
         loop.set_debug(True)

@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from headrace._duplex.connect import connect
     from headrace._duplex.relay import RelayResult, relay
     from headrace._duplex.trace import Trace, Traced
-    from headrace._loop.event_loop import EventLoop, new_event_loop, run
     from headrace._server.api import serve
     from headrace._server.certificates import Certificates
     from headrace._server.connection import Connection, current_connection
@@ -60,7 +59,6 @@ __all__ = (
     "Credentials",
     "DeadlineExceeded",
     "EndOfStream",
-    "EventLoop",
     "FlowControlMixin",
     "FrameTooLarge",
     "Framed",
@@ -94,11 +92,9 @@ __all__ = (
     "connect",
     "current_connection",
     "install",
-    "new_event_loop",
     "open_connection",
     "open_unix_connection",
     "relay",
-    "run",
     "serve",
     "start_server",
     "start_unix_server",
@@ -126,7 +122,6 @@ if (
 _LATER = {
     "Certificates": "headrace._server.certificates",
     "Connection": "headrace._server.connection",
-    "EventLoop": "headrace._loop.event_loop",
     "RelayResult": "headrace._duplex.relay",
     "relay": "headrace._duplex.relay",
     "ProxyError": "headrace._server.proxy",
@@ -141,8 +136,6 @@ _LATER = {
     "activated_sockets": "headrace._server.process.systemd",
     "connect": "headrace._duplex.connect",
     "current_connection": "headrace._server.connection",
-    "new_event_loop": "headrace._loop.event_loop",
-    "run": "headrace._loop.event_loop",
     "serve": "headrace._server.api",
 }
 

@@ -16,8 +16,8 @@ FLOORS = (
     ("_core",),
     ("_transport",),
     ("_streams",),
-    ("_server", "metrics", "framing", "_duplex", "swap", "_loop"),
-    ("", "gunicorn"),
+    ("_server", "metrics", "framing", "_duplex", "swap"),
+    ("",),
     ("testing", "cli", "__main__"),
 )
 

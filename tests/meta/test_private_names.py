@@ -22,21 +22,13 @@ PATHS = sorted(path for end in ("py", "pyx") for path in SOURCE.rglob(f"*.{end}"
 PYTHON = {
     "_SendfileMode": "how a transport says to loop.sendfile() that it does it itself",
     "_asyncio_awaited_by": "asyncio's call graph, from Python 3.14 on, reads and sets it",
-    "_accept_connection": "a loop that makes its own tasks accepts by asyncio's code",
     "_asyncio_future_blocking": "how a task knows that what it was given is a future (PEP 3156)",
-    "_attach": "a server of asyncio's counts the connections that its loop has made",
-    "_callback": "whether the reactor is among what the loop calls in this turn",
     "_callbacks": "whether a task is all that waits for a future, which no method says",
-    "_detach": "as _attach",
-    "_get_event_loop_policy": "the policy itself is not deprecated, only to ask for it is",
     "_get_running_loop": "asyncio documents it as internal, and for those who write event loops",
     "_getframe": "the depth of the stack, which no other call says as cheaply",
     "_is_coroutine": "the mark of coroutine functions before Python 3.12",
-    "_loop_factory": "setting a policy of one's own is deprecated, and every program is warned",
-    "_set_result_unless_cancelled": "how the loop's transports wake who has asked for one",
     "_ssl_protocol": "what asyncio's TLS has encrypted waits in a transport that only it knows",
     "_sslobj": "a certificate that was not verified is decoded by nothing else",
-    "_transports": "where asyncio's loop looks whether a descriptor is a transport's",
 }
 # asyncio's private names on its stream classes: programs subclass those and override them, and
 # asyncio itself calls them across its classes. headrace's classes have them to be taken for
@@ -56,7 +48,6 @@ ASYNCIO = {
     "_paused": "a reader that was paused before start_tls() has to be so after it",
     "_protocol": "the protocol that a writer was made with",
     "_replace_transport": "start_tls() tells the protocol of its new transport",
-    "_stream_reader": "start_tls() begins with what the reader of a client has too early",
     "_transport": "whether a protocol is connected",
     "_wait_for_data": "waits without taking anything, on a reader of any class",
 }
@@ -209,7 +200,6 @@ def test_no_exception_is_forgotten():
 # Users subclass these, and set attributes on their objects: what headrace adds there must not meet
 # their names, so it starts with _h_. Their bases' names do, too.
 SUBCLASSED = (
-    "EventLoop",
     "FlowControlMixin",
     "Stream",
     "StreamReader",
@@ -228,7 +218,6 @@ ALSO = {
     "VarintCodec": "BaseCodec's",
     "ForeignWrites": "what operations work on has these methods, and readers are such: Waitable's",
     "Outgoing": "Waitable's",
-    "EpollSet": "programs put a select() and more onto a selector, as looptime does",
     "Server": "its base is asyncio's Server, whose private names these must not meet",
     "Writes": "Waitable's",
 }

@@ -62,9 +62,6 @@ def test_its_commands_are_understood() -> None:
         "docs/production.md",
         "docs/comparison.md",
         "docs/stream.md",
-        "docs/loop.md",
-        "docs/scale.md",
-        "benchmarks/README.md",
     ],
 )
 def test_links_lead_to_files(name: str) -> None:

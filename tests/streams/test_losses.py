@@ -156,11 +156,7 @@ def test_every_call_after_a_loss(run, streams, scene, family):
             expected[index] = value
     if scene == "data and a reset" and streams is not STOCK and not native:
         expected[2] = expected[3]  # what was in the kernel is lost with the loop's transport
-    if scene == "data and a reset" and streams is STOCK and run.kind == "headrace":
-        # The loop's transport reads out first; asyncio's streams drop what comes by that.
-        expected[:2] = [None, LOST]
-    on_ours = native or (streams is STOCK and run.kind == "headrace")
-    if scene == "close met by writes" and on_ours and family == "tcp":
+    if scene == "close met by writes" and native and family == "tcp":
         expected = [LOST, LOST, b"", b"", LOST, None, None, LOST]
 
     async def main():

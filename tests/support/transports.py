@@ -24,8 +24,7 @@ BIG = 6 << 20
 NATIVE = [] if backend.native is None else ["native"]
 
 
-# A transport does not know how tasks are started. "headrace" is our loop, with asyncio's streams
-# over the transports that it makes, and ours.
+# A transport does not know how tasks are started.
 @pytest.fixture(params=[kind for kind in LOOP_KINDS if kind != "eager"])
 def loop_kind(request: pytest.FixtureRequest) -> str:
     return request.param

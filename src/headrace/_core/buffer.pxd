@@ -20,8 +20,8 @@ cdef class ReadBuffer:
     cdef list scanned
 
     @cython.locals(size=Py_ssize_t)
-    cpdef int append(self, bytes data) except -1
-    cpdef int append_front(self, bytearray scratch, Py_ssize_t size) except -1
+    cpdef object append(self, bytes data)
+    cpdef object append_front(self, bytearray scratch, Py_ssize_t size)
     @cython.locals(size=Py_ssize_t, unread=Py_ssize_t, storage=bytes)
     cpdef object prepend(self, bytes data)
     cpdef object reserve(self, Py_ssize_t total)
@@ -40,7 +40,6 @@ cdef class ReadBuffer:
     cpdef object take_into(self, object view)
     cpdef object skip(self, Py_ssize_t size)
     cdef void _clear(self) noexcept
-    cdef int _keep(self, bytes data) except -1
     @cython.locals(size=Py_ssize_t)
     cpdef object spare(self)
     @cython.locals(start=Py_ssize_t, hit=Py_ssize_t)

@@ -1,4 +1,3 @@
-# cython: nonecheck=False
 """ReadBuffer: the bytes that have arrived and have not been read.
 
 Invariants. The unread bytes are ``head[pos:end]``. *head* is either somebody's immutable bytes
@@ -74,33 +73,34 @@ class ReadBuffer:
         """Add *data*, which is kept and not copied when the buffer is empty."""
         if self.live is not None and not self._conceal():
             self.live += data
-        elif self.pos == self.end and not self.owned:
-            self._keep(data)
-        else:
-            size = len(data)
-            self._make_room(size)
-            put(self.head, self.end, data, 0, size)
-            self.end += size
+            return
+        size = len(data)
+        if self.pos == self.end and not self.owned:
+            self.head = data
+            self.pos = 0
+            self.end = size
+            self.scanned_one = 0
+            self.scanned = None
+            return
+        self._make_room(size)
+        put(self.head, self.end, data, 0, size)
+        self.end += size
 
     def append_front(self, scratch: bytearray, size: int) -> None:
         """Add a copy of the first *size* bytes of *scratch*, whose owner goes on using it."""
         if self.live is not None and not self._conceal():
             self.live += front(scratch, size)
-        elif self.pos == self.end and not self.owned:
-            self._keep(front(scratch, size))
-        else:
-            self._make_room(size)
-            put_front(self.head, self.end, scratch, size)
-            self.end += size
-
-    def _keep(self, data: bytes) -> None:
-        """Make *data* all that is unread."""
-        self.head = data
-        self.pos = 0
-        self.end = len(data)
-        self.scanned_one = 0
-        if self.scanned is not None:
+            return
+        if self.pos == self.end and not self.owned:
+            self.head = front(scratch, size)
+            self.pos = 0
+            self.end = size
+            self.scanned_one = 0
             self.scanned = None
+            return
+        self._make_room(size)
+        put_front(self.head, self.end, scratch, size)
+        self.end += size
 
     def prepend(self, data: bytes) -> None:
         """Put *data* in front of what is unread."""
@@ -168,7 +168,7 @@ class ReadBuffer:
 
     def take(self, size: int) -> bytes:
         """Remove and return the first *size* bytes, of which there are enough."""
-        self.taken = self.taken + size  # (+= would count references)
+        self.taken += size
         if self.live is not None and not self._conceal():
             data = front(self.live, size)
             del self.live[:size]
@@ -234,8 +234,7 @@ class ReadBuffer:
         self.end = 0
         self.owned = False
         self.scanned_one = 0
-        if self.scanned is not None:
-            self.scanned = None
+        self.scanned = None
 
     def spare(self) -> None:
         """Give back memory that only a few bytes pin; called when a reader begins to wait."""

@@ -11,8 +11,6 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.string cimport memchr, memcpy
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
-from headrace._core cimport cinline
-
 cdef extern from *:
     """
     #ifndef _GNU_SOURCE
@@ -42,6 +40,18 @@ cdef extern from *:
         return type->tp_version_tag;
     }
 
+    static PyObject *headrace_referent(PyObject *reference) {
+        PyObject *referent;
+    #if PY_VERSION_HEX >= 0x030D0000
+        if (PyWeakref_GetRef(reference, &referent) < 0) return NULL;
+        if (referent == NULL) referent = Py_NewRef(Py_None);
+    #else
+        referent = PyWeakref_GetObject(reference);
+        Py_XINCREF(referent);
+    #endif
+        return referent;
+    }
+
     static int headrace_hide_vtable(PyObject *cls) {
         PyTypeObject *type = (PyTypeObject *)cls;
         if (PyDict_DelItemString(type->tp_dict, "__pyx_vtable__") < 0) return -1;
@@ -51,12 +61,14 @@ cdef extern from *:
     """
     void *headrace_memmem(const void *, size_t, const void *, size_t) nogil
     Py_ssize_t Py_REFCNT(object)
+    Py_ssize_t PyNumber_AsSsize_t(object, void *) except? -1  # NULL: clip, as a slice does
     # declared here so that -1 is ours to handle, not an exception
     int PyContext_Enter(object context)
     int PyContext_Exit(object context) except -1
     void PyErr_Clear()
     int PyObject_GenericSetAttr(object, object, object) except -1
     bint PyCFunction_Check(object)
+    object headrace_referent(object)
     int headrace_hide_vtable(object cls) except -1
     unsigned int headrace_version_of(object)
     int headrace_hide_vtable(object) except -1
@@ -91,7 +103,7 @@ cpdef Py_ssize_t find(bytes data, bytes needle, Py_ssize_t start, Py_ssize_t end
 
 cpdef Py_ssize_t clipped(object number) except? -1:
     """Return *number*, an integer of any size, or the nearest one that a size can be."""
-    return cinline.clipped(number)
+    return PyNumber_AsSsize_t(number, NULL)
 
 
 cpdef bytes allocate(Py_ssize_t size):
@@ -160,7 +172,7 @@ cpdef object bound_to(object callback):
 
 cpdef object referent(object reference):
     """Return what the weak reference *reference* refers to, or None where that is gone."""
-    return cinline.referent(reference)
+    return headrace_referent(reference)
 
 
 cpdef unsigned int version_of(object cls) noexcept:

@@ -1,6 +1,6 @@
 cimport cython
 
-from headrace._core.cinline cimport clipped
+from headrace._core cimport cprims
 from headrace._duplex cimport foreign, reads
 from headrace._streams.read_half cimport Read
 from headrace._streams.reader cimport Reader

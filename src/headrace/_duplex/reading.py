@@ -11,7 +11,7 @@ except ModuleNotFoundError:
     from headrace._core import _uncompiled as cython
 
 if not cython.compiled:
-    from headrace._core.cprims_py import clipped
+    from headrace._core import cprims_py as cprims
 
 from headrace._duplex import foreign, reads
 from headrace._streams.arguments import DEFAULT_LIMIT
@@ -95,7 +95,7 @@ class Reading:
         DeadlineExceeded; what broke the connection, once what came before the loss has been read.
         Cancellation: safe: no byte is taken. So is a timeout.
         """
-        amount = clipped(n)
+        amount = cprims.clipped(n)
         if amount < 0:
             raise ValueError("read() takes a number of bytes; read_all() reads up to the end")
         return self._h_start(reads.READ, amount, None, timeout)
@@ -109,7 +109,7 @@ class Reading:
         DeadlineExceeded; what broke the connection: the buffer stays.
         Cancellation: safe: no byte is taken. So is a timeout.
         """
-        return self._h_start(reads.READEXACTLY, clipped(n), n, timeout)
+        return self._h_start(reads.READEXACTLY, cprims.clipped(n), n, timeout)
 
     def readuntil(
         self,
@@ -183,7 +183,7 @@ class Reading:
         DeadlineExceeded; what broke the connection, where it did so before n bytes came.
         Cancellation: safe. So is a timeout.
         """
-        return self._h_start(reads.PEEK, clipped(n), n, timeout)
+        return self._h_start(reads.PEEK, cprims.clipped(n), n, timeout)
 
     def read_into(
         self, buffer: bytearray | memoryview, *, timeout: float | None = None
@@ -217,7 +217,7 @@ class Reading:
         # How many there were to be, and how many are gone. (bytes_read goes back at an unread().)
         skipped = [n, 0]
         try:
-            await self._h_start(reads.SKIP, clipped(n), skipped, timeout)
+            await self._h_start(reads.SKIP, cprims.clipped(n), skipped, timeout)
         except BaseException as error:
             error.transferred = skipped[1]
             raise

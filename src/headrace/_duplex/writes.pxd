@@ -64,7 +64,7 @@ cdef class Writes(Outgoing):
     cdef object _hold(self, Operation operation)
     cdef object _forget(self, Operation operation)
     cdef object _restore_limits(self)
-    cdef int _h_wait(self, Operation operation) except -1
+    cdef object _h_wait(self, Operation operation)
     cdef object _h_detach(self, Operation operation)
     cdef object _wake_next(self)
     cdef list _h_waiting(self)

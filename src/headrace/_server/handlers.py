@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import logging
 import ssl
 from collections.abc import Awaitable, Callable
@@ -58,10 +59,10 @@ class Handlers:
             self._finish(session)
             return
         session.task = task
-        task.add_done_callback(Done(self, session), context=self._context)
+        task.add_done_callback(functools.partial(self._over, session), context=self._context)
 
-    def over(self, session: Session, task: asyncio.Task[object]) -> None:
-        """*task*, the handler of *session*, has come to its end."""
+    def _over(self, session: Session, task: asyncio.Task[object]) -> None:
+        """The handler of *session* has come to its end."""
         session.task = None
         if not task.cancelled():
             error = task.exception()
@@ -101,20 +102,6 @@ class Handlers:
                 self._log.say_of(
                     session, logging.ERROR, "on_error() failed for %r", peername, error=failure
                 )
-
-
-class Done:
-    """Says that a handler is over. (A partial of a method takes five times the memory.)"""
-
-    __slots__ = ("_handlers", "_session")
-
-    def __init__(self, handlers: Handlers, session: Session) -> None:
-        self._handlers = handlers
-        self._session = session
-
-    def __call__(self, task: asyncio.Task[object]) -> None:
-        """Say so of *task*."""
-        self._handlers.over(self._session, task)
 
 
 def _is_the_peers(session: Session, error: Exception) -> bool:

@@ -32,6 +32,19 @@ RELIEF = 0.9
 MEMORY = "memory"
 
 
+class Note:
+    """What the monitor keeps of one connection."""
+
+    __slots__ = ("cancelled", "progress", "turned_away_at")
+
+    def __init__(self) -> None:
+        self.progress: Progress | None = None
+        # When it was first seen without a handler to come; whether its handler, which was told that
+        # the connection is ended, was cancelled too.
+        self.turned_away_at: float | None = None
+        self.cancelled = False
+
+
 class Monitor:
     """Looks at the connections of a registry, in slices, and ends those that break a bound."""
 
@@ -53,12 +66,7 @@ class Monitor:
         self.period = max(SHORTEST_PERIOD, min(LONGEST_PERIOD, period))
         self._wanted = shortest is not None or limits.max_buffered_bytes is not None
         self._timer: asyncio.TimerHandle | None = None
-        # What was seen of each connection whose handler runs: nothing else is kept of most.
-        self._progress: dict[Session, Progress] = {}
-        # When one was first seen without a handler to come; and those whose handlers, which were
-        # told that the connection is ended, were cancelled too.
-        self._turned_away: dict[Session, float] = {}
-        self._cancelled: set[Session] = set()
+        self._notes: dict[Session, Note] = {}
         # Of the round: who is still to be looked at, the bytes in all buffers, and whose they are.
         self._round: list[Session] = []
         self._total = 0
@@ -77,9 +85,7 @@ class Monitor:
 
     def forget(self, session: Session) -> None:
         """*session* is over."""
-        self._progress.pop(session, None)
-        self._turned_away.pop(session, None)
-        self._cancelled.discard(session)
+        self._notes.pop(session, None)
 
     def _turn(self) -> None:
         if not self._round:
@@ -98,13 +104,18 @@ class Monitor:
 
     def _look(self, session: Session, now: float) -> None:
         """Compare *session* with what was seen of it before."""
+        note = self._notes.get(session)
+        if note is None:
+            note = self._notes[session] = Note()
         if session.phase is Phase.TURNED_AWAY:
-            if now - self._turned_away.setdefault(session, now) > REFUSED_SECONDS:
+            if note.turned_away_at is None:
+                note.turned_away_at = now
+            elif now - note.turned_away_at > REFUSED_SECONDS:
                 session.abort(ConnectionAbortedError("the connection was refused"))
         elif session.ended is not None:
             # Its handler was told, and does not come to its end.
-            if session not in self._cancelled:
-                self._cancelled.add(session)
+            if not note.cancelled:
+                note.cancelled = True
                 session.cancel()
         elif session.handled_at is not None and not session.lost:
             figures = session.figures()
@@ -112,11 +123,10 @@ class Monitor:
             self._total += buffered
             if self._limits.max_buffered_bytes is not None and buffered > 0:
                 self._largest.append((buffered, session))
-            progress = self._progress.get(session)
-            if progress is None:
-                progress = self._progress[session] = Progress(session.handled_at)
+            if note.progress is None:
+                note.progress = Progress(session.handled_at)
             unacknowledged = session.unacknowledged() if figures.unsent else 0
-            verdict = progress.look(figures, unacknowledged, now, self._limits)
+            verdict = note.progress.look(figures, unacknowledged, now, self._limits)
             if verdict is not None:
                 self._registry.end(session, *verdict)
 

@@ -31,22 +31,33 @@ class Verdict(NamedTuple):
 
 
 class Flow:
-    """How many bytes have gone one way since a time, when *count* had: a rate, over RATE_SECONDS at
-    least."""
+    """How many bytes have gone one way since a time: a rate, over RATE_SECONDS at least."""
 
     __slots__ = ("_since", "_start")
 
-    def __init__(self, count: int, now: float) -> None:
+    def __init__(self) -> None:
+        self._since = 0.0
+        # Its count of bytes at that time; None while nothing is measured.
+        self._start: int | None = None
+
+    def stop(self) -> None:
+        """Nothing has to go just now."""
+        self._start = None
+
+    def begin(self, count: int, now: float) -> None:
+        """Measure from here."""
         self._start, self._since = count, now
 
     def is_slow(self, count: int, now: float, rate: float) -> bool:
         """Tell whether less than *rate* bytes a second have gone up to *count*; then measure from
         here. False where the time is too short to tell."""
-        if now - self._since < RATE_SECONDS:
-            return False
-        slow = count - self._start < rate * (now - self._since)
-        self._start, self._since = count, now
-        return slow
+        if self._start is None:
+            self.begin(count, now)
+        elif now - self._since >= RATE_SECONDS:
+            slow = count - self._start < rate * (now - self._since)
+            self.begin(count, now)
+            return slow
+        return False
 
 
 class Progress:
@@ -60,10 +71,9 @@ class Progress:
         # nothing leaves.
         self._moved_at = began
         self._stalled_at: float | None = None
-        # The message that comes, and what goes, once one did where a rate is bounded; and how much
-        # the handler had taken when it began.
-        self._in: Flow | None = None
-        self._out: Flow | None = None
+        # The message that comes, and what goes; and how much the handler had taken when it began.
+        self._in = Flow()
+        self._out = Flow()
         self._taken = -1
 
     def look(
@@ -118,17 +128,15 @@ class Progress:
         received, unread, waits, _, unsent = figures
         taken = received - unread
         if not (waits and unread):
-            self._in = None
-        elif self._in is None or self._taken != taken:
+            self._in.stop()
+        elif self._taken != taken:
             # Another message.
-            self._in = Flow(received, now)
+            self._in.begin(received, now)
         elif self._in.is_slow(received, now, rate):
             return Verdict(EndReason.RATE, f"a message comes at less than {rate} bytes/s")
         self._taken = taken
         if not unsent:
-            self._out = None
-        elif self._out is None:
-            self._out = Flow(sent, now)
+            self._out.stop()
         elif self._out.is_slow(sent, now, rate):
             return Verdict(
                 EndReason.RATE, f"the peer takes what is sent at less than {rate} bytes/s"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
@@ -16,27 +15,8 @@ from headrace._server.statistics import Statistics
 if TYPE_CHECKING:
     from headrace._server.stream_server import StreamServer
 
-# How many connections are counted without a pause, where there are pauses: some 100 us.
-SLICE = 64
 # A connection is over in one of these, once its transport is lost too.
 _DONE = (Phase.ACCEPTED, Phase.TURNED_AWAY, Phase.FINISHING)
-
-
-class Sums:
-    """What connections come to: the bytes received and sent so far, and those in buffers."""
-
-    __slots__ = ("buffered", "received", "sent")
-
-    def __init__(self, received: int, sent: int) -> None:
-        self.received, self.sent, self.buffered = received, sent, 0
-
-    def add(self, session: Session) -> None:
-        """Add what *session* comes to."""
-        figures = session.figures()
-        self.received += figures.received
-        self.sent += figures.written - figures.unsent
-        if not session.lost:
-            self.buffered += figures.unread + figures.unsent
 
 
 class Registry:
@@ -55,13 +35,11 @@ class Registry:
         self._received = self._sent = 0
         self._log = log
         self._on_left = on_left
-        # One for all sessions: each would have a method object of its own.
-        self._on_lost = self._lost
 
     def add(self, server: StreamServer, peername: Any) -> Session:
         """Return a new Session, which is open from now on."""
         self.accepted += 1
-        session = Session(server, self.accepted, peername, self._on_lost)
+        session = Session(server, self.accepted, peername, self._lost)
         self.open.add(session)
         return session
 
@@ -103,32 +81,8 @@ class Registry:
         session.ended = reason
         session.abort(ConnectionAbortedError(f"the server has ended the connection: {text}"))
 
-    def sums(self) -> Sums:
-        """Return what all connections come to, now."""
-        sums, there = self._begin_sums()
-        for session in there:
-            sums.add(session)
-        return sums
-
-    async def sums_in_slices(self) -> Sums:
-        """The same, with a turn of the loop between slices: those that come meanwhile are not in
-        it. Cancellation: nothing is kept."""
-        sums, there = self._begin_sums()
-        for start in range(0, len(there), SLICE):
-            if start:
-                await asyncio.sleep(0)
-            for session in there[start : start + SLICE]:
-                sums.add(session)
-        return sums
-
-    def _begin_sums(self) -> tuple[Sums, list[Session]]:
-        """Return the sums of those that are lost, and all others. One that is lost before its turn
-        still says what it comes to, and is in no sum twice."""
-        return Sums(self._received, self._sent), [each for each in self.open if not each.lost]
-
     def statistics(
         self,
-        sums: Sums,
         *,
         uptime: float,
         max_connections: int | None,
@@ -136,14 +90,23 @@ class Registry:
         draining: bool,
         drain_seconds: float | None,
     ) -> Statistics:
-        """Return all counts of now, with *sums* and what the server adds to them."""
+        """Return all counts of now, with what the server adds to them."""
+        negotiating, buffered, received, sent = 0, 0, self._received, self._sent
+        for session in self.open:
+            negotiating += session.phase is Phase.NEGOTIATING
+            if session.lost:  # counted already
+                continue
+            figures = session.figures()
+            buffered += figures.unread + figures.unsent
+            received += figures.received
+            sent += figures.written - figures.unsent
         return Statistics(
             uptime=uptime,
             open=len(self.open),
             max_connections=max_connections,
             accepting=accepting,
-            negotiating=sum(each.phase is Phase.NEGOTIATING for each in self.open),
-            buffered_bytes=sums.buffered,
+            negotiating=negotiating,
+            buffered_bytes=buffered,
             draining=draining,
             accepted=self.accepted,
             refused={each.value: count for each, count in self.refused.items()},
@@ -151,7 +114,7 @@ class Registry:
             failed={each.value: count for each, count in self.failed.items()},
             handled=self.handled,
             errors=dict(self.errors),
-            received_bytes=sums.received,
-            sent_bytes=sums.sent,
+            received_bytes=received,
+            sent_bytes=sent,
             drain_seconds=drain_seconds,
         )

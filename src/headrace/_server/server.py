@@ -23,12 +23,12 @@ from headrace._server.listeners import Listeners
 from headrace._server.monitor import Monitor
 from headrace._server.negotiation import Outcome, cause_of, is_a_check, negotiate
 from headrace._server.options import Handler, Options
-from headrace._server.registry import Registry, Sums
+from headrace._server.registry import Registry
 from headrace._server.session import Phase, Session
 from headrace._server.shutdown import Shutdown, ShutdownReport, Stage
 from headrace._server.statistics import Statistics
 from headrace._server.stream_server import StreamServer
-from headrace._streams.factory import ClientConnected, make
+from headrace._streams.factory import make
 from headrace._streams.reader import StreamReader
 from headrace._streams.writer import StreamWriter
 from headrace._transport.acceptor import Acceptor, LoopAcceptor
@@ -64,17 +64,8 @@ class LocalServer(StreamServer):
 
     def statistics(self) -> Statistics:
         """See StreamServer."""
-        return self._statistics(self._registry.sums())
-
-    async def statistics_in_slices(self) -> Statistics:
-        """The same, with turns of the loop between, so that ten thousand connections do not keep it
-        busy at once. Cancellation: nothing is kept."""
-        return self._statistics(await self._registry.sums_in_slices())
-
-    def _statistics(self, sums: Sums) -> Statistics:
         draining = self.draining.is_set()
         return self._registry.statistics(
-            sums,
             uptime=self.get_loop().time() - self._began,
             max_connections=self._options.limits.max_connections,
             accepting=not self._listeners.reasons and not draining,
@@ -115,12 +106,11 @@ class LocalServer(StreamServer):
         if options.max_fds:
             # Its transport is none of the loop's; the protocol is that of any.
             backend = await for_loop(loop, options.limit, way="portable")
-            factory = functools.partial(self._make_protocol, backend, self._connected)
+            factory = functools.partial(self._make_protocol, backend)
             connect = functools.partial(connect_for_descriptors, loop, options.max_fds)
             return LoopAcceptor(loop, sock, factory, connect)
         backend = await for_loop(loop, options.limit, sock=sock, way=options.way)
-        make_protocol = functools.partial(self._make_protocol, backend, self._connected)
-        return backend.acceptor(sock, make_protocol)
+        return backend.acceptor(sock, functools.partial(self._make_protocol, backend))
 
     def _end(self, grace: float) -> Coroutine[Any, Any, ShutdownReport]:
         stopping = self._stopping = Shutdown(
@@ -145,14 +135,12 @@ class LocalServer(StreamServer):
 
     # ---- the life of a connection
 
-    def _make_protocol(
-        self, backend: Backend, connected: ClientConnected, peername: Any = None
-    ) -> Any:
+    def _make_protocol(self, backend: Backend, peername: Any = None) -> Any:
         """Return the protocol of a connection that was accepted just now, from *peername*, unless
-        its transport says that later. *connected* is one method object for all of them."""
+        its transport says that later."""
         session = self._registry.add(self, peername)
         self._admission.accepted(session)
-        protocol: Any = make(backend, connected)[1]
+        protocol: Any = make(backend, self._connected)[1]
         protocol._h_server = session
         return protocol
 

@@ -73,8 +73,7 @@ class Session(Connection):
         "__weakref__",
         "_on_lost",
         "_peername",
-        "_seen_received",
-        "_seen_sent",
+        "_seen",
         "base",
         "below",
         "dropped",
@@ -122,9 +121,8 @@ class Session(Connection):
         self.below: asyncio.WriteTransport | None = None
         # Bytes written and not sent when the server cut it off, which throws them away.
         self.dropped = 0
-        # Bytes received and sent as of the last time, for when the transport does not say them any
-        # more.
-        self._seen_received = self._seen_sent = 0
+        # The figures of the last time, for when the transport does not say them any more.
+        self._seen = NOTHING
 
     def move(self, phase: Phase) -> None:
         """Be in *phase* from now on: the only way that it changes."""
@@ -231,12 +229,14 @@ class Session(Connection):
         try:
             received, unread, waits, written, unsent = self.writer._h_figures()
         except AttributeError:  # asyncio's TLS transport, once it was closed twice
-            return Figures(received=self._seen_received, written=self._seen_sent)
+            seen = self._seen
+            return Figures(received=seen.received, written=seen.written - seen.unsent)
         if self.below is not None:
             unsent = min(written, unsent + self.below.get_write_buffer_size())
-        figures = Figures(received - self.base, unread, waits, written, max(unsent, self.dropped))
-        self._seen_received, self._seen_sent = figures.received, written - figures.unsent
-        return figures
+        self._seen = Figures(
+            received - self.base, unread, waits, written, max(unsent, self.dropped)
+        )
+        return self._seen
 
     def unacknowledged(self) -> int:
         """Return how many bytes the system has that the peer has not acknowledged (SIOCOUTQ,

@@ -35,34 +35,19 @@ cdef class ReadHalf(Receiver):
     # How long a read may wait, where a Stream bounds that, else None.
     cdef Timing _h_timing
 
-    cdef int _h_feed(self, bytes data) except -1
-    cdef int _h_feed_front(self, bytearray scratch, Py_ssize_t size) except -1
+    cdef object _h_feed(self, bytes data)
+    cdef object _h_feed_front(self, bytearray scratch, Py_ssize_t size)
     cdef ReadBuffer _h_reserved(self)
     cdef bint _h_waits(self) except -1
-    cdef int _h_after_feed(self) except -1
-    # (What nobody overrides is marked as final: it is called without a look into a table, and in
-    # this module it is inlined.)
-    @cython.final
-    cdef Py_ssize_t _h_unread(self) except -1
-    @cython.final
-    cdef int _h_maybe_pause(self) except -1
-    @cython.final
-    cdef object _h_pause(self)
-    @cython.final
+    cdef object _h_after_feed(self)
+    cdef object _h_maybe_pause(self)
     cdef object _h_pause_once(self, Operation waiter)
-    @cython.final
-    cdef int _h_maybe_resume(self) except -1
-    @cython.final
+    cdef object _h_maybe_resume(self)
     cdef object _h_resume(self)
     cdef object _h_lose(self, object error)
-    @cython.final
-    @cython.locals(operation=Operation)
-    cdef int _h_wake(self) except -1
-    @cython.final
+    cdef object _h_wake(self)
     cdef object _h_check(self)
-    @cython.final
     cdef bytes _h_take(self, Py_ssize_t size)
-    @cython.final
     cdef object _h_pending(self)
     cdef object _h_start(self, Read kind, Py_ssize_t amount, object argument)
     cdef object _h_time(self, Timing timing)
@@ -70,9 +55,8 @@ cdef class ReadHalf(Receiver):
     cdef object _h_give_up(self, Operation operation)
     cdef object _h_attempt(self, Operation operation)
     @cython.locals(kind=Read)
-    cdef int _h_wait(self, Operation operation) except -1
+    cdef object _h_wait(self, Operation operation)
     cdef object _h_detach(self, Operation operation)
-    @cython.final
     cdef bint _h_occupied(self) except -1
 
 cdef bint is_waiting(Operation operation) except -1

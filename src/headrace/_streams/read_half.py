@@ -188,8 +188,6 @@ class ReadHalf(Receiver):
         self._h_after_feed()
 
     def _h_reserved(self) -> ReadBuffer | None:
-        if not self._h_bytes.owned:  # as it is between small reads
-            return None
         waiter = self._h_waiter
         if (
             waiter is None
@@ -206,33 +204,26 @@ class ReadHalf(Receiver):
     def _h_after_feed(self) -> None:
         """Wake the read that the new bytes satisfy, and pause the transport if that is due."""
         waiter = self._h_waiter
-        if waiter is None:
-            self._h_maybe_pause()
-        elif type(waiter) is not Operation or kind_of(waiter).is_ready(self, waiter):
-            self._h_wake()
-            self._h_maybe_pause()
-        else:
-            if self._h_timing is not None:
-                self._h_timing.progressed(waiter)
-            # It wants more than the limit, which is its right: no pause, or it would wait for ever.
-            if kind_of(waiter).is_greedy(self, waiter):
-                self._h_pause_once(waiter)
-
-    def _h_unread(self) -> int:
-        """Return how many bytes are unread."""
-        if self._h_bytes.live is None:
-            return self._h_bytes.end - self._h_bytes.pos
-        return self._h_bytes.length()
+        if waiter is not None:
+            if type(waiter) is not Operation or kind_of(waiter).is_ready(self, waiter):
+                self._h_wake()
+            else:
+                if self._h_timing is not None:
+                    self._h_timing.progressed(waiter)
+                # It wants more than the limit, which is its right: no pause, or it would wait for
+                # ever.
+                if kind_of(waiter).is_greedy(self, waiter):
+                    self._h_pause_once(waiter)
+                return
+        self._h_maybe_pause()
 
     def _h_maybe_pause(self) -> None:
         if (
-            self._h_unread() - self._limit > self._limit
-            and not self._paused
-            and self._h_transport is not None
+            self._paused
+            or self._h_transport is None
+            or self._h_bytes.length() - self._limit <= self._limit
         ):
-            self._h_pause()
-
-    def _h_pause(self) -> None:
+            return
         try:
             self._h_transport.pause_reading()
         except NotImplementedError:
@@ -250,7 +241,7 @@ class ReadHalf(Receiver):
             self._h_wake()
 
     def _h_maybe_resume(self) -> None:
-        if self._paused and self._h_unread() <= self._limit:
+        if self._paused and self._h_bytes.length() <= self._limit:
             self._h_resume()
 
     def _h_resume(self) -> None:
@@ -273,11 +264,12 @@ class ReadHalf(Receiver):
     def _h_wake(self) -> None:
         """Wake the waiter, whoever it is."""
         waiter = self._h_waiter
+        if waiter is None:
+            return
         self._h_waiter = None
         if type(waiter) is Operation:
-            operation = waiter
-            self._h_scheduler.wake(operation.woken())
-        elif waiter is not None and not waiter.cancelled():
+            self._h_scheduler.wake(operations.woken(waiter))
+        elif not waiter.cancelled():
             if self._exception is not None:
                 waiter.set_exception(self._exception)
             else:
@@ -330,7 +322,7 @@ class ReadHalf(Receiver):
 
     def _h_wait(self, operation: Operation) -> None:
         kind = kind_of(operation)
-        if self._h_waiter is not None and self._h_occupied():
+        if self._h_occupied():
             operation.end()
             raise RuntimeError(
                 f"{kind.waits_in(operation)}() called while another coroutine is already waiting "
@@ -338,8 +330,7 @@ class ReadHalf(Receiver):
             )
         if self._h_timing is not None:
             self._h_timing.begin(operation, False)
-        if len(self._h_bytes.head) > 0:
-            self._h_bytes.spare()
+        self._h_bytes.spare()
         if kind.is_large(operation):
             self._h_bytes.reserve(operation.amount)
         self._h_waiter = operation
@@ -373,7 +364,4 @@ def is_waiting(operation: Operation) -> bool:
 
 def kind_of(operation: Operation) -> Read:
     """Return what *operation*, one that comes out of something untyped, does."""
-    if cython.compiled:
-        # Unchecked, for speed: see _h_start().
-        return cython.cast(Read, operation.kind)
     return operation.kind

@@ -1,7 +1,6 @@
 cimport cython
 
 from headrace._core cimport cprims
-from headrace._core.cinline cimport clipped
 from headrace._streams cimport reads
 from headrace._streams.read_half cimport ReadHalf
 

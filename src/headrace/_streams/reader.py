@@ -20,7 +20,6 @@ except ModuleNotFoundError:
 
 if not cython.compiled:
     from headrace._core import cprims_py as cprims
-    from headrace._core.cprims_py import clipped
 
 from headrace._core.coroutines import SignatureOf, mark_coroutine_functions
 from headrace._core.stock import StockStreamReader
@@ -91,9 +90,9 @@ class Reader(ReadHalf):
         buffered stays.
         Cancellation: safe, of read(-1) too: no byte is taken.
         """
-        if type(n) is not int and not is_number(n):
+        if not is_number(n):
             return self._h_refuse(n)
-        amount = clipped(n)
+        amount = cprims.clipped(n)
         return self._h_start(reads.READ_ALL if amount < 0 else reads.READ, amount, None)
 
     def readexactly(self, n: int) -> Coroutine[Any, Any, bytes]:
@@ -105,9 +104,9 @@ class Reader(ReadHalf):
         buffer is empty; what broke the connection, or what set_exception() set: the buffer stays.
         Cancellation: safe: no byte is taken.
         """
-        if type(n) is not int and not is_number(n):
+        if not is_number(n):
             return self._h_refuse(n)
-        return self._h_start(reads.READEXACTLY, clipped(n), n)
+        return self._h_start(reads.READEXACTLY, cprims.clipped(n), n)
 
     def readuntil(
         self, separator: Separator | tuple[Separator, ...] = reads.NEWLINE
@@ -172,11 +171,12 @@ class Reader(ReadHalf):
 
 
 def is_number(n: object) -> bool:
-    """Tell whether *n*, which is no int, can be a number of bytes."""
-    try:
-        clipped(n)
-    except Exception:
-        return False
+    """Tell whether *n* can be a number of bytes."""
+    if type(n) is not int:  # hardly ever
+        try:
+            cprims.clipped(n)
+        except Exception:
+            return False
     return True
 
 

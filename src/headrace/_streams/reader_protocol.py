@@ -64,9 +64,6 @@ class ConnectingProtocol(StreamProtocol):
 def share_sender(reader: Reader, sender: Sender) -> None:
     """Let *reader* know the sender of its connection."""
     reader._h_sender = sender
-    if type(sender) is not Sender:
-        # A transport of ours has a context of its own, whoever resumes it.
-        reader._h_context = None
 
 
 class HandlerDone:

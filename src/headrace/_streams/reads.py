@@ -29,7 +29,7 @@ class ReadSome(Read):
             reader._h_check()
         if operation.amount == 0:
             return b""
-        size = reader._h_unread()
+        size = reader._h_bytes.length()
         if size == 0:
             if reader._eof:
                 return b""

@@ -1,5 +1,3 @@
-cimport cython
-
 from headrace._transport cimport operation as operations, sender as senders, scheduler as schedulers
 from headrace._transport cimport stream_protocol as protocols
 from headrace._transport.operation cimport Kind, Operation, Waitable
@@ -23,9 +21,8 @@ cdef class Writer(Waitable):
     cdef object _h_link(self, object protocol, object reader)
     cdef object _h_attend(self)
     cdef object _h_attempt(self, Operation operation)
-    @cython.final
-    cdef int _h_check_reader(self) except -1
-    cdef int _h_wait(self, Operation operation) except -1
+    cdef object _h_check_reader(self)
+    cdef object _h_wait(self, Operation operation)
     cdef object _h_detach(self, Operation operation)
 
 cdef bint is_flow_ours(object protocol) except -1

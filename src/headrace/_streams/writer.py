@@ -190,8 +190,7 @@ class Writer(Waitable):
     def _h_attempt(self, operation: Operation) -> object:
         if operation.amount == protocols.FRESH:
             sender = self._h_sender
-            if sender.size > 0:
-                sender.settle()
+            sender.settle()
             self._h_check_reader()
             if sender.has_ended():
                 # One turn, in which connection_lost() comes.
@@ -200,10 +199,7 @@ class Writer(Waitable):
         elif operation.amount == protocols.WAITED:
             # The loss of the connection, or why a server has ended it.
             self._h_check_reader()
-        flow = self._h_flow
-        if not flow._paused and not flow._connection_lost:
-            return None  # nearly always
-        return flow._h_check_drain(operation)
+        return self._h_flow._h_check_drain(operation)
 
     def _h_check_reader(self) -> None:
         """Raise what is wrong with the connection, as asyncio does, from the reader's exception().

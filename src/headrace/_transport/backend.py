@@ -124,21 +124,17 @@ def _obstacle(tls: object, sock: socket.socket | None) -> str | None:
         return obstacle
     if tls is not None and not is_standard(tls):
         return f"TLS of a {type(tls).__name__} is the loop's"
-    return None if sock is None else socket_obstacle(sock)
-
-
-def socket_obstacle(sock: socket.socket) -> str | None:
-    """Return why *sock* cannot be served past its own methods, or None where it can."""
-    for name in SOCKET_CALLS:
-        if getattr(type(sock), name, None) is not getattr(socket.socket, name):
-            return f"{type(sock).__name__} has a {name}() of its own"
+    if sock is not None:
+        for name in SOCKET_CALLS:
+            if getattr(type(sock), name) is not getattr(socket.socket, name):
+                return f"{type(sock).__name__} has a {name}() of its own"
     return None
 
 
 def of_transport(transport: asyncio.BaseTransport, tls: TLSOptions | None = None) -> type[Backend]:
     """Return what goes on with *transport*, in TLS where there is *tls*: Native where it is one of
-    ours."""
-    if native is None or not native.is_upgradable(transport):
+    ours, in plain text."""
+    if native is None or not native.is_ours(transport):
         return Portable
     if tls is not None and not is_standard(tls.context):
         return Portable

@@ -1,3 +1,4 @@
-cdef int begin_wait(object future) except -1
-cdef bint is_awaited_by(object future, object cls) except -1
-cdef object wake_up(object future, object argument)
+cpdef object begin_wait(object future)
+cpdef object task_callback(object future)
+cpdef object task_context(object future)
+cpdef bint forget_task(object future) except -1

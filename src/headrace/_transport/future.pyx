@@ -11,7 +11,6 @@ twin, `future_py.py`.
 """
 
 from contextvars import Context
-from types import GetSetDescriptorType
 
 from cpython.object cimport PyObject
 
@@ -73,68 +72,18 @@ cdef extern from *:
         return 1;
     }
 
-    /* The setter of _asyncio_future_blocking, called without a look-up: it is what the iterator of
-       a future does, without the iterator. */
-    static setter headrace_set_blocking = NULL;
-    static void *headrace_closure = NULL;
-
+    /* What await does with a future: the first step of its iterator marks it. */
     static int headrace_begin_wait(PyObject *future) {
-        return headrace_set_blocking(future, Py_True, headrace_closure);
+        PyObject *iterator = Py_TYPE(future)->tp_iter(future);
+        PyObject *yielded = iterator == NULL ? NULL : Py_TYPE(iterator)->tp_iternext(iterator);
+        Py_XDECREF(iterator);
+        /* with an exception: a future that is done ends with StopIteration */
+        if (yielded == NULL) return -1;
+        Py_DECREF(yielded);
+        return 0;
     }
 
-    /* Whether the callback is a task's wake-up: a C function that is bound to the task. */
-    static CYTHON_INLINE int headrace_is_awaited_by(headrace_future *future, PyObject *cls) {
-        PyObject *callback = future->callback0, *task;
-        if (callback == NULL || future->callbacks != NULL || !PyCFunction_Check(callback)) return 0;
-        task = PyCFunction_GET_SELF(callback);
-        return task != NULL && PyObject_TypeCheck(task, (PyTypeObject *)cls);
-    }
-
-    /* Call the callback in its context. Return 0 where that is entered already, -1 where the call
-       raised. (A C function of one argument is called as the interpreter calls it.) */
-    static int headrace_call(headrace_future *future, PyObject *argument) {
-        PyObject *callback = future->callback0, *context = future->context0;
-        PyObject *result, *type = NULL, *value = NULL, *traceback = NULL;
-        int left;
-        if (PyContext_Enter(context) < 0) {
-            PyErr_Clear();
-            return 0;
-        }
-        Py_INCREF(callback);
-        Py_INCREF(context);
-        if (PyCFunction_GET_FLAGS(callback) == METH_O)
-            result = PyCFunction_GET_FUNCTION(callback)(PyCFunction_GET_SELF(callback), argument);
-        else result = PyObject_CallOneArg(callback, argument);
-        if (result == NULL) PyErr_Fetch(&type, &value, &traceback);
-        left = PyContext_Exit(context);
-        Py_DECREF(callback);
-        Py_DECREF(context);
-        if (result == NULL) {
-            PyErr_Restore(type, value, traceback);
-            return -1;
-        }
-        Py_DECREF(result);
-        return left < 0 ? -1 : 1;
-    }
-
-    /* The exception that was raised, which is no more raised then. */
-    static PyObject *headrace_take_error(void) {
-    #if PY_VERSION_HEX >= 0x030C0000
-        return PyErr_GetRaisedException();
-    #else
-        PyObject *type, *value, *traceback;
-        PyErr_Fetch(&type, &value, &traceback);
-        PyErr_NormalizeException(&type, &value, &traceback);
-        if (traceback != NULL) PyException_SetTraceback(value, traceback);
-        Py_XDECREF(type);
-        Py_XDECREF(traceback);
-        return value;
-    #endif
-    }
-
-    static void headrace_know(PyObject *type, PyObject *blocking) {
-        headrace_set_blocking = ((PyGetSetDescrObject *)blocking)->d_getset->set;
-        headrace_closure = ((PyGetSetDescrObject *)blocking)->d_getset->closure;
+    static void headrace_know(PyObject *type) {
         headrace_future_type = (PyTypeObject *)type;
     }
     """
@@ -148,41 +97,43 @@ cdef extern from *:
     bint is_large_enough "headrace_is_large_enough"(PyObject *type)
     PyObject *awaited_by "headrace_awaited_by"(Fields *future)
     bint forget "headrace_forget"(Fields *future)
-    bint is_awaited "headrace_is_awaited_by"(Fields *future, PyObject *cls)
-    int call "headrace_call"(Fields *future, PyObject *argument)
-    object take_error "headrace_take_error"()
-    void know "headrace_know"(PyObject *type, PyObject *blocking)
-    int set_blocking "headrace_begin_wait"(PyObject *future) except -1
+    void know "headrace_know"(PyObject *type)
+    int step_iterator "headrace_begin_wait"(PyObject *future) except -1
 
 
-# What they do is said in the twin.
-
-
-cdef int begin_wait(object future) except -1:
+cpdef object begin_wait(object future):
+    """Mark *future*, which is pending, as awaited: a task asks that of what it is yielded."""
     if known(<PyObject *>future) == NULL:
         future_py.begin_wait(future)
-        return 0
-    return set_blocking(<PyObject *>future)
+    else:
+        step_iterator(<PyObject *>future)
 
 
-cdef bint is_awaited_by(object future, object cls) except -1:
+cpdef object task_callback(object future):
+    """Return the one callback of *future*; None where there is none, or more than one."""
     cdef Fields *fields = known(<PyObject *>future)
     if fields == NULL:
-        return future_py.is_awaited_by(future, cls)
-    return is_awaited(fields, <PyObject *>cls)
-
-
-cdef object wake_up(object future, object argument):
-    cdef Fields *fields = known(<PyObject *>future)
-    cdef int called
-    if fields == NULL:
-        return future_py.wake_up(future, argument)
-    called = call(fields, <PyObject *>argument)
-    if called <= 0:
-        return take_error() if called < 0 else False
+        return future_py.task_callback(future)
     if fields.callback0 == NULL or fields.callbacks != NULL:
-        return True
-    return None if forget(fields) else future_py.forget(future)
+        return None
+    return <object>fields.callback0
+
+
+cpdef object task_context(object future):
+    """Return the context of the one callback of *future*, which there is."""
+    cdef Fields *fields = known(<PyObject *>future)
+    return future_py.task_context(future) if fields == NULL else <object>fields.context0
+
+
+cpdef bint forget_task(object future) except -1:
+    """Take back the one callback of *future*, a task's wake-up, and the task out of those that
+    await it; return whether there was one."""
+    cdef Fields *fields = known(<PyObject *>future)
+    if fields == NULL:
+        return future_py.forget_task(future)
+    if fields.callback0 == NULL or fields.callbacks != NULL:
+        return False
+    return forget(fields) or future_py.forget_task(future)
 
 
 class _Loop:
@@ -250,10 +201,9 @@ def _probe() -> None:
         from _asyncio import Future
     except ImportError:  # an interpreter without the C accelerator
         return
-    blocking = Future.__dict__["_asyncio_future_blocking"]
-    if is_as_expected(Future) and type(blocking) is GetSetDescriptorType:
-        _kept.append((Future, blocking))
-        know(<PyObject *>Future, <PyObject *>blocking)
+    if is_as_expected(Future):
+        _kept.append(Future)
+        know(<PyObject *>Future)
 
 
 _probe()

@@ -1,7 +1,7 @@
 cimport cython
 
-from headrace._core.cinline cimport references
-from headrace._transport.scheduler cimport BUDGET, Scheduler
+from headrace._core cimport cprims
+from headrace._transport.scheduler cimport Scheduler
 
 cdef enum:
     OUTSIDE = 8
@@ -15,6 +15,7 @@ cdef int DONE
 cdef object PENDING
 cdef object TURN
 
+cdef object _spare
 cdef Py_ssize_t _ALONE
 
 cdef class Kind:
@@ -25,7 +26,7 @@ cdef class Waitable:
     cdef Scheduler _h_scheduler
 
     cdef object _h_attempt(self, Operation operation)
-    cdef int _h_wait(self, Operation operation) except -1
+    cdef object _h_wait(self, Operation operation)
     cdef object _h_detach(self, Operation operation)
     cdef list _h_waiting(self)
     cdef object _h_give_up(self, Operation operation)
@@ -50,14 +51,11 @@ cdef class Operation:
     # typed: it stands above.)
     cdef object bounds
 
-    @cython.locals(state=int, waitable=Waitable, left=int, raised=bint)
+    @cython.locals(state=int, waitable=Waitable)
     cdef object _advance(self)
     cdef object end(self)
     cdef bint is_waiting(self) except -1
     cdef object woken(self)
-
-# The operation that was over last.
-cdef Operation _spare
 
 @cython.locals(operation=Operation)
 cdef Operation start(Waitable waitable, Kind kind, Py_ssize_t amount, object argument)

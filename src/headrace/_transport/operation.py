@@ -1,4 +1,3 @@
-# cython: nonecheck=False
 """Operation: one wait, as an awaitable that costs one call.
 
 What ``reader.read()``, ``writer.drain()`` and the like return. It is lazy: it touches nothing until
@@ -32,8 +31,7 @@ except ModuleNotFoundError:
     from headrace._core import _uncompiled as cython
 
 if not cython.compiled:
-    from headrace._core.cprims_py import references
-    from headrace._transport.scheduler import BUDGET
+    from headrace._core import cprims_py as cprims
 
 from headrace._transport.frames import Frame, code_of
 
@@ -110,46 +108,37 @@ class Operation:
         state = self.state
         waitable = self.waitable
         if state == NEW:
-            left = waitable._h_scheduler.left
-            if left <= 0:
-                waitable._h_scheduler.left = BUDGET
+            if waitable._h_scheduler.left <= 0:
+                waitable._h_scheduler.renew()
                 self.state = PAUSED
                 return TURN
-            waitable._h_scheduler.left = left - 1
+            waitable._h_scheduler.left -= 1
         elif state == WOKEN or state == PAUSED:
-            # A task has waited, so the loop has had its turn.
-            waitable._h_scheduler.left = BUDGET
+            waitable._h_scheduler.renew()
         elif state == WAITING:
             if self.is_waiting():
                 raise RuntimeError(f"{self.kind.name} is being awaited already")
             # Somebody else ended the wait: try, as after a wake.
             waitable._h_detach(self)
-            self.future = None
         else:
             raise RuntimeError("cannot reuse already awaited operation")
         # Over, and free of what it refers to, unless the attempt says otherwise: whatever it raises
         # ends the operation.
+        self.waitable = None
+        self.future = None
         self.state = DONE
-        raised = True
-        try:
-            result = waitable._h_attempt(self)
-            raised = False
-        finally:
-            # (An except clause would cost every step.)
-            if raised:
-                self.waitable = None
+        result = waitable._h_attempt(self)
         if result is PENDING:
             self.future = waitable._h_scheduler.future_to_wait_for()
+            self.waitable = waitable
             self.state = WAITING
             waitable._h_wait(self)
         elif result is TURN:
+            self.waitable = waitable
             self.state = PAUSED
-        else:
-            self.waitable = None
-            if cython.compiled:
-                if self.bounds is not None:
-                    self.bounds = None
-                _spare = self
+        elif cython.compiled:
+            self.bounds = None
+            _spare = self
         return result
 
     # ---- a coroutine to the world
@@ -258,27 +247,19 @@ def start(waitable: Waitable, kind: Kind, amount: int, argument: object) -> Any:
     """Return a new Operation of *waitable*; nothing happens until it is awaited. (Any: each caller
     knows what it will return.)"""
     global _spare
-    if cython.compiled and waitable._h_scheduler is None:
-        # The operation's own code looks for None nowhere, for speed.
-        raise RuntimeError("super().__init__() was not called")
     operation = _spare
-    if operation is not None and references(operation) <= _ALONE:
+    if operation is not None and cprims.references(operation) <= _ALONE:
         # Kept, it would not be freed when it is dropped, and nobody would hear that it was never
         # awaited.
         _spare = None
-        # Mostly they are what they were: to compare costs less than to count references.
-        if operation.kind is not kind:
-            operation.kind = kind
-        if operation.argument is not argument:
-            operation.argument = argument
     else:
         operation = Operation.__new__(Operation)
-        operation.kind = kind
-        operation.argument = argument
         operation.future = None
         operation.bounds = None
     operation.waitable = waitable
+    operation.kind = kind
     operation.amount = amount
+    operation.argument = argument
     operation.state = NEW
     return operation
 

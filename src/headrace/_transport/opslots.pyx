@@ -1,4 +1,4 @@
-# cython: language_level=3, nonecheck=False
+# cython: language_level=3
 """The type slots of Operation that Cython would fill at a price: how an interpreter resumes an
 awaitable, and its end.
 
@@ -161,10 +161,7 @@ cdef extern from *:
     ctypedef PyObject *(*iternextfunc)(PyObject *)
     ctypedef PySendResult (*sendfunc)(PyObject *, PyObject *, PyObject **)
 
-    ctypedef PyObject *(*unaryfunc)(PyObject *) except? NULL
-
     ctypedef struct PyAsyncMethods:
-        unaryfunc am_await
         sendfunc am_send
 
     ctypedef struct Type "PyTypeObject":
@@ -212,18 +209,6 @@ cdef PySendResult send(PyObject *self, PyObject *value, PyObject **result) excep
     return PYGEN_NEXT
 
 
-cdef unaryfunc await_as_before
-
-
-cdef PyObject *awaited(PyObject *self) except? NULL:
-    """am_await: a new operation is its own iterator; what Cython has made of ``__await__()``
-    refuses the others."""
-    if (<Operation>self).state == NEW:
-        Py_INCREF(<Operation>self)
-        return self
-    return await_as_before(self)
-
-
 cdef destructor deallocate_as_before
 
 
@@ -262,9 +247,7 @@ def release_free(phase: str, info: dict) -> None:
 def install() -> None:
     """Put the functions into Operation's slots; ``__next__`` and ``send`` called from Python stay
     as they are."""
-    global await_as_before, deallocate_as_before
-    await_as_before = (<Type *>Operation).tp_as_async.am_await
-    (<Type *>Operation).tp_as_async.am_await = awaited
+    global deallocate_as_before
     deallocate_as_before = (<Type *>Operation).tp_dealloc
     (<Type *>Operation).tp_dealloc = <destructor>deallocate
     (<Type *>Operation).tp_alloc = headrace_allocate

@@ -1,6 +1,6 @@
 cimport cython
 
-from headrace._core.cinline cimport references
+from headrace._core cimport cprims
 from headrace._transport cimport future as futures, receive
 
 cdef int BUDGET
@@ -45,26 +45,27 @@ cdef class Scheduler:
     # A handler may have its first step before the loop's next turn.
     cdef bint eager
 
+    cdef void renew(self) noexcept
     cdef object future_to_wait_for(self)
-    cdef int wake(self, object future) except -1
-    cdef int _schedule(self) except -1
-    cdef int end_batch(self) except -1
+    cdef object wake(self, object future)
+    cdef object _schedule(self)
+    cdef object end_batch(self)
     cdef bint is_quiet(self) except -1
     @cython.locals(waking=list, done=Py_ssize_t, alone=bint)
     cpdef object resume(self)
     cdef object current_task(self)
-    cdef int step(self, object future) except -1
-    cdef object _look_at(self, object outcome, object future)
+    cdef object step(self, object future, object callback, object context)
     cpdef object start(self, object coroutine)
-    cdef int _end_step(self) except -1
-    cdef int gather(self, Flushable sender) except -1
+    cdef object _end_step(self)
+    cdef object gather(self, Flushable sender)
     @cython.locals(first=Flushable, more=list, sender=Flushable)
-    cdef int _flush(self) except -1
-    cdef int _flush_one(self, Flushable sender) except -1
+    cdef object _flush(self)
+    cdef object _flush_one(self, Flushable sender)
     cdef bytearray receive_buffer(self)
 
 @cython.locals(waking=list, count=Py_ssize_t)
 cdef Py_ssize_t count_held() except -1
+cdef bint is_wake_up(object callback) except -1
 cdef object complete(object future)
 cdef object raise_later(Scheduler scheduler, object error)
 @cython.locals(scheduler=Scheduler)

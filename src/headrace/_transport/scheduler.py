@@ -1,4 +1,3 @@
-# cython: nonecheck=False
 """Scheduler: one event loop's share of what makes a wait cheap.
 
 In asyncio every task that waits is resumed by a Handle and a Future of its own. Here all tasks
@@ -24,7 +23,7 @@ except ModuleNotFoundError:
     from headrace._core import _uncompiled as cython
 
 if not cython.compiled:
-    from headrace._core.cprims_py import references
+    from headrace._core import cprims_py as cprims
     from headrace._transport import future_py as futures
 
 from headrace._transport import receive
@@ -81,6 +80,10 @@ class Scheduler:
         # somebody.
         self.context = Context()
 
+    def renew(self) -> None:
+        """Begin a new budget: a task has waited, so the loop has had its turn."""
+        self.left = BUDGET
+
     def future_to_wait_for(self) -> object:
         """Return a pending future of the loop, marked as awaited."""
         future = self.spare
@@ -96,12 +99,12 @@ class Scheduler:
         if self.debug:
             # The loop times its callbacks, and would blame ours for a slow task.
             complete(future)
-        else:
-            # On the list first: where another thread feeds, which it should not, the loop may be
-            # quicker than this one.
-            self.waking.append(future)
-            if not self.collecting and not self.scheduled:
-                self._schedule()
+            return
+        # On the list first: where another thread feeds, which it should not, the loop may be
+        # quicker than this one.
+        self.waking.append(future)
+        if not self.collecting and not self.scheduled:
+            self._schedule()
 
     def _schedule(self) -> None:
         self.scheduled = True
@@ -138,8 +141,13 @@ class Scheduler:
             for future in waking:
                 done += 1
                 # Nobody but a task may have the future: others would see it pending in the step.
-                if alone and references(future) <= _HELD and futures.is_awaited_by(future, _CTask):
-                    self.step(future)
+                # There is no callback where somebody drives the operation by hand, where others
+                # watch the future, or where the task was cancelled.
+                callback = None
+                if alone and cprims.references(future) <= _HELD:
+                    callback = futures.task_callback(future)
+                if callback is not None and is_wake_up(callback):
+                    self.step(future, callback, futures.task_context(future))
                 else:
                     complete(future)
         finally:
@@ -153,39 +161,30 @@ class Scheduler:
             return _current_tasks.get(self.loop)
         return asyncio.current_task(self.loop)
 
-    def step(self, future: object) -> None:
-        """Resume the task that waits for *future*, then send what it wrote."""
+    def step(self, future: object, callback: object, context: object) -> None:
+        """Call *callback*, the one callback of *future*, in *context*, then send what it wrote."""
         if self.woken is None:
             self.woken = self.loop.create_future()
             self.woken.set_result(None)
         self.stepping = True
         self.left = BUDGET
         try:
-            outcome = futures.wake_up(future, self.woken)
-            if outcome is not None:
-                self._look_at(outcome, future)
-            # It was never completed. If it is nobody else's it can be waited for again; who holds
-            # it shall not see it pending. (Uncompiled, counting references would cost more than it
-            # saves.)
-            elif cython.compiled and self.spare is None and references(future) <= _ALONE:
-                self.spare = future
-            else:
-                future.set_result(None)
-        finally:
-            self._end_step()
-
-    def _look_at(self, outcome: object, future: object) -> None:
-        """Do what is left to do where a step did not end as nearly all of them do; *outcome* is
-        what wake_up() returned."""
-        try:
-            if outcome is False:
+            if not cprims.enter(context, callback, self.woken):
                 complete(future)
-            elif outcome is not True:
-                raise outcome
+            elif futures.forget_task(future):
+                # It was never completed. If it is nobody else's it can be waited for again; who
+                # holds it shall not see it pending. (Uncompiled, counting references would cost
+                # more than it saves.)
+                if cython.compiled and self.spare is None and cprims.references(future) <= _ALONE:
+                    self.spare = future
+                else:
+                    future.set_result(None)
         except BaseException as error:
             # SystemExit or KeyboardInterrupt, which a task lets through: after the steps of the
             # others.
             raise_later(self, error)
+        finally:
+            self._end_step()
 
     def start(self, coroutine: object) -> object:
         """Return a task of *coroutine*, a handler, after its first step where a reactor accepts,
@@ -264,11 +263,18 @@ def count_held() -> int:
     the task has which waits for it."""
     waking = [object()]
     for future in waking:
-        count = references(future)
+        count = cprims.references(future)
     return count + 1
 
 
 _HELD = count_held()
+
+
+def is_wake_up(callback: object) -> bool:
+    """Tell whether *callback* enters a task at once and does nothing else: the wake-ups of C tasks
+    do."""
+    task = cprims.bound_to(callback)
+    return type(task) is _CTask or isinstance(task, _CTask)
 
 
 def complete(future: object) -> None:

@@ -39,7 +39,7 @@ cdef class Sender(Flushable):
     cdef object _send_pieces(self, list pieces)
     cdef object _keep(self, bytes chunk, Py_ssize_t size)
     cdef bint is_followed(self) except -1
-    cdef int _send(self, bytes data, bint followed) except -1
+    cdef object _send(self, bytes data, bint followed)
     cdef object flush(self)
     @cython.locals(pending=bytes, more=list)
     cdef object _hand_over(self, bint followed)

@@ -1,6 +1,4 @@
-cimport cython
-
-from headrace._core.cinline cimport known_referent, referent
+from headrace._core cimport cprims
 from headrace._core.buffer cimport ReadBuffer
 from headrace._transport cimport operation as operations, scheduler as schedulers
 from headrace._transport.operation cimport Kind, Operation, Waitable
@@ -17,11 +15,11 @@ cdef class Receiver(Waitable):
     # Nobody has overridden feed_data, feed_eof or set_exception, by a subclass or on the instance.
     cdef bint _h_plain
 
-    cdef int _h_feed(self, bytes data) except -1
-    cdef int _h_feed_front(self, bytearray scratch, Py_ssize_t size) except -1
+    cdef object _h_feed(self, bytes data)
+    cdef object _h_feed_front(self, bytearray scratch, Py_ssize_t size)
     cdef ReadBuffer _h_reserved(self)
     cdef bint _h_waits(self) except -1
-    cdef int _h_after_feed(self) except -1
+    cdef object _h_after_feed(self)
     cdef object _h_lose(self, object error)
 
 cdef class FlowControl(Waitable):
@@ -57,14 +55,11 @@ cdef class StreamProtocol(FlowControl):
     cdef public bint _h_private
     cdef public object _strong_reader
     cdef public object _stream_reader_wr
-    # The same, once it was seen to be of a reader of ours.
-    cdef object _h_checked_wr
     cdef public object _source_traceback
     cdef public object _task
     cdef public object _client_connected_cb
     cdef public bint _over_ssl
 
-    @cython.locals(receiver=Receiver)
     cdef Receiver _h_receiver(self)
     cdef object _h_settle_close_waiter(self)
 

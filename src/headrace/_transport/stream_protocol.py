@@ -20,8 +20,7 @@ except ModuleNotFoundError:
     from headrace._core import _uncompiled as cython
 
 if not cython.compiled:
-    from headrace._core.cprims_py import referent
-    from headrace._core.cprims_py import referent as known_referent
+    from headrace._core import cprims_py as cprims
 
 from headrace._transport import operation as operations
 from headrace._transport import scheduler as schedulers
@@ -173,7 +172,6 @@ class StreamProtocol(FlowControl):
         self._h_private = False
         self._strong_reader = None
         self._stream_reader_wr = None
-        self._h_checked_wr = None
         self._source_traceback = None
         if stream_reader is not None:
             self._stream_reader_wr = ref(stream_reader)
@@ -187,7 +185,7 @@ class StreamProtocol(FlowControl):
 
     @property
     def _stream_reader(self) -> object:
-        return None if self._stream_reader_wr is None else referent(self._stream_reader_wr)
+        return None if self._stream_reader_wr is None else cprims.referent(self._stream_reader_wr)
 
     @property
     def _transport(self) -> object:
@@ -221,21 +219,10 @@ class StreamProtocol(FlowControl):
 
     def _h_receiver(self) -> object:
         """Return the reader where bytes can be given to it directly, else None."""
-        reference = self._stream_reader_wr
-        if reference is None:
+        if self._stream_reader_wr is None:
             return None
-        if reference is not self._h_checked_wr:
-            # Once for each reference, which refers to one reader for ever.
-            if not isinstance(referent(reference), Receiver):
-                return None
-            self._h_checked_wr = reference
-        if cython.compiled:
-            receiver = cython.cast(Receiver, known_referent(reference))
-        else:
-            receiver = known_referent(reference)
-        if receiver is None or not receiver._h_plain:
-            return None
-        return receiver
+        reader = cprims.referent(self._stream_reader_wr)
+        return reader if isinstance(reader, Receiver) and takes_fast(reader) else None
 
     def get_buffer(self, sizehint: int) -> object:
         """Return the loop's shared receive buffer, as much of it as the reader's limit allows at a

@@ -8,18 +8,16 @@ import math
 import sys
 from collections.abc import Callable, Iterable
 
-from headrace import new_event_loop
-
-LOOPS = ("headrace", "uvloop", "asyncio")
+LOOPS = ("asyncio", "uvloop")
 
 
-def add_loop(parser: argparse.ArgumentParser) -> None:
-    """Add ``--loop`` to *parser*."""
+def add_loop(parser: argparse.ArgumentParser, default: str = "asyncio") -> None:
+    """Add ``--loop`` to *parser*; *default* is how its help calls asyncio's loop."""
     parser.add_argument(
         "--loop",
         choices=LOOPS,
-        default="headrace",
-        help="event loop (default: headrace, asyncio's with headrace's transports)",
+        default="asyncio",
+        help=f"event loop (default: {default})",
     )
 
 
@@ -30,8 +28,6 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
     """
     if name == "asyncio":
         return None
-    if name == "headrace":
-        return new_event_loop
     try:
         import uvloop
     except ImportError:

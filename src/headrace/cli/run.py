@@ -9,16 +9,15 @@ import os
 import runpy
 import sys
 import types
+import warnings
 import zipfile
 from importlib.machinery import SourceFileLoader
 
-from headrace._loop.default import make_default
-from headrace.cli.options import add_loop, fail, loop_factory
+from headrace.cli.options import add_loop, fail
 from headrace.swap import install
 
 DESCRIPTION = """\
-Run a Python program as python itself would, with asyncio's stream names meaning headrace's, on
-headrace's event loop: that of asyncio.run(), unless the program chooses another.
+Run a Python program as python itself would, with asyncio's stream names meaning headrace's.
 
 sys.argv, sys.path, __main__ and the exit status are what they would be under python. Everything
 after the script or the module belongs to the program. Processes that the program starts do not
@@ -27,16 +26,16 @@ inherit headrace.
 examples:
   headrace run server.py --port 8888
   headrace run -m aiosmtpd -n -l localhost:8025
-  headrace run --loop asyncio server.py     leave the event loop as it is
-  headrace run --loop uvloop server.py      on uvloop (pip install 'headrace[uvloop]')
+  headrace run --loop uvloop server.py      also make uvloop the event loop
+                                            (pip install 'headrace[uvloop]')
   python -X dev -m headrace run server.py   with options of python's own
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what run() takes to *parser*, but for the program and its own arguments."""
-    parser.usage = "headrace run [--loop headrace|uvloop|asyncio] SCRIPT|-m MODULE [ARGS...]"
-    add_loop(parser)
+    parser.usage = "headrace run [--loop asyncio|uvloop] SCRIPT|-m MODULE [ARGS...]"
+    add_loop(parser, default="asyncio, as it is")
     parser.add_argument(
         "-m", dest="module", metavar="MODULE", help="run a module instead of a script"
     )
@@ -47,21 +46,17 @@ def run(options: argparse.Namespace) -> int:
 
     *options*: ``module`` to run, or None; ``arguments``, the program's own, where the first is the
     script unless there is a module. A script may be a directory or an archive with a
-    ``__main__.py``. ``loop``: one of LOOPS.
+    ``__main__.py``. ``loop``: "asyncio" or "uvloop".
 
     Returns: 0; 2 where the script or uvloop is not there. Raises: whatever the program raises.
     headrace stays installed: threads and atexit functions of the program may outlive its last line.
     """
     module, arguments = options.module, options.arguments
-    try:
-        factory = loop_factory(options.loop)
-    except ValueError as error:
-        return fail("run", str(error), 2)
+    if options.loop == "uvloop" and not _use_uvloop():
+        return fail("run", "uvloop is not installed: pip install 'headrace[uvloop]'", 2)
     if module is None and not os.path.exists(arguments[0]):
         return fail("run", f"can't open {arguments[0]!r}: no such file", 2)
     install()
-    if factory is not None:
-        make_default(factory)
     # A new module, which stays: the program may pickle what it defines, or look its names up when
     # its last line has run.
     main = sys.modules["__main__"] = types.ModuleType("__main__")
@@ -108,3 +103,18 @@ def _set_first_path(directory: str) -> None:
     headrace command."""
     if not sys.flags.safe_path:
         sys.path[0] = directory
+
+
+def _use_uvloop() -> bool:
+    """Make uvloop the event loop of asyncio.run(); return False where it is not installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return False
+    import asyncio
+
+    with warnings.catch_warnings():
+        # Python 3.14 and uvloop prefer a loop factory, which an unmodified program does not pass.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    return True

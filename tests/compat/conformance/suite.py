@@ -13,7 +13,7 @@ import json
 import sys
 import unittest
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import TextIO
 
 
 def run(names: list[str], log: TextIO) -> dict[str, object]:
@@ -38,28 +38,6 @@ def each_of(suite: unittest.TestSuite) -> Iterator[unittest.TestCase]:
             yield test
 
 
-def take_over() -> None:
-    """Put headrace's loop in the place of asyncio's, wherever the suites find that by name."""
-    import asyncio
-    from asyncio import unix_events
-
-    import headrace
-    from headrace._loop import seams
-    from headrace._transport import backend
-
-    assert backend.platform_obstacle() == seams.OBSTACLE, "this would be a test of asyncio's loop"
-    names: Any = (asyncio, unix_events)
-    for module in names:
-        module.SelectorEventLoop = headrace.EventLoop
-        if hasattr(module, "EventLoop"):
-            module.EventLoop = headrace.EventLoop
-    policy: Any = unix_events._UnixDefaultEventLoopPolicy
-    policy._loop_factory = headrace.EventLoop
-    loop = asyncio.new_event_loop()
-    assert type(loop) is headrace.EventLoop
-    loop.close()
-
-
 def main() -> None:
     """Swap the names if asked to, run, and print."""
     streams, *names = sys.argv[1:]
@@ -67,8 +45,6 @@ def main() -> None:
         import headrace
 
         headrace.install()
-    elif streams == "loop":
-        take_over()
     print(json.dumps(run(names, sys.stderr)))
 
 

@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 from support.connections import LOOPBACK
 
-import headrace
-
 from .conftest import HOST
 from .programs import listening, output, program, running
 
@@ -86,41 +84,6 @@ def test_s_client_updates_its_keys(run, streams, files):
             await asyncio.to_thread(talk, port)
 
     run(main)
-
-
-@pytest.mark.parametrize("version", VERSIONS)
-def test_s_client_and_a_protocol(files, version):
-    """s_client and a protocol on headrace.EventLoop: lines there and back, in TLS 1.3 with new keys
-    between them, then its end."""
-
-    class Upper(asyncio.Protocol):
-        def connection_made(self, transport):
-            self.transport = transport
-
-        def data_received(self, data):
-            self.transport.write(data.upper())
-
-    def talk(port):
-        with running(*client_command(files, port, version)) as client:
-            client.hear("Verify return code: 0")
-            for number in range(3):
-                client.tell(b"line %d\n" % number)
-                client.hear(f"LINE {number}")
-                if version == "-tls1_3":
-                    client.tell(b"K\n")
-                    client.hear("KEYUPDATE")
-            client.tell(b"last\n")
-            client.hear("LAST")
-            client.tell(b"Q\n")
-            assert b"DONE\n" in client.end()
-
-    async def main():
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(Upper, LOOPBACK, 0, ssl=files.server)
-        async with server:
-            await asyncio.to_thread(talk, server.sockets[0].getsockname()[1])
-
-    headrace.run(main())
 
 
 def server_command(files, *more):

@@ -15,11 +15,10 @@ import logging
 import pickle
 import socket
 from asyncio import trsock
-from collections.abc import Callable, Coroutine, Sequence, Set
+from collections.abc import Coroutine, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
-from headrace._loop.event_loop import EventLoop, new_event_loop
 from headrace._server.connection import Connection
 from headrace._server.endpoints import Addresses, Endpoint
 from headrace._server.log import logger
@@ -148,7 +147,11 @@ class Supervisor(StreamServer):
     def _spawn(self, place: int, role: Role = Role.SERVING) -> WorkerHandle:
         """Start a process for the sockets of *place*."""
         ours, theirs = socket.socketpair()
-        factory = _loop_factory(self.get_loop())
+        factory = None
+        if is_libuv(self.get_loop()):
+            import uvloop
+
+            factory = uvloop.new_event_loop
         level = logger.getEffectiveLevel()
         options = replace(self._options, name=self.name)
         return WorkerHandle(
@@ -351,18 +354,6 @@ class Supervisor(StreamServer):
             draining=self.draining.is_set(),
             drain_seconds=self._drain_seconds,
         )
-
-
-def _loop_factory(
-    loop: asyncio.AbstractEventLoop,
-) -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return what makes loops of the kind of *loop*: headrace's, uvloop's, or asyncio's (None)."""
-    if is_libuv(loop):
-        import uvloop
-
-        factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-        return factory
-    return new_event_loop if isinstance(loop, EventLoop) else None
 
 
 def _killed(worker: WorkerHandle) -> ShutdownReport:

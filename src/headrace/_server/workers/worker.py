@@ -34,12 +34,8 @@ from headrace._streams.reader import StreamReader
 from headrace._streams.writer import StreamWriter
 from headrace._transport.acceptor import Acceptor
 
-# How often the supervisor hears what a worker has done, in seconds: at most, and at least, which is
-# far less than the silence that it takes for a loop that hangs.
+# How often the supervisor hears what a worker has done, in seconds.
 STATISTICS_SECONDS = 1.0
-LAST_STATISTICS_SECONDS = 10.0
-# How many connections may be counted for it in a second: some 2 % of a core.
-CONNECTIONS_A_SECOND = 10_000
 # Of one text in the log, in characters: peers may choose what is in it. And of what the supervisor
 # has not taken yet: more is dropped.
 TEXT_CHARACTERS = 65536
@@ -216,10 +212,9 @@ async def tell(server: LocalServer, writer: StreamWriter) -> None:
     """Tell the supervisor what was done so far, now and then."""
     with contextlib.suppress(ConnectionError):
         while True:
-            say(writer, statistics=asdict(await server.statistics_in_slices()))
+            say(writer, statistics=asdict(server.statistics()))
             await writer.drain()
-            rest = len(server.connections) / CONNECTIONS_A_SECOND
-            await asyncio.sleep(min(max(STATISTICS_SECONDS, rest), LAST_STATISTICS_SECONDS))
+            await asyncio.sleep(STATISTICS_SECONDS)
 
 
 def say(writer: StreamWriter, **what: Any) -> None:

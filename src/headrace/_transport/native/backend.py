@@ -14,13 +14,7 @@ from typing import Any
 from headrace._transport.acceptor import Acceptor
 from headrace._transport.base import Backend, ByLoop
 from headrace._transport.native.listener import Listener
-from headrace._transport.native.protocol_acceptor import ProtocolAcceptor as ProtocolAcceptor
-from headrace._transport.native.protocol_transport import ProtocolTransport
-from headrace._transport.native.protocol_transport import attach as attach
-from headrace._transport.native.protocol_transport import attach_secure as attach_secure
-from headrace._transport.native.selector import Selector as Selector
 from headrace._transport.native.tls_engine import TLS
-from headrace._transport.native.tls_in_tls import InnerTLS
 from headrace._transport.native.transport import SocketTransport, adopt, adopt_secure
 from headrace._transport.tls_options import TLSOptions
 
@@ -85,8 +79,7 @@ class Native(Backend):
         server_side: bool,
     ) -> Any:
         """See Backend: *transport* goes on in TLS by itself."""
-        session = _session(tls, server_side, kind_over(transport))
-        await transport.start_tls(session, early, *tls.timeouts)
+        await transport.start_tls(_session(tls, server_side), early, *tls.timeouts)
         return transport
 
     @staticmethod
@@ -123,38 +116,13 @@ class NativeServer:
 
 
 def is_ours(transport: asyncio.BaseTransport) -> bool:
-    """Tell whether *transport* is one of ours, in plain text, that no loop has made."""
+    """Tell whether *transport* is one of ours, in plain text."""
     return type(transport) is SocketTransport and transport.get_extra_info("sslcontext") is None
 
 
-def is_upgradable(transport: asyncio.BaseTransport) -> bool:
-    """Tell whether *transport* is one of ours that can go on in TLS: not in a handshake."""
-    return type(transport) in (SocketTransport, ProtocolTransport) and (
-        transport.get_extra_info("sslcontext") is None
-        or transport.get_extra_info("ssl_object") is not None
-    )
-
-
-def is_of_loop(transport: asyncio.BaseTransport) -> bool:
-    """Tell whether *transport* is one that a loop has of us."""
-    return type(transport) is ProtocolTransport
-
-
-def kind_over(transport: asyncio.BaseTransport) -> type[TLS]:
-    """Return the class of a session with which *transport* goes on."""
-    return TLS if transport.get_extra_info("sslcontext") is None else InnerTLS
-
-
-def session(
-    context: Any, server_side: bool, server_hostname: str | None, kind: type[TLS] = TLS
-) -> Any:
-    """Return a new session of TLS. Raises: ValueError where *context* wants a name to verify."""
-    return kind(context, server_side, None if server_side else server_hostname or None, None)
-
-
-def _session(tls: TLSOptions, server_side: bool, kind: type[TLS] = TLS) -> Any:
+def _session(tls: TLSOptions, server_side: bool) -> Any:
     """Return a new session of TLS, of one side of a connection."""
-    return kind(
+    return TLS(
         tls.context,
         server_side,
         None if server_side else tls.server_hostname or None,

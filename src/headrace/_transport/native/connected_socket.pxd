@@ -17,8 +17,6 @@ cdef class ConnectedSocket(Descriptor):
 
     cdef readonly object _loop
     cdef object protocol
-    # A fact: it is a BufferedProtocol.
-    cdef bint buffered
     # The protocol, where bytes can be handed to its reader directly; else None.
     cdef StreamProtocol stream
     # What the protocol is called in.
@@ -68,17 +66,13 @@ cdef class ConnectedSocket(Descriptor):
     cdef object finish(self, object error)
     cdef bint may_linger(self) noexcept
     cdef object stop(self, object error, Life how)
-    cdef object end_soon(self)
     cdef object leave(self)
     cdef bint receive_rest(self) except -1
     cdef bint has_lingered(self) except -1
     cdef object tell_lost(self)
-    cdef object call_lost(self)
     cdef object close_socket(self)
     cdef bint is_internet(self) noexcept
     cdef object keep_names(self)
 
 cdef bint is_direct(object protocol) except -1
 cdef object os_error(int number)
-cdef object run_in(object context, object method, tuple arguments)
-cdef object entered(object context)

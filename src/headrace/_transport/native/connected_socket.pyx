@@ -7,7 +7,6 @@ still there, after a reset as after a failed send. The socket is closed after th
 from the reactor: a program that waits for the end finds it closed.
 """
 
-import asyncio
 import os
 from asyncio.log import logger
 
@@ -92,8 +91,6 @@ cdef class ConnectedSocket(Descriptor):
 
     cdef object use(self, object protocol):
         self.protocol = protocol
-        # As asyncio's transports: what it is when it is set is what it is called as.
-        self.buffered = isinstance(protocol, asyncio.BufferedProtocol)
         self.stream = <StreamProtocol>protocol if is_direct(protocol) else None
 
     cdef object call(self, object method, tuple arguments):
@@ -166,7 +163,7 @@ cdef class ConnectedSocket(Descriptor):
         self.error = error
         self.write_buffer.clear()
         try:
-            self.end_soon()
+            self.reactor.end(self)
         except RuntimeError:
             # The loop is closed: nobody will be told of anything any more.
             self.close_socket()
@@ -176,13 +173,9 @@ cdef class ConnectedSocket(Descriptor):
         """Close at once: abort(), or a close that has taken too long."""
         if self.life == LINGERING:
             self.set_life(ENDING)
-            self.end_soon()
+            self.reactor.end(self)
         else:
             self.stop(None, ENDING)
-
-    cdef object end_soon(self):
-        """Have on_end() called when nothing else is on the stack."""
-        self.reactor.end(self)
 
     cdef object leave(self):
         """Close the copy of a descriptor that belongs to the parent of this process, which goes on
@@ -221,7 +214,7 @@ cdef class ConnectedSocket(Descriptor):
 
     def end_later(self):
         """Go on with the end, after a wait for memory."""
-        self.end_soon()
+        self.reactor.end(self)
 
     cdef bint has_lingered(self) except -1:
         """Throw away what comes, and tell whether the socket can be closed without taking from the
@@ -256,10 +249,6 @@ cdef class ConnectedSocket(Descriptor):
 
     cdef object tell_lost(self):
         """Tell the protocol that the connection is over."""
-        self.call_lost()
-
-    cdef object call_lost(self):
-        """Call connection_lost()."""
         self.call(self.protocol.connection_lost, (self.error,))
 
     cdef object close_socket(self):
@@ -304,21 +293,15 @@ cdef bint is_direct(object protocol) except -1:
 
 cdef object run_in(object context, object method, tuple arguments):
     """Call method(*arguments) in *context*, or in a copy where it is entered already."""
-    context = entered(context)
-    try:
-        return method(*arguments)
-    finally:
-        PyContext_Exit(context)
-
-
-cdef object entered(object context):
-    """Enter *context*, or a copy where it is entered already; return which was entered."""
     if PyContext_Enter(context) < 0:
         PyErr_Clear()
         context = context.copy()
         if PyContext_Enter(context) < 0:
             raise RuntimeError("a new context cannot be entered")
-    return context
+    try:
+        return method(*arguments)
+    finally:
+        PyContext_Exit(context)
 
 
 cdef object os_error(int number):

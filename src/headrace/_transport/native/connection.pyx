@@ -15,7 +15,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint32_t
 
 from headrace._core.buffer cimport ReadBuffer
-from headrace._transport.native.connected_socket cimport entered, is_direct, os_error
+from headrace._transport.native.connected_socket cimport is_direct, os_error
 from headrace._transport.native.linux cimport (
     EAGAIN,
     EINTR,
@@ -36,12 +36,9 @@ from headrace._transport.native.linux cimport (
     socklen_t,
 )
 from headrace._transport.native.sending cimport SendingSocket
-from headrace._transport.native.states cimport CLOSING, ENDED, LINGERING, PLAIN, READING_OUT
+from headrace._transport.native.states cimport CLOSING, ENDED, LINGERING, READING_OUT
 from headrace._transport.receive cimport MAX_RECEIVE_BYTES, REST_BYTES, more_of_a_flood
 from headrace._transport.stream_protocol cimport Receiver, StreamProtocol
-
-cdef extern from *:
-    int PyContext_Exit(object context) except -1
 
 
 cdef class Connection(SendingSocket):
@@ -103,16 +100,13 @@ cdef class Connection(SendingSocket):
                 self.fail(os_error(error))
 
     cdef object on_turn(self):
-        cdef bint done = False
         try:
             self.receive()
-            done = True
-        finally:
-            # (An except clause would cost every receive.)
-            if not done:
-                # The program is about to leave the loop, and may come back: no event will tell
-                # again what the system still has.
-                self.reactor.continue_later(self)
+        except BaseException:
+            # The program is about to leave the loop, and may come back: no event will tell again
+            # what the system still has.
+            self.reactor.continue_later(self)
+            raise
 
     # ---- reading
 
@@ -128,17 +122,12 @@ cdef class Connection(SendingSocket):
             and self.life < CLOSING
             and not self.receive_waits
         ):
-            if self.handshake == PLAIN:
-                size = Connection.receive_once(self, &asked)
-            else:
-                size = self.receive_once(&asked)
+            size = self.receive_once(&asked)
             if size > 0:
-                self.reactor.received = self.reactor.received + size
+                self.reactor.received += size
                 if size == asked:
                     break  # there may be more, and no event will say so
-                self.readable = (
-                    self.hangup or self.trickles or (self.handshake != PLAIN and self.is_left())
-                )
+                self.readable = self.hangup or self.trickles or self.is_left()
                 turns -= 1
             elif size == 0:
                 self.on_eof()
@@ -178,13 +167,9 @@ cdef class Connection(SendingSocket):
                 buffer.end += size
                 receiver._h_after_feed()
             return size
-        if self.flood_bytes == self.receive_bytes:
-            asked[0] = self.receive_bytes
-        else:
-            asked[0] = self.to_ask(receiver)
+        asked[0] = self.to_ask(receiver)
         data = self.reactor.pool.receive(self.fd, asked[0], &size)
-        if size == asked[0] or self.filled or self.flood_bytes != self.receive_bytes:
-            self.adapt(asked[0], size)
+        self.adapt(asked[0], size)
         if data is not None:
             receiver._h_feed(data)
         return size
@@ -221,13 +206,11 @@ cdef class Connection(SendingSocket):
         cdef ssize_t size = 0
         cdef Py_buffer view
         protocol = self.protocol
-        context = None
+        buffered = isinstance(protocol, asyncio.BufferedProtocol)
         what = "get_buffer"
-        # Each method is looked up where it is called: no object of a bound one is made for that.
         try:
-            if self.buffered:
-                context = entered(self.context)
-                PyObject_GetBuffer(protocol.get_buffer(-1), &view, PyBUF_WRITABLE)
+            if buffered:
+                PyObject_GetBuffer(self.call(protocol.get_buffer, (-1,)), &view, PyBUF_WRITABLE)
                 asked[0] = view.len
                 if view.len > 0:
                     size = recv(self.fd, view.buf, view.len, 0)
@@ -239,23 +222,19 @@ cdef class Connection(SendingSocket):
                     raise RuntimeError("get_buffer() returned an empty buffer")
                 if size > 0:
                     what = "buffer_updated"
-                    protocol.buffer_updated(size)
+                    self.call(protocol.buffer_updated, (size,))
             else:
                 asked[0] = self.to_ask(None)
                 data = self.reactor.pool.receive(self.fd, asked[0], &size)
                 self.adapt(asked[0], size)
                 if data is not None:
                     what = "data_received"
-                    context = entered(self.context)
-                    protocol.data_received(data)
+                    self.call(protocol.data_received, (data,))
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:
             self.fatal(error, f"Fatal error: protocol.{what}() call failed.")
             return -EAGAIN
-        finally:
-            if context is not None:
-                PyContext_Exit(context)
         return size
 
     cdef bint receive_rest(self) except -1:

@@ -1,6 +1,5 @@
 from headrace._transport.native.connection cimport Connection
 from headrace._transport.native.tls_engine cimport TLS
-from headrace._transport.native.tls_in_tls cimport InnerTLS
 
 cdef class UpgradableConnection(Connection):
     # None in plain text.
@@ -19,14 +18,12 @@ cdef class UpgradableConnection(Connection):
     cdef object secure(
         self, TLS tls, bytes early, double handshake_timeout, double shutdown_timeout, object shaken
     )
-    cdef bytes go_inside(self, InnerTLS inner, bytes early)
     cdef object shake(self)
     cdef object end_handshake(self, object error)
     cdef object introduce(self)
     cdef object deliver(self)
     cdef object send_secured(self, bytes data, bint followed)
     cdef object send_output(self)
-    cdef object send_tickets(self)
     cdef bint is_half_closable(self) except -1
     cdef object look_for_alert(self)
     cdef object cancel_timer(self)

@@ -23,7 +23,6 @@ from headrace._transport.native.states cimport (
     Life,
 )
 from headrace._transport.native.tls_engine cimport TLS
-from headrace._transport.native.tls_in_tls cimport InnerTLS
 from headrace._transport.receive cimport RECORD_BYTES
 
 
@@ -33,10 +32,8 @@ cdef class UpgradableConnection(Connection):
     cdef object secure(
         self, TLS tls, bytes early, double handshake_timeout, double shutdown_timeout, object shaken
     ):
-        """Begin a handshake, inside the session that there is, if any; *early* has been received
-        already. *shaken*, a future or None, is told how it ends."""
-        if self.tls is not None:
-            early = self.go_inside(<InnerTLS?>tls, early)
+        """Begin a handshake; *early* has been received already. *shaken*, a future or None, is told
+        how it ends."""
         self.tls = tls
         self.set_handshake(HANDSHAKING)
         self.shaken = shaken
@@ -48,10 +45,6 @@ cdef class UpgradableConnection(Connection):
         if early:
             tls.receive(early, PyBytes_GET_SIZE(early))
         self.shake()
-
-    cdef bytes go_inside(self, InnerTLS inner, bytes early):
-        """Have *inner* go on inside the session that there is; return what is left of *early*."""
-        raise NotImplementedError
 
     def give_up(self, timeout):
         """The handshake has taken too long; asyncio's words."""
@@ -73,16 +66,9 @@ cdef class UpgradableConnection(Connection):
             self.send_output()
             self.end_handshake(error)
             return
-        if complete and self.tls.ends_with_tickets:
-            self.send_tickets()
-        else:
-            self.send_output()
-        if self.life >= LINGERING:
-            return
-        if complete:
+        self.send_output()
+        if complete and self.life < LINGERING:
             self.end_handshake(None)
-        elif self.tls.was_cut:
-            self.on_eof()
 
     cdef object end_handshake(self, object error):
         if self.handshake != HANDSHAKING:
@@ -148,13 +134,6 @@ cdef class UpgradableConnection(Connection):
         cdef bytes output = self.tls.output()
         if PyBytes_GET_SIZE(output) > 0 and self.life < LINGERING:
             Connection.send(self, output, False)
-
-    cdef object send_tickets(self):
-        """Send a server's last messages of TLS 1.3, which nobody waits for: where the system can
-        hold them for 200 ms, they leave with the first data."""
-        cdef bytes output = self.tls.output()
-        if PyBytes_GET_SIZE(output) > 0:
-            Connection.send(self, output, self.is_internet())
 
     cdef bint is_half_closable(self) except -1:
         """Tell whether one direction can be closed without the other."""

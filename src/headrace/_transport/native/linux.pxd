@@ -9,7 +9,6 @@ cdef extern from *:
     #define _GNU_SOURCE
     #endif
     #include <errno.h>
-    #include <fcntl.h>
     #include <netinet/in.h>
     #include <netinet/tcp.h>
     #include <sys/epoll.h>
@@ -47,12 +46,11 @@ cdef extern from *:
     uint32_t EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLERR, EPOLLHUP, EPOLLRDHUP, EPOLLET
     int MSG_NOSIGNAL, MSG_DONTWAIT, MSG_TRUNC, MSG_MORE
     int IPPROTO_TCP, TCP_CORK
-    unsigned long SIOCINQ, SIOCOUTQ
-    int F_DUPFD_CLOEXEC, O_CLOEXEC
+    unsigned long SIOCOUTQ
     int SHUT_WR, SOCK_NONBLOCK, SOCK_CLOEXEC, SOL_SOCKET, SO_ERROR
     int AF_INET, AF_INET6
     int EAGAIN, EWOULDBLOCK, EINTR, ENOBUFS, ENOMEM, EMFILE, ENFILE
-    int ECONNABORTED, EPROTO, EBADF, EINVAL, ENOTSOCK, EEXIST
+    int ECONNABORTED, EPROTO, EBADF, EINVAL, ENOTSOCK
     int errno
 
     int epoll_create1(int flags) nogil
@@ -68,6 +66,4 @@ cdef extern from *:
     int setsockopt(int descriptor, int level, int option, const void *value, socklen_t size) nogil
     int shutdown(int descriptor, int how) nogil
     int ioctl(int descriptor, unsigned long request, int *answer) nogil
-    int fcntl(int descriptor, int command, ...) nogil
-    int dup3(int descriptor, int number, int flags) nogil
     int close(int descriptor) nogil

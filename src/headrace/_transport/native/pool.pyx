@@ -1,4 +1,4 @@
-# cython: language_level=3, nonecheck=False
+# cython: language_level=3
 """Pool: what connections receive into. Large storages are used again when everybody has dropped
 them, and never given back in between.
 
@@ -9,7 +9,6 @@ one fault each.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
-from libc.string cimport memcpy
 
 from headrace._transport.native.linux cimport errno, recv
 
@@ -44,14 +43,9 @@ cdef class Pool:
 
         Returns: what was received, or None where *size* is not above 0.
         """
-        cdef PyObject *storage = self.kept[self.at]
-        # Nearly always the one that was used last, which was copied from, is free.
-        if storage == NULL or Py_REFCNT(<object>storage) != 1 or self.capacity[self.at] != most:
-            storage = self.storage(most)
+        cdef PyObject *storage = self.storage(most)
         size[0] = recv(descriptor, PyBytes_AS_STRING(<object>storage), most, 0)
         if size[0] > 0:
-            if 2 * size[0] < most:
-                return self.message(PyBytes_AS_STRING(<object>storage), size[0])
             return self.filled(storage, most, size[0])
         if size[0] < 0:
             size[0] = -errno
@@ -64,36 +58,10 @@ cdef class Pool:
         keeps no more than twice its length.
         """
         if 2 * size < capacity:
-            return self.message(PyBytes_AS_STRING(<object>storage), size)
-        set_length(storage, size)
+            return PyBytes_FromStringAndSize(PyBytes_AS_STRING(<object>storage), size)
+        if size < capacity:
+            set_length(storage, size)
         return <bytes>storage
-
-    cdef bytes message(self, const char *data, Py_ssize_t size):
-        """Return a copy of *data*, in the oldest small message where everybody has dropped that.
-
-        The C library is slow with objects of more than 1 KiB, which its caches do not take: an
-        allocation and a release cost as much as a tenth of an echo.
-        """
-        cdef PyObject *found
-        cdef Py_ssize_t capacity
-        cdef int place
-        if not LEAST_KEPT <= size <= MOST_KEPT:
-            return PyBytes_FromStringAndSize(data, size)
-        place = self.small_at
-        self.small_at = (place + 1) % KEPT_SMALL
-        found = self.small[place]
-        if found != NULL and Py_REFCNT(<object>found) == 1:
-            capacity = self.small_capacity[place]
-            # A reader that keeps it keeps no more than twice its length.
-            if size <= capacity <= 2 * size:
-                memcpy(PyBytes_AS_STRING(<object>found), data, size)
-                set_length(found, size)
-                return <bytes>found
-        found = new_bytes(data, size)
-        Py_CLEAR(self.small[place])
-        self.small[place] = found
-        self.small_capacity[place] = size
-        return <bytes>found
 
     cdef PyObject *storage(self, Py_ssize_t size) except NULL:
         """Return a bytes object of *size* that nobody but the pool refers to."""
@@ -121,5 +89,3 @@ cdef class Pool:
         cdef int i
         for i in range(KEPT):
             Py_CLEAR(self.kept[i])
-        for i in range(KEPT_SMALL):
-            Py_CLEAR(self.small[i])

@@ -1,9 +1,7 @@
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint32_t
 
 from headrace._transport.native.pool cimport Pool
 from headrace._transport.scheduler cimport Scheduler
-
-cdef int fork_count() noexcept
 
 cdef class Descriptor:
     # The descriptor, or -1 where it is closed.
@@ -16,8 +14,6 @@ cdef class Descriptor:
     cdef uint32_t events
     # How many children the process had made when the watching began.
     cdef int children
-    # What it is ready for, and was not served yet.
-    cdef uint32_t pending
     # A fact: it is on the list of what is to have a turn: see Reactor.continue_later().
     cdef bint queued
     cdef Reactor reactor
@@ -29,12 +25,7 @@ cdef class Descriptor:
 cdef class Reactor:
     cdef readonly object loop
     cdef Scheduler scheduler
-    # The set, or -1 while nothing is watched. It is the selector's where that is ours.
     cdef int epoll
-    cdef bint shares
-    cdef object selector
-    # What the selector watches by copies: see Selector.
-    cdef dict copies
     # What headrace_forks said when the set was made.
     cdef int forks
     # The thread that the loop was last seen in.
@@ -53,17 +44,12 @@ cdef class Reactor:
     # How many connections this batch has accepted: each has had a step of its handler, which is as
     # much as an event.
     cdef int accepted
-    # How often run(), or select() of a selector of ours, has looked at the set, each time after all
-    # that was woken has run.
-    cdef unsigned long turn
     # How many bytes this turn has received.
     cdef Py_ssize_t received
     # A fact: a batch of events is being served.
     cdef bint serving
     # A fact: something in the batch raised what the loop has to raise.
     cdef bint interrupted
-    # What is ready for something, and was not served yet.
-    cdef list told
     # What may have more to read than it was allowed to at once.
     cdef list unfinished
     # What has come to its end, and on_end() was not called.
@@ -74,12 +60,9 @@ cdef class Reactor:
     cdef Pool pool
     # What is scheduled runs in this, and not in the context of the first user.
     cdef object context
-    # What is served inside select() runs in this one, which no handle has.
-    cdef object select_context
 
     cdef bint is_inherited(self) noexcept
-    cdef int check_thread(self) except -1
-    cdef object refuse_thread(self)
+    cdef object check_thread(self)
     cdef object watch(self, Descriptor descriptor, uint32_t events)
     cdef object unwatch(self, Descriptor descriptor, bint closing)
     cdef object rearm(self, Descriptor descriptor)
@@ -88,17 +71,9 @@ cdef class Reactor:
     cdef object end(self, Descriptor descriptor)
     cdef object _open(self)
     cdef object _release(self)
-    cdef object _add_slots(self)
+    cdef object _add_slot(self)
     cdef object _vacate(self, Descriptor descriptor)
     cpdef object end_all(self)
-    cdef object serve(self)
-    cdef object serve_in_select(self)
-    cdef object collect(self, uint64_t where, uint32_t events)
-    cdef bint has_more(self)
-    cdef unsigned long next_turn(self) noexcept
-    cdef object _begin_turn(self)
-    cdef object _end_turn(self)
-    cdef int _serve_and_step(self, int most) except -1
     cdef int _serve(self, int most) except -1
 
 cdef Reactor reactor_of(object loop)

@@ -24,7 +24,6 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free as release, realloc
 
 from headrace._transport.native.linux cimport (
-    EEXIST,
     EINTR,
     EPOLL_CLOEXEC,
     EPOLL_CTL_ADD,
@@ -61,10 +60,6 @@ cdef extern from *:
     int children "headrace_children"
     int watch_forks "headrace_watch_forks"()
     unsigned long PyThread_get_thread_ident()
-    int PyContext_Enter(object context) except -1
-    int PyContext_Exit(object context) except -1
-    ctypedef unsigned long pthread_t
-    pthread_t pthread_self()  # what the above returns
 
 cdef enum:
     # How many events a turn of the loop serves, so that whatever else is on the loop has its turn:
@@ -72,14 +67,10 @@ cdef enum:
     # without a bound, and 16 to 34 with 16.
     EVENTS = 32
 
+
 # A timer of this length runs in the loop's next run, where it is being left, and soon, where it is
 # not.
 LEAVING_SECONDS = 0.001
-
-
-cdef int fork_count() noexcept:
-    """Return how many forks lie between this process and the one that loaded the module."""
-    return forks
 
 
 cdef class Descriptor:
@@ -117,22 +108,14 @@ cdef class Reactor:
         self.table = []
         self.owners = {}
         self.unfinished = []
-        self.told = []
         self.ended = []
         self.context = Context()
-        self.select_context = Context()
         self.forks = forks
         self.thread = PyThread_get_thread_ident()
-        selector = getattr(loop, "_selector", None)
-        if hasattr(type(selector), "_h_join"):
-            # Ours, whose set is the loop's and this reactor's.
-            selector._h_join(self)
-            self.selector = selector
-            self.shares = True
 
     def __dealloc__(self):
         release(self.free)
-        if self.epoll >= 0 and not self.shares:
+        if self.epoll >= 0:
             close(self.epoll)
 
     cdef bint is_inherited(self) noexcept:
@@ -140,15 +123,9 @@ cdef class Reactor:
         alone."""
         return self.forks != forks
 
-    cdef int check_thread(self) except -1:
+    cdef object check_thread(self):
         """Raise RuntimeError where the loop runs in another thread, or belongs to the parent
         process."""
-        # (Every write comes here: what differs is looked at elsewhere.)
-        if self.thread != <unsigned long>pthread_self() or self.forks != forks:
-            self.refuse_thread()
-        return 0
-
-    cdef object refuse_thread(self):
         if self.thread != PyThread_get_thread_ident():
             if asyncio._get_running_loop() is self.loop:
                 # a loop that was stopped may be run again in another thread
@@ -179,26 +156,17 @@ cdef class Reactor:
         if self.epoll < 0:
             self._open()
         if self.free_count == 0:
-            self._add_slots()
+            self._add_slot()
         self.free_count -= 1
         descriptor.slot = self.free[self.free_count]
-        # Never 0, which a selector of ours has for what is the loop's.
-        self.generation = self.generation + 1 or 1
+        self.generation += 1
         descriptor.generation = self.generation
         descriptor.children = children
         descriptor.events = events
         self.table[descriptor.slot] = descriptor
         event.events = events
         event.data.u64 = <uint64_t>descriptor.generation << 32 | <uint32_t>descriptor.slot
-        if (
-            epoll_ctl(self.epoll, EPOLL_CTL_ADD, descriptor.fd, &event) < 0
-            and not (
-                errno == EEXIST
-                and self.shares
-                and self.selector._h_give_way(descriptor.fd)
-                and epoll_ctl(self.epoll, EPOLL_CTL_ADD, descriptor.fd, &event) == 0
-            )
-        ):
+        if epoll_ctl(self.epoll, EPOLL_CTL_ADD, descriptor.fd, &event) < 0:
             # First what needs errno.
             try:
                 PyErr_SetFromErrno(OSError)
@@ -216,8 +184,6 @@ cdef class Reactor:
         cdef epoll_event event
         if descriptor.slot < 0:
             return
-        if self.copies:
-            self.selector._h_drop_copy(descriptor.fd)
         if (
             self.epoll >= 0
             and not self.is_inherited()
@@ -231,24 +197,18 @@ cdef class Reactor:
         self.free[self.free_count] = descriptor.slot
         self.free_count += 1
         descriptor.slot = -1
-        descriptor.pending = 0
         if self.free_count == len(self.table) and self.epoll >= 0:
             self._release()
 
-    cdef object _add_slots(self):
-        """Make the table twice as long: its stack of free slots is never moved for one slot
-        alone."""
-        cdef Py_ssize_t there = len(self.table)
-        cdef Py_ssize_t count = max(EVENTS, 2 * there)
-        cdef Py_ssize_t slot
+    cdef object _add_slot(self):
+        cdef Py_ssize_t count = len(self.table) + 1
         cdef int *free = <int *>realloc(self.free, count * sizeof(int))
         if free == NULL:
             raise MemoryError
         self.free = free
-        self.table.extend([None] * (count - there))
-        for slot in range(count - 1, there - 1, -1):  # the lowest comes to lie on top
-            free[self.free_count] = slot
-            self.free_count += 1
+        self.table.append(None)
+        self.free[0] = count - 1
+        self.free_count = 1
 
     cdef object rearm(self, Descriptor descriptor):
         """Have *descriptor* told once more what it is ready for."""
@@ -261,14 +221,8 @@ cdef class Reactor:
 
     cdef object _open(self):
         """Make the set and hang it on the loop, in a context of its own: what runs from it must not
-        see its first user's variables. Where the loop has a selector of ours, that one's set will
-        do."""
-        cdef int epoll
-        if self.shares:
-            self.epoll = self.selector._h_descriptor()
-            self.forks = forks
-            return
-        epoll = epoll_create1(EPOLL_CLOEXEC)
+        see its first user's variables."""
+        cdef int epoll = epoll_create1(EPOLL_CLOEXEC)
         if epoll < 0:
             PyErr_SetFromErrno(OSError)
         self.epoll = epoll
@@ -285,14 +239,11 @@ cdef class Reactor:
         descriptor that is somebody else's next."""
         cdef int epoll = self.epoll
         self.table.clear()
-        self.told.clear()
         release(self.free)
         self.free = NULL
         self.free_count = 0
         self.pool.clear()
         self.epoll = -1
-        if self.shares:
-            return
         try:
             if not self.is_inherited() and not self.loop.is_closed():
                 self.loop.remove_reader(epoll)
@@ -313,16 +264,20 @@ cdef class Reactor:
             if sys.version_info >= (3, 14) and asyncio._get_running_loop() is not self.loop:
                 self.loop.stop()
             return
-        if self.shares:
-            self.serve()
-            return
-        self._begin_turn()
+        self.thread = PyThread_get_thread_ident()
+        self.serving = True
+        self.received = 0
         try:
             while True:
-                # Whoever looks again knows that the loop has nothing to call: that is as good as a
-                # turn of its own.
-                self.turn += 1
-                served = self._serve_and_step(left)
+                self.scheduler.collecting = True
+                try:
+                    served = self._serve(left)
+                finally:
+                    self.scheduler.end_batch()
+                    if self.ended:
+                        self.scheduler.collecting = True
+                        self.end_all()
+                        self.scheduler.end_batch()
                 if self.interrupted:
                     break
                 if served == 0:
@@ -350,7 +305,10 @@ cdef class Reactor:
                     self.misses += 1
                     break
         finally:
-            self._end_turn()
+            self.serving = False
+            if self.ended:
+                # By what ran when the last ones had taken leave: nothing else need ever happen.
+                self.loop.call_soon(self.end_all, context=self.context)
             if self.interrupted:
                 # First the loop is left, which uvloop does after one more look at its descriptors.
                 # It may be run again.
@@ -358,50 +316,6 @@ cdef class Reactor:
                 self.loop.call_later(LEAVING_SECONDS, self.go_on, context=self.context)
             else:
                 self.go_on()
-
-    cdef object serve(self):
-        """Serve what the selector has collected, as much as a turn may; the selector remembers the
-        rest."""
-        self._begin_turn()
-        try:
-            self._serve_and_step(EVENTS)
-        finally:
-            self._end_turn()
-            self.interrupted = False
-
-    cdef object serve_in_select(self):
-        """The same inside the loop's select(), in a context that is nobody's."""
-        PyContext_Enter(self.select_context)
-        try:
-            self.serve()
-        finally:
-            PyContext_Exit(self.select_context)
-
-    cdef object _begin_turn(self):
-        self.thread = PyThread_get_thread_ident()
-        self.serving = True
-        self.received = 0
-
-    cdef object _end_turn(self):
-        self.serving = False
-        if self.ended:
-            # By what ran when the last ones had taken leave: nothing else need ever happen.
-            self.loop.call_soon(self.end_all, context=self.context)
-
-    cdef int _serve_and_step(self, int most) except -1:
-        """Serve *most* events at once, resume whom they wake, and take leave of what has ended;
-        return how many there were."""
-        cdef int served
-        self.scheduler.collecting = True
-        try:
-            served = self._serve(most)
-        finally:
-            self.scheduler.end_batch()
-            if self.ended:
-                self.scheduler.collecting = True
-                self.end_all()
-                self.scheduler.end_batch()
-        return served
 
     def go_on(self):
         """Have what is not finished told again what it is ready for."""
@@ -417,7 +331,7 @@ cdef class Reactor:
         that it raises keeps others waiting."""
         cdef epoll_event events[EVENTS]
         cdef Descriptor descriptor
-        cdef uint32_t ready
+        cdef uint64_t where
         cdef int found, i, served = 0
         self.accepted = 0
         if self.unfinished:
@@ -432,53 +346,23 @@ cdef class Reactor:
                     self.interrupt(error)
         if served >= most or self.epoll < 0:
             return served
-        if not self.shares:
-            found = epoll_wait(self.epoll, events, most - served, 0)
-            if found < 0:
-                if errno == EINTR:
-                    return served
-                PyErr_SetFromErrno(OSError)
-            for i in range(found):
-                self.collect(events[i].data.u64, events[i].events)
-        if not self.told:
-            return served
-        told = self.told
-        self.told = told[most - served:]
-        for each in told:
-            if served == most:
-                break
-            served += 1
-            descriptor = <Descriptor>each
-            ready = descriptor.pending
-            if ready == 0:
+        found = epoll_wait(self.epoll, events, most - served, 0)
+        if found < 0:
+            if errno == EINTR:
+                return served
+            PyErr_SetFromErrno(OSError)
+        for i in range(found):
+            where = events[i].data.u64
+            if <uint32_t>where >= <size_t>len(self.table):
+                continue
+            descriptor = self.table[<uint32_t>where]
+            if descriptor is None or descriptor.generation != <uint32_t>(where >> 32):
                 continue  # its connection was closed by an earlier one of this batch
-            descriptor.pending = 0
             try:
-                descriptor.on_events(ready)
+                descriptor.on_events(events[i].events)
             except BaseException as error:
                 self.interrupt(error)
-        return served + self.accepted
-
-    cdef object collect(self, uint64_t where, uint32_t events):
-        """Keep for serving what the system has said of the descriptor in the slot *where*."""
-        cdef Descriptor descriptor
-        if <uint32_t>where >= <size_t>len(self.table):
-            return
-        descriptor = <Descriptor>self.table[<uint32_t>where]
-        if descriptor is None or descriptor.generation != <uint32_t>(where >> 32):
-            return
-        if descriptor.pending == 0:
-            self.told.append(descriptor)
-        descriptor.pending |= events
-
-    cdef bint has_more(self):
-        """Tell whether something is known to be ready that was not served."""
-        return self.told or self.unfinished
-
-    cdef unsigned long next_turn(self) noexcept:
-        """Return the turn in which the rest of this turn of the loop may serve: it begins with the
-        loop's select() where the set is shared, else with run()."""
-        return self.turn if self.serving or self.shares else self.turn + 1
+        return served + found + self.accepted
 
     cdef object interrupt(self, object error):
         """Have the loop raise *error* when this batch is served."""
@@ -487,9 +371,9 @@ cdef class Reactor:
 
     cdef object continue_later(self, Descriptor descriptor):
         """Call on_turn() of *descriptor* when others have had their turn."""
-        if descriptor.queued or self.is_inherited():
+        if descriptor.queued:
             return
-        if self.serving or self.shares:
+        if self.serving:
             descriptor.queued = True
             self.unfinished.append(descriptor)
         else:

@@ -12,7 +12,7 @@ cdef class SendingSocket(ConnectedSocket):
     cdef bint send_waits
     cdef bint receive_waits
 
-    cdef int send(self, bytes data, bint followed) except -1
+    cdef object send(self, bytes data, bint followed)
     cdef object send_all(self, list pieces)
     cdef object push(self)
     cdef object send_queued(self)

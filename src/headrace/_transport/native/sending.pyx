@@ -37,7 +37,7 @@ cdef enum:
 cdef class SendingSocket(ConnectedSocket):
     """The writing half of a connection: sends, keeps what is unsent, pauses the protocol."""
 
-    cdef int send(self, bytes data, bint followed) except -1:
+    cdef object send(self, bytes data, bint followed):
         """Send *data*, which is not empty, or keep what the system does not take.
 
         *followed* lets the system hold the end of it for what is sent next, or for push(): for
@@ -46,7 +46,7 @@ cdef class SendingSocket(ConnectedSocket):
         cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
         cdef ssize_t sent = 0
         if self.life >= CLOSING:
-            return 0
+            return
         self.reactor.check_thread()
         if self.write_buffer.size == 0 and not self.send_waits:
             sent = send(
@@ -54,14 +54,13 @@ cdef class SendingSocket(ConnectedSocket):
                 MSG_NOSIGNAL | MSG_MORE if followed else MSG_NOSIGNAL
             )
             if sent == size:
-                return 0
+                return
             if sent < 0:
                 if not self.may_send_later():
-                    return 0
+                    return
                 sent = 0
         self.write_buffer.add(data, sent)
         self.pause_if_high()
-        return 0
 
     cdef object send_all(self, list pieces):
         """The same for several pieces, none of them empty."""

@@ -1,12 +1,10 @@
 # cython: language_level=3
 """SocketSender: the Sender of a stream over a connection of ours."""
 
-from cpython.bytes cimport PyBytes_GET_SIZE
-
 from headrace._core.cprims cimport seconds
 from headrace._transport.native.connection cimport Connection
-from headrace._transport.native.states cimport CLOSING, PLAIN, SENDING
-from headrace._transport.sender cimport COST_SHIFT, Sender
+from headrace._transport.native.states cimport CLOSING, SENDING
+from headrace._transport.sender cimport Sender
 
 # How long the first of several answers may be held for those behind it, in seconds.
 CORK_SECONDS = 200e-6
@@ -34,9 +32,7 @@ cdef class SocketSender(Sender):
         cdef bint quick
         if not self.scheduler.stepping or self.input is None:
             return False
-        cdef bint unread = (
-            self.input.end > self.input.pos if self.input.live is None else self.input.length() > 0
-        )
+        cdef bint unread = self.input.length() > 0
         if (
             (not unread and self.last == 0.0)
             or self.direct is None
@@ -69,32 +65,11 @@ cdef class SocketSender(Sender):
                 self.direct.push()
 
     cpdef object write(self, object data):
-        cdef Connection direct = self.direct
-        cdef Py_ssize_t size
-        cdef bint followed
         # First of all: what another thread writes must not get among what a step writes.
-        if direct is not None:
-            direct.reactor.check_thread()
-            if direct.sending != SENDING:
+        if self.direct is not None:
+            self.direct.reactor.check_thread()
+            if self.direct.sending != SENDING:
                 self.ended = True  # by a call of the transport's own
-            if (
-                type(data) is bytes
-                and not self.gathers and not self.held and not self.ended and not self.closing
-            ):
-                # The same as the Sender does, in fewer calls.
-                size = PyBytes_GET_SIZE(<bytes>data)
-                if size > 0:
-                    # (+= would count references)
-                    self.written = self.written + size
-                    self.scheduler.left = self.scheduler.left - <int>(size >> COST_SHIFT)
-                    followed = self.is_followed()
-                    if not followed:
-                        self.held_since = 0.0  # what the system holds leaves with it
-                    if direct.handshake == PLAIN:
-                        Connection.send(direct, <bytes>data, followed)
-                    else:
-                        direct.send(<bytes>data, followed)
-                return
         Sender.write(self, data)
 
     cdef object close(self):
@@ -106,12 +81,13 @@ cdef class SocketSender(Sender):
         self.direct.reactor.check_thread()
         return Sender.close(self)
 
-    cdef int _send(self, bytes data, bint followed) except -1:
+    cdef object _send(self, bytes data, bint followed):
         if not followed:
             self.held_since = 0.0  # what the system holds leaves with it
         if self.direct is None:
-            return Sender._send(self, data, False)
-        return self.direct.send(data, followed)
+            Sender._send(self, data, False)
+        else:
+            self.direct.send(data, followed)
 
     cpdef object write_pieces(self, object pieces):
         if self.direct is not None:
@@ -133,9 +109,7 @@ cdef class SocketSender(Sender):
         return self.closing or self.direct.life >= CLOSING
 
     cdef bint has_ended(self) except -1:
-        if self.direct is None:
-            return Sender.has_ended(self)
-        return self.closing or self.direct.life >= CLOSING
+        return Sender.has_ended(self) if self.direct is None else self.is_closing()
 
     cdef object rebind(self, object transport, bint exposed):
         if transport is not self.direct:

@@ -42,7 +42,7 @@ TABLE = {
     "handshake": {
         "plain": {"handshaking"},
         "handshaking": {"secure"},
-        "secure": {"handshaking"},
+        "secure": set(),
     },
 }
 

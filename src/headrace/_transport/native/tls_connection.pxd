@@ -14,4 +14,4 @@ cdef class SecureConnection(UpgradableConnection):
     cdef bytes decrypted(self)
     cdef object hand_over(self, Receiver receiver, bytes data)
     cdef object break_off(self, object error)
-    cdef object say_goodbye(self, bint whole)
+    cdef object say_goodbye(self)

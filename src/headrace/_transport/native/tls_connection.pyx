@@ -23,7 +23,6 @@ from headrace._core.buffer cimport ReadBuffer
 from headrace._transport.native.connection cimport Connection
 from headrace._transport.native.handshake cimport UpgradableConnection
 from headrace._transport.native.linux cimport EAGAIN, errno, recv
-from headrace._transport.native.tls_in_tls cimport InnerTLS
 from headrace._transport.native.states cimport (
     CLOSING,
     DEPARTING,
@@ -47,14 +46,6 @@ cdef enum:
 cdef class SecureConnection(UpgradableConnection):
     """A connection in plain text until secure() is called, and in TLS after that."""
 
-    cdef bytes go_inside(self, InnerTLS inner, bytes early):
-        stash, self.stash = self.stash, None
-        backlog = None if self.unsecured is None else b"".join(self.unsecured)
-        self.unsecured = None
-        self.held = 0
-        inner.begin_inside(self.tls, early if stash is None else early + stash, backlog)
-        return b""
-
     # ---- reading
 
     cdef bint is_left(self):
@@ -65,7 +56,6 @@ cdef class SecureConnection(UpgradableConnection):
             or self.broken is not None
             or self.tls.has_data()
             or self.tls.heard_goodbye
-            or self.tls.was_cut
         )
 
     cdef ssize_t receive_once(self, Py_ssize_t *asked) except? -1000000:
@@ -147,20 +137,13 @@ cdef class SecureConnection(UpgradableConnection):
             self.send_secured(b"", False)
             if self.life == DEPARTING and self.unsecured is None:
                 self.end_when_sent()
-        if self.stash is not None or self.receiving >= UNREADABLE:
-            return
-        if self.tls.heard_goodbye:
+        if self.tls.heard_goodbye and self.stash is None and self.receiving < UNREADABLE:
             self.set_receiving(ENDED_WELL)
             if self.life >= CLOSING:
                 return  # connection_lost() is about to tell
             self.tell_eof()
             if not self.is_half_closable():
                 self.end_when_sent()
-        elif self.tls.was_cut:
-            if self.life >= CLOSING:
-                self.set_receiving(UNREADABLE)  # connection_lost() is about to tell
-            else:
-                self.on_eof()
 
     cdef bytes decrypted(self):
         """Decrypt as much as may be received at first; return it, or None where there is
@@ -232,13 +215,12 @@ cdef class SecureConnection(UpgradableConnection):
 
     # ---- writing
 
-    cdef int send(self, bytes data, bint followed) except -1:
+    cdef object send(self, bytes data, bint followed):
         if self.tls is None:
-            return Connection.send(self, data, followed)
-        if self.life == OPEN:
+            Connection.send(self, data, followed)
+        elif self.life == OPEN:
             self.reactor.check_thread()
             self.send_secured(data, followed)
-        return 0
 
     cdef object send_all(self, list pieces):
         if self.tls is None:
@@ -251,8 +233,7 @@ cdef class SecureConnection(UpgradableConnection):
         cdef Py_ssize_t at = 0
         cdef Py_ssize_t step = 1
         cdef Py_ssize_t size
-        cdef list outputs = None
-        cdef bytes output = None
+        cdef list outputs = []
         if self.life >= LINGERING or self.broken is not None:
             return  # it is lost, and the reader is about to hear why
         if self.unsecured is not None:
@@ -274,23 +255,19 @@ cdef class SecureConnection(UpgradableConnection):
                 # write or close.
                 step = self.tls.write(PyBytes_AS_STRING(data) + at, min(size - at, RECORD_BYTES))
                 at += step
-                if output:
-                    if outputs is None:
-                        outputs = []
-                    outputs.append(output)
                 output = self.tls.output()
+                if output:
+                    outputs.append(output)
         except ssl.SSLError as error:
             self.break_off(error)
             return
-        if at < size or self.tls.blocked:
+        if at < size:
             self.unsecured = [data[at:]]
             self.held = size - at
-        if outputs is not None:
-            if output:
-                outputs.append(output)
+        if len(outputs) == 1:
+            Connection.send(self, outputs[0], followed)
+        elif outputs:
             Connection.send_all(self, outputs)
-        elif output:
-            Connection.send(self, output, followed)
         self.resume_if_low()
 
     cdef object shut_writing(self):
@@ -313,7 +290,7 @@ cdef class SecureConnection(UpgradableConnection):
             if self.is_left():
                 self.readable = True
                 self.reactor.continue_later(self)
-            self.say_goodbye(False)
+            self.say_goodbye()
 
     # ---- the end
 
@@ -326,11 +303,13 @@ cdef class SecureConnection(UpgradableConnection):
         else:
             self.fail(error)
 
-    cdef object say_goodbye(self, bint whole):
-        """Send close_notify, once; of every session, if *whole*."""
-        if self.tls.say_goodbye(whole):
-            self.notify_alone = self.write_buffer.size == 0
-            self.send_output()
+    cdef object say_goodbye(self):
+        """Send close_notify, once."""
+        if self.tls.said_goodbye:
+            return
+        self.notify_alone = self.write_buffer.size == 0
+        self.tls.say_goodbye()
+        self.send_output()
 
     cdef object end_when_sent(self):
         if self.tls is not None and self.life < CLOSING and not self.reactor.is_inherited():
@@ -349,7 +328,7 @@ cdef class SecureConnection(UpgradableConnection):
                     )
                 return
             self.cancel_timer()
-            self.say_goodbye(True)
+            self.say_goodbye()
             if self.life >= CLOSING:
                 return  # by the protocol, which was told of the high-water mark
             if self.write_buffer.size > 0:

@@ -10,9 +10,9 @@ cdef class TLS:
     cdef object incoming
     cdef object outgoing
     cdef Window window
-    # The object that does the work, and methods of its class, looked up once: unbound, for a bound
-    # one is an object more for each session.
-    cdef object worker
+    # Methods of the ssl module's objects, looked up once.
+    cdef object take_in
+    cdef object give_out
     cdef object decrypt
     cdef object encrypt
     cdef object pending
@@ -33,23 +33,16 @@ cdef class TLS:
     # A fact: a read was in vain. The record was one of the session's own, and output() may have an
     # answer to it.
     cdef bint stirred
-    # A fact, after the handshake: its last messages are a server's of TLS 1.3.
-    cdef readonly bint ends_with_tickets
     # A fact: our close_notify is in output(), or was.
     cdef readonly bint said_goodbye
     # A fact: the peer's close_notify has come.
     cdef readonly bint heard_goodbye
-    # Facts, of a session inside another only: the outer one has ended, and this one had not; the
-    # outer one cannot take what output() has before the peer says something.
-    cdef readonly bint was_cut
-    cdef readonly bint blocked
 
     cdef object receive(self, bytes chunk, Py_ssize_t size)
     cdef bint feed(self) except -1
     cdef bint handshake(self) except -1
     cdef bint has_data(self) noexcept
-    cdef bint has_more(self) noexcept
     cdef Py_ssize_t read(self, char *into, Py_ssize_t size) except -1
     cdef Py_ssize_t write(self, const char *data, Py_ssize_t size) except -1
     cdef bytes output(self)
-    cdef bint say_goodbye(self, bint whole) except -1
+    cdef object say_goodbye(self)

@@ -28,10 +28,6 @@ cdef enum:
     LAST_TYPE = 24
     EXPANSION_BYTES = 2048
 
-# Methods of the ssl module's class, looked up once.
-cdef object take_in = ssl.MemoryBIO.write
-cdef object give_out = ssl.MemoryBIO.read
-
 
 cdef class Window:
     """Memory of ours, for the ssl module to read from or to write into: one object, used again for
@@ -53,15 +49,16 @@ cdef class TLS:
             self.incoming, self.outgoing, server_side, server_hostname, resume
         )
         self.window = Window.__new__(Window)
+        self.take_in = self.incoming.write
+        self.give_out = self.outgoing.read
         # The object inside does the work, without a method in Python between. Where a program has
         # put a class of its own there, that is called.
         inner = self.ssl_object
         if type(inner) is ssl.SSLObject:
             inner = getattr(inner, "_sslobj", inner)
-        self.worker = inner
-        self.decrypt = type(inner).read
-        self.encrypt = type(inner).write
-        self.pending = type(inner).pending
+        self.decrypt = inner.read
+        self.encrypt = inner.write
+        self.pending = inner.pending
 
     cdef object receive(self, bytes chunk, Py_ssize_t size):
         """Take the first *size* bytes of *chunk*, which came from the peer, and nobody changes;
@@ -78,12 +75,7 @@ cdef class TLS:
         cdef Py_ssize_t whole = at  # where the last whole record ends
         cdef Py_ssize_t step, records = 0
         while at < self.end:
-            if self.known == 0 and self.end - at >= HEADER_BYTES:
-                self.strange = not FIRST_TYPE <= data[at] <= LAST_TYPE
-                self.missing = data[at + 3] << 8 | data[at + 4]
-                at += HEADER_BYTES
-                self.known = HEADER_BYTES
-            elif self.known < HEADER_BYTES:
+            if self.known < HEADER_BYTES:
                 self.known += 1
                 if self.known == 1:
                     self.strange = not FIRST_TYPE <= data[at] <= LAST_TYPE
@@ -92,9 +84,9 @@ cdef class TLS:
                 at += 1
                 if self.known < HEADER_BYTES:
                     continue
-            if self.strange or self.missing > RECORD_BYTES + EXPANSION_BYTES:
-                # No record: the session shall say so, and not wait for the rest of it.
-                self.missing = 0
+                if self.strange or self.missing > RECORD_BYTES + EXPANSION_BYTES:
+                    # No record: the session shall say so, and not wait for the rest of it.
+                    self.missing = 0
             step = min(self.end - at, self.missing)
             at += step
             self.missing -= step
@@ -111,7 +103,7 @@ cdef class TLS:
             self.missing = 0
         self.window.start = <char *>data + self.at
         self.window.size = at - self.at
-        take_in(self.incoming, self.window)
+        self.take_in(self.window)
         self.at = at
         if at == self.end:
             self.chunk = None
@@ -121,44 +113,37 @@ cdef class TLS:
     cdef bint handshake(self) except -1:
         """Go on with the handshake; return whether it is complete. Raises: ssl.SSLError,
         ssl.CertificateError."""
-        if self.has_more():
+        if self.chunk is not None:
             self.feed()
         while True:
             try:
                 self.ssl_object.do_handshake()
                 # It is kept, for a session that has failed does not know it any more.
                 self.version = self.ssl_object.version()
-                self.ends_with_tickets = self.version == "TLSv1.3" and self.ssl_object.server_side
                 # Some of the records were the peer's last messages, and behind them there may be
                 # data already.
                 return True
             except ssl.SSLWantReadError:
                 self.records = 0
-                if not self.has_more():
+                if self.chunk is None:
                     return False
                 self.feed()
 
     cdef bint has_data(self) noexcept:
         """Tell whether it is worth while to read()."""
-        return self.records > 0 or self.partial or self.has_more()
-
-    cdef bint has_more(self) noexcept:
-        """Tell whether there is something to feed()."""
-        return self.chunk is not None
+        return self.records > 0 or self.partial or self.chunk is not None
 
     cdef Py_ssize_t read(self, char *into, Py_ssize_t size) except -1:
         """Decrypt up to *size* bytes, of one record, into *into*; return how many there were. None
         also means the peer's close_notify."""
         cdef Py_ssize_t got = -1
         while got < 0:
-            while self.records == 0 and not self.partial:
-                if not self.has_more():
-                    return 0
-                self.feed()
+            if self.records == 0 and not self.partial and (self.chunk is None or not self.feed()):
+                return 0
             self.window.start = into
             self.window.size = size
             try:
-                got = self.decrypt(self.worker, size, self.window)
+                got = self.decrypt(size, self.window)
             except ssl.SSLWantReadError:
                 self.records = 0
                 self.partial = False
@@ -173,7 +158,7 @@ cdef class TLS:
             return 0
         if not self.partial:
             self.records -= 1
-        self.partial = got == size and <Py_ssize_t>self.pending(self.worker) > 0
+        self.partial = got == size and <Py_ssize_t>self.pending() > 0
         return got
 
     cdef Py_ssize_t write(self, const char *data, Py_ssize_t size) except -1:
@@ -182,22 +167,19 @@ cdef class TLS:
         self.window.start = <char *>data
         self.window.size = size
         try:
-            return self.encrypt(self.worker, self.window)
+            return self.encrypt(self.window)
         except ssl.SSLWantReadError:
             return 0
 
     cdef bytes output(self):
         """Return what is to be sent to the peer, b"" where that is nothing."""
-        return give_out(self.outgoing)
+        return self.give_out()
 
-    cdef bint say_goodbye(self, bint whole) except -1:
-        """Have output() return close_notify, once; of the sessions around this one too, if *whole*.
-        Return whether it is new. What has come and was not read cannot be read after this."""
-        if self.said_goodbye:
-            return False
+    cdef object say_goodbye(self):
+        """Have output() return close_notify. What has come and was not read cannot be read after
+        this."""
         self.said_goodbye = True
         try:
             self.ssl_object.unwrap()
         except ssl.SSLError:
             pass  # it would like to wait for the peer's
-        return True

@@ -13,10 +13,3 @@ cdef SocketTransport accepted(
 cdef SocketTransport make(
     Reactor reactor, int fd, int family, object protocol, object context, Py_ssize_t receive_bytes
 )
-cdef object set_up(
-    SocketTransport transport, Reactor reactor, int fd, int family, object protocol, object context,
-    Py_ssize_t receive_bytes
-)
-cdef object set_options(object sock)
-cdef object show(SocketTransport transport, object sock)
-cdef object name_peer(SocketTransport transport, sockaddr *peer, socklen_t size)

@@ -80,10 +80,6 @@ cdef class SocketTransport(SecureConnection):
         try:
             if not self.reactor.is_inherited():
                 warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
-        except Warning:
-            raise  # they are errors here
-        except Exception:
-            pass  # what warnings needs is gone: the interpreter is going
         finally:
             self.close_socket()
 
@@ -276,15 +272,13 @@ cdef class SocketTransport(SecureConnection):
 
     async def start_tls(self, tls, early, handshake_timeout, shutdown_timeout):
         """Go on in TLS, of the new session *tls*, and return after the handshake, whose first
-        received bytes are *early*. Over TLS that is an InnerTLS.
+        received bytes are *early*.
 
-        What was written before leaves as it would have. Raises: ssl.SSLError or ConnectionError
-        where the handshake fails; the connection is then closed, and so it is by a cancellation.
+        What was written before is sent in plain text. Raises: ssl.SSLError or ConnectionError where
+        the handshake fails; the connection is then closed, and so it is by a cancellation.
         """
         if self.life >= CLOSING or self.receiving >= ENDED:
             raise ConnectionResetError("Connection lost before the TLS handshake")
-        if self.broken is not None:
-            raise self.broken
         shaken = self._loop.create_future()
         self.paused = False
         self.secure(tls, early, handshake_timeout, shutdown_timeout, shaken)
@@ -326,29 +320,19 @@ async def adopt_secure(
 
 cdef SocketTransport take(loop, sock, protocol, Py_ssize_t receive_bytes):
     cdef SocketTransport transport
-    set_options(sock)
-    transport = make(
-        reactor_of(loop), sock.fileno(), sock.family, protocol, copy_context(), receive_bytes
-    )
-    show(transport, sock)
-    return transport
-
-
-cdef object set_options(sock):
-    """Have *sock* never block, and send at once."""
     sock.setblocking(False)
     if sock.family in (sockets.AF_INET, sockets.AF_INET6):
         try:
             sock.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
         except OSError:
             pass  # a protocol other than TCP
-
-
-cdef object show(SocketTransport transport, sock):
-    """Have *transport* own *sock*, which somebody else has made."""
+    transport = make(
+        reactor_of(loop), sock.fileno(), sock.family, protocol, copy_context(), receive_bytes
+    )
     transport.sock = sock
     transport.sockname = _name_or_none(sock.getsockname)
     transport.peername = _name_or_none(sock.getpeername)
+    return transport
 
 
 cdef SocketTransport accepted(
@@ -363,7 +347,11 @@ cdef SocketTransport accepted(
     """
     cdef SocketTransport transport = make(reactor, fd, family, protocol, context, receive_bytes)
     transport.sockname = sockname
-    name_peer(transport, peer, peer_size)
+    if peer_size <= sizeof(transport.peer):
+        memcpy(transport.peer, peer, peer_size)
+        transport.peer_size = peer_size
+    else:
+        transport.peername = address_of(PyBytes_FromStringAndSize(<char *>peer, peer_size))
     if secure is None:
         connect(transport)
         return transport
@@ -381,28 +369,10 @@ cdef SocketTransport accepted(
     return transport
 
 
-cdef object name_peer(SocketTransport transport, sockaddr *peer, socklen_t size):
-    """Keep what accept() has said of the peer."""
-    if size <= sizeof(transport.peer):
-        memcpy(transport.peer, peer, size)
-        transport.peer_size = size
-    else:
-        transport.peername = address_of(PyBytes_FromStringAndSize(<char *>peer, size))
-
-
 cdef SocketTransport make(
     Reactor reactor, int fd, int family, object protocol, object context, Py_ssize_t receive_bytes
 ):
     cdef SocketTransport transport = SocketTransport.__new__(SocketTransport)
-    set_up(transport, reactor, fd, family, protocol, context, receive_bytes)
-    return transport
-
-
-cdef object set_up(
-    SocketTransport transport, Reactor reactor, int fd, int family, object protocol, object context,
-    Py_ssize_t receive_bytes
-):
-    """Make *transport*, a new object, that of *fd*."""
     transport.reactor = reactor
     transport._loop = reactor.loop
     transport.fd = fd
@@ -416,6 +386,7 @@ cdef object set_up(
     # descriptors or credentials were sent.
     transport.trickles = not transport.is_internet()
     transport.use(protocol)
+    return transport
 
 
 cdef object connect(SocketTransport transport):

@@ -2,14 +2,11 @@
 """WriteBuffer: bytes that the system did not take yet. They are kept as they came, never copied or
 joined; their count is a counter."""
 
-cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 
 from headrace._transport.native.linux cimport iovec
 
 
-# It refers to bytes alone: the collector need not look at it.
-@cython.no_gc
 cdef class WriteBuffer:
     """A queue of pieces, in the order in which they were added. Most connections never have one:
     *pieces* is None until they do."""

@@ -1,4 +1,4 @@
-"""``headrace demo``: small programs on real sockets, then tables of what a message costs."""
+"""``headrace demo``: small programs on real sockets, then a table of what a message costs."""
 
 from __future__ import annotations
 
@@ -17,17 +17,16 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Show headrace at work on real sockets of this machine's loopback: the three programs of asyncio's
 Streams documentation, TLS, unix sockets and start_tls, then a table of what a message costs a
-server with asyncio's streams and with headrace, and one of what it costs a protocol of callbacks on
-asyncio's loop, uvloop and headrace.run().
+server with asyncio's streams and with headrace.
 
 Needs the extra packages of headrace[demo] (rich; trustme for the certificate; uvloop to have it in
-the tables).
+the table).
 
 examples:
   headrace demo
   headrace demo --quick            a few seconds: rougher figures
   headrace demo --no-table         only the programs
-  headrace demo --loop asyncio     only one event loop in the tables
+  headrace demo --loop asyncio     only one event loop in the table
 """
 
 
@@ -62,7 +61,7 @@ def demo(options: argparse.Namespace) -> int:
     import headrace
     from headrace.cli import doctor
     from headrace.cli.demo.measure import available_loops
-    from headrace.cli.demo.table import show_tables
+    from headrace.cli.demo.table import show_table
 
     console = Console(highlight=False)
     started = time.monotonic()
@@ -76,7 +75,7 @@ def demo(options: argparse.Namespace) -> int:
         chosen = [loop for loop in dict.fromkeys(options.loop or there) if loop in there]
         if not chosen:
             return fail("demo", "uvloop is not installed: pip install 'headrace[uvloop]'", 2)
-        show_tables(console, chosen, options.quick)
+        show_table(console, chosen, options.quick)
     console.print(f"\nDone in {time.monotonic() - started:.0f} s.")
     return 0
 

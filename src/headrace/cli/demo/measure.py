@@ -24,8 +24,6 @@ from dataclasses import dataclass, field
 from headrace.cli.demo import load as load_script
 
 STREAMS = ("stock", "headrace")
-# Instead of streams: a protocol of callbacks, which is the same on each of LOOPS.
-PROTOCOL = "protocol"
 # A server or a load that says nothing for so long has failed.
 TIMEOUT_S = 30.0
 # Enough for caches, free lists and the specialising interpreter. Not measured.
@@ -48,13 +46,12 @@ LOADS = (
     Load("lines", "lines, 32 x 64 B", 64, 32),
     Load("frames", "frames, 16 x 128 B", 128, 16),
 )
-PROTOCOL_LOAD = LOADS[0]
 
 
 @dataclass
 class Cell:
-    """What one kind of streams, or a protocol of callbacks, costs on one loop under one load:
-    microseconds of CPU a message, by run."""
+    """What one kind of streams costs on one loop under one load: microseconds of CPU a message, by
+    run."""
 
     load: Load
     loop: str
@@ -142,31 +139,25 @@ def run_once(cell: Cell, seconds: float) -> float:
         server.stop()
 
 
-def cells_of_streams(loops: list[str]) -> list[Cell]:
-    """Return the cells of the streams' table: on headrace's loop they would be those of
-    asyncio's."""
-    loops = [loop for loop in loops if loop != "headrace"]
-    return [Cell(load, loop, streams) for load in LOADS for loop in loops for streams in STREAMS]
-
-
-def cells_of_protocols(loops: list[str]) -> list[Cell]:
-    """Return the cells of the protocol's table."""
-    return [Cell(PROTOCOL_LOAD, loop, PROTOCOL) for loop in loops]
-
-
-def measure(cells: list[Cell], rounds: int, seconds: float, advance: Callable[[str], None]) -> None:
-    """Measure *cells* in *rounds* interleaved runs of *seconds* each; *advance* is told of each run
-    before it begins."""
-    names = {"stock": "asyncio streams", "headrace": "headrace", PROTOCOL: "protocol"}
+def measure(
+    loops: list[str], rounds: int, seconds: float, advance: Callable[[str], None]
+) -> list[Cell]:
+    """Return every cell, measured in *rounds* interleaved runs of *seconds* each; *advance* is told
+    of each run before it begins."""
+    cells = [Cell(load, loop, streams) for load in LOADS for loop in loops for streams in STREAMS]
     for _ in range(rounds):
         for cell in cells:
-            advance(f"{cell.load.handler}, {cell.loop}, {names[cell.streams]}")
+            advance(
+                f"{cell.load.handler}, {cell.loop}, "
+                f"{'asyncio streams' if cell.streams == 'stock' else 'headrace'}"
+            )
             cell.runs_us.append(run_once(cell, seconds))
+    return cells
 
 
 def available_loops() -> list[str]:
     """Return the loops that can be measured here."""
-    return ["asyncio", *(["uvloop"] if importlib.util.find_spec("uvloop") else []), "headrace"]
+    return ["asyncio", *(["uvloop"] if importlib.util.find_spec("uvloop") else [])]
 
 
 def _cpus() -> tuple[int | None, int | None]:

@@ -1,9 +1,9 @@
-"""The server of the demo's tables: one process, one kind of streams, one loop, the plain handlers
-of asyncio's documentation; or, instead of streams, a protocol of callbacks.
+"""The server of the demo's table: one process, one kind of streams, one loop, the plain handlers of
+asyncio's documentation.
 
-``python -m headrace.cli.demo.server stock|headrace|protocol asyncio|uvloop|headrace`` prints the
-port of each handler as JSON, then answers a line on its standard input with its CPU time in
-nanoseconds. It ends when its standard input does, so none is left behind.
+``python -m headrace.cli.demo.server stock|headrace asyncio|uvloop`` prints the port of each handler
+as JSON, then answers a line on its standard input with its CPU time in nanoseconds. It ends when
+its standard input does, so none is left behind.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import headrace
-from headrace.cli.options import loop_factory
 
 # The streams of asyncio or of headrace: the handlers are the same text for both.
 Handler = Callable[[Any, Any], Awaitable[None]]
@@ -56,18 +55,6 @@ async def frames(reader: Any, writer: Any) -> None:
 HANDLERS: dict[str, Handler] = {"echo": echo, "lines": lines, "frames": frames}
 
 
-class Echo(asyncio.Protocol):
-    """Answers what came, as it came."""
-
-    def connection_made(self, transport: Any) -> None:
-        """See asyncio.Protocol."""
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        """See asyncio.Protocol."""
-        self._transport.write(data)
-
-
 def _forgiving(handler: Handler) -> Handler:
     """Let a connection end in the middle of a message: that is how the load leaves."""
 
@@ -85,20 +72,17 @@ def _forgiving(handler: Handler) -> Handler:
 
 
 async def serve(streams: str) -> None:
-    """Serve all handlers with the streams of asyncio or headrace, or Echo, until standard input
-    ends."""
-    loop = asyncio.get_running_loop()
-    servers: dict[str, Any] = {}
-    if streams == "protocol":
-        servers["echo"] = await loop.create_server(Echo, "127.0.0.1", 0)
-    else:
-        module: Any = headrace if streams == "headrace" else asyncio
-        for name, handler in HANDLERS.items():
-            servers[name] = await module.start_server(_forgiving(handler), "127.0.0.1", 0)
+    """Serve all handlers with the streams of asyncio or headrace until standard input ends."""
+    module: Any = headrace if streams == "headrace" else asyncio
+    servers = {
+        name: await module.start_server(_forgiving(handler), "127.0.0.1", 0)
+        for name, handler in HANDLERS.items()
+    }
     print(
         json.dumps({name: server.sockets[0].getsockname()[1] for name, server in servers.items()}),
         flush=True,
     )
+    loop = asyncio.get_running_loop()
     ended = asyncio.Event()
 
     def answer() -> None:
@@ -113,7 +97,12 @@ async def serve(streams: str) -> None:
 def main() -> None:
     """Serve as sys.argv says."""
     streams, loop = sys.argv[1:]
-    with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
+    factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.SelectorEventLoop
+    if loop == "uvloop":
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(serve(streams))
 
 

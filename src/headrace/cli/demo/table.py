@@ -1,4 +1,4 @@
-"""The tables of the demo: their progress while they are measured, and how they are drawn."""
+"""The table of the demo: its progress while it is measured, and how it is drawn."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from headrace.cli.demo.measure import Cell, cells_of_protocols, cells_of_streams, measure
+from headrace.cli.demo.measure import LOADS, STREAMS, Cell, measure
 
 # Long enough for a figure that repeats within a few per cent on a quiet machine; the whole demo
 # stays under a minute. Measured.
@@ -14,32 +14,14 @@ ROUNDS, SECONDS = 3, 0.4
 QUICK_ROUNDS, QUICK_SECONDS = 1, 0.15
 
 
-def show_tables(console: Console, loops: list[str], quick: bool) -> None:
-    """Measure on *loops*, in one short round if *quick*, and draw the tables: that of streams, and
-    that of protocols where headrace's loop is
-    among them."""
-    streams = cells_of_streams(loops)
-    protocols = cells_of_protocols(loops) if "headrace" in loops else []
-    if streams:
-        console.print(
-            "\n[bold]What a message costs a server[/]: the same handler, asyncio's streams beside "
-            "headrace's, 10 connections"
-        )
-        _measure(console, streams, quick)
-        _draw_streams(console, streams)
-    if protocols:
-        console.print(
-            "\n[bold]The same for a protocol of callbacks[/], which headrace.run() serves: echo of "
-            "1 KiB, 10 connections"
-        )
-        _measure(console, protocols, quick)
-        _draw_protocols(console, protocols)
-    _explain(console, quick)
-
-
-def _measure(console: Console, cells: list[Cell], quick: bool) -> None:
+def show_table(console: Console, loops: list[str], quick: bool) -> None:
+    """Measure on *loops*, in one short round if *quick*, and draw the table."""
     rounds, seconds = (QUICK_ROUNDS, QUICK_SECONDS) if quick else (ROUNDS, SECONDS)
-    runs = rounds * len(cells)
+    runs = rounds * len(LOADS) * len(loops) * len(STREAMS)
+    console.print(
+        "\n[bold]What a message costs a server[/]: the same handler, asyncio's streams beside "
+        "headrace's, 10 connections"
+    )
     if not console.is_terminal:
         console.print(f"measuring: {runs} runs of {seconds} s …")
     columns = (
@@ -59,25 +41,11 @@ def _measure(console: Console, cells: list[Cell], quick: bool) -> None:
             progress.update(task, description=what, completed=begun)
             begun += 1
 
-        measure(cells, rounds, seconds, advance)
+        cells = measure(loops, rounds, seconds, advance)
+    _draw(console, cells, quick)
 
 
-def _draw_protocols(console: Console, cells: list[Cell]) -> None:
-    table = Table(title="microseconds of CPU per message", title_justify="left")
-    table.add_column("loop")
-    table.add_column("a protocol", justify="right", no_wrap=True)
-    table.add_column("ratio", justify="right")
-    for cell in cells:
-        table.add_row(
-            f"{cell.loop}.run()",
-            _with_spread(cell.runs_us, cell.median_us),
-            f"{cell.median_us / cells[0].median_us:.2f}",
-            style="bold green" if cell.loop == "headrace" else None,
-        )
-    console.print(table)
-
-
-def _draw_streams(console: Console, cells: list[Cell]) -> None:
+def _draw(console: Console, cells: list[Cell], quick: bool) -> None:
     table = Table(title="microseconds of the server's CPU time per message", title_justify="left")
     table.add_column("load", no_wrap=True)
     table.add_column("loop")
@@ -99,9 +67,6 @@ def _draw_streams(console: Console, cells: list[Cell]) -> None:
         )
         previous = stock.load
     console.print(table)
-
-
-def _explain(console: Console, quick: bool) -> None:
     if quick:
         console.print(
             "One short run each: rough figures. Without --quick the demo takes the median of three "

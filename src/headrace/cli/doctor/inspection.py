@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import headrace
-from headrace._loop.seams import OBSTACLE, seams
 from headrace._streams.arguments import DEFAULT_LIMIT
 from headrace._transport.backend import choose, platform_obstacle
 from headrace._transport.trial import epoll_obstacle
@@ -124,12 +123,5 @@ def findings() -> dict[str, Any]:
         "loops": _loops(),
         "openssl": ssl.OPENSSL_VERSION,
         "connections": _choices(),
-        "run": {
-            "loop": f"{headrace.EventLoop.__module__}.{headrace.EventLoop.__qualname__}",
-            "base": headrace.EventLoop.__mro__[1].__name__,
-            "transports": "asyncio" if OBSTACLE else "headrace",
-            "obstacle": OBSTACLE,
-            "seams": seams(),
-        },
         "installed": installed(),
     }

@@ -21,7 +21,6 @@ def words(found: dict[str, Any]) -> str:
             "",
             *_loops(found["loops"]),
             *_connections(found["connections"]),
-            *_run(found["run"]),
             "",
             _installed(found["installed"]),
         ]
@@ -92,21 +91,6 @@ def _way(which: str, taken: dict[str, Any]) -> str:
     if taken["way"] == "none":
         return f"{which} cannot be made: {taken['reason']}."
     return f"{which} take the {taken['way']} way, {taken['form']} form: {taken['reason']}."
-
-
-def _run(run: dict[str, Any]) -> Iterator[str]:
-    if run["obstacle"] is None:
-        yield (
-            f"headrace.run() takes {run['loop']}, which gives asyncio's loop transports of "
-            "headrace's, but in debug mode."
-        )
-    else:
-        yield f"headrace.run() is asyncio.run(), with asyncio's transports: {run['obstacle']}."
-    strange = [f"{name}()" for name, is_known in run["seams"].items() if not is_known]
-    if strange:
-        yield f"  Not as known in this Python's asyncio: {', '.join(strange)}."
-    else:
-        yield f"  All {len(run['seams'])} places of asyncio's that it relies on are as known."
 
 
 def _installed(installed: bool) -> str:

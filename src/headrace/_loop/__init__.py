@@ -1,1 +1,0 @@
-"""asyncio's own event loop with transports of ours."""

@@ -1,5 +1,0 @@
-"""What Python code may use of a Selector."""
-
-import selectors
-
-class Selector(selectors.EpollSelector): ...

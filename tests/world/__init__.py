@@ -1,1 +1,0 @@
-"""Other projects' own test suites, run on headrace's loop and on asyncio's, test by test."""
